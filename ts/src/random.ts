@@ -1,0 +1,85 @@
+/**
+ * Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+ * A number is a function of (key, counter); nothing here has state, so the order of draws never matters.
+ */
+
+const M0 = 0xd2511f53;
+const M1 = 0xcd9e8d57;
+const W0 = 0x9e3779b9;
+const W1 = 0xbb67ae85;
+
+/** High 32 bits of the 64-bit product of two unsigned 32-bit integers. */
+function mulHigh(a: number, b: number): number {
+  const aLow = a & 0xffff;
+  const aHigh = a >>> 16;
+  const bLow = b & 0xffff;
+  const bHigh = b >>> 16;
+  const low = aLow * bLow;
+  const middle = aHigh * bLow + (low >>> 16);
+  const middle2 = aLow * bHigh + (middle & 0xffff);
+  return (aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(middle2 / 65536)) >>> 0;
+}
+
+/** One block of four 32-bit words from a 128-bit counter and a 64-bit key; writes into `out` and returns it. */
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+  out: Uint32Array = new Uint32Array(4),
+): Uint32Array {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
+  for (let round = 0; round < 10; round++) {
+    const high0 = mulHigh(M0, c0 >>> 0);
+    const low0 = Math.imul(M0, c0) >>> 0;
+    const high1 = mulHigh(M1, c2 >>> 0);
+    const low1 = Math.imul(M1, c2) >>> 0;
+    c0 = (high1 ^ c1 ^ k0) >>> 0;
+    c1 = low1;
+    c2 = (high0 ^ c3 ^ k1) >>> 0;
+    c3 = low0;
+    k0 = (k0 + W0) >>> 0;
+    k1 = (k1 + W1) >>> 0;
+  }
+  out[0] = c0;
+  out[1] = c1;
+  out[2] = c2;
+  out[3] = c3;
+  return out;
+}
+
+/** Uniform in (0, 1) from a 32-bit word: (word + 0.5) / 2^32. */
+export function uniform(word: number): number {
+  return (word + 0.5) / 4294967296;
+}
+
+/** Standard normal numbers by Box-Muller: number i of `stream` under `seed`. Float64. */
+export function normals(count: number, seed: number, stream: number): Float64Array {
+  const out = new Float64Array(count);
+  const words = new Uint32Array(4);
+  for (let i = 0; i < count; i += 2) {
+    philox([i >>> 1, 0, stream >>> 0, 1], [seed >>> 0, Math.floor(seed / 4294967296) >>> 0], words);
+    const radius = Math.sqrt(-2 * Math.log(uniform(words[0]!)));
+    const angle = 2 * Math.PI * uniform(words[1]!);
+    out[i] = radius * Math.cos(angle);
+    if (i + 1 < count) out[i + 1] = radius * Math.sin(angle);
+  }
+  return out;
+}
+
+/** Uniform numbers in (0, 1): number i of `stream` under `seed`. Float64. */
+export function uniforms(count: number, seed: number, stream: number): Float64Array {
+  const out = new Float64Array(count);
+  const words = new Uint32Array(4);
+  for (let i = 0; i < count; i++) {
+    if (i % 4 === 0) philox([i >>> 2, 0, stream >>> 0, 2], [seed >>> 0, Math.floor(seed / 4294967296) >>> 0], words);
+    out[i] = uniform(words[i % 4]!);
+  }
+  return out;
+}
+
+/** 32-bit FNV-1a hash of a name: the stream number of a parameter or an op. */
+export function streamOf(name: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
+  return hash >>> 0;
+}
