@@ -8,16 +8,15 @@ const M1 = 0xcd9e8d57;
 const W0 = 0x9e3779b9;
 const W1 = 0xbb67ae85;
 
-/** High 32 bits of the 64-bit product of two unsigned 32-bit integers. */
+/** High 32 bits (as int32) of the 64-bit product of two unsigned 32-bit integers; every partial sum fits 32 bits. */
 function mulHigh(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;
   const bLow = b & 0xffff;
   const bHigh = b >>> 16;
-  const low = aLow * bLow;
-  const middle = aHigh * bLow + (low >>> 16);
-  const middle2 = aLow * bHigh + (middle & 0xffff);
-  return (aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(middle2 / 65536)) >>> 0;
+  const middle = (Math.imul(aHigh, bLow) + (Math.imul(aLow, bLow) >>> 16)) | 0;
+  const middle2 = (Math.imul(aLow, bHigh) + (middle & 0xffff)) | 0;
+  return (Math.imul(aHigh, bHigh) + (middle >>> 16) + (middle2 >>> 16)) | 0;
 }
 
 /** One block of four 32-bit words from a 128-bit counter and a 64-bit key; writes into `out` and returns it. */
@@ -26,24 +25,43 @@ export function philox(
   key: readonly [number, number],
   out: Uint32Array = new Uint32Array(4),
 ): Uint32Array {
-  let [c0, c1, c2, c3] = counter;
-  let [k0, k1] = key;
-  for (let round = 0; round < 10; round++) {
-    const high0 = mulHigh(M0, c0 >>> 0);
-    const low0 = Math.imul(M0, c0) >>> 0;
-    const high1 = mulHigh(M1, c2 >>> 0);
-    const low1 = Math.imul(M1, c2) >>> 0;
-    c0 = (high1 ^ c1 ^ k0) >>> 0;
-    c1 = low1;
-    c2 = (high0 ^ c3 ^ k1) >>> 0;
-    c3 = low0;
-    k0 = (k0 + W0) >>> 0;
-    k1 = (k1 + W1) >>> 0;
+  return philoxBlocks(counter, key, out, 4);
+}
+
+/**
+ * Consecutive blocks: words 0 .. count of `out` from the counters (c0, c1, c2, c3), (c0, c1 + 1, c2, c3), ... One call for
+ * many words is what makes bulk generation fast. `count` is rounded up to whole blocks; `out` must have room for them.
+ */
+export function philoxBlocks(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+  out: Uint32Array,
+  count: number = out.length,
+): Uint32Array {
+  for (let word = 0; word < count; word += 4) {
+    let c0 = counter[0] | 0;
+    let c1 = (counter[1] + (word >>> 2)) | 0;
+    let c2 = counter[2] | 0;
+    let c3 = counter[3] | 0;
+    let k0 = key[0] | 0;
+    let k1 = key[1] | 0;
+    for (let round = 0; round < 10; round++) {
+      const high0 = mulHigh(M0, c0);
+      const high1 = mulHigh(M1, c2);
+      const low0 = Math.imul(M0, c0);
+      const low1 = Math.imul(M1, c2);
+      c0 = high1 ^ c1 ^ k0;
+      c1 = low1;
+      c2 = high0 ^ c3 ^ k1;
+      c3 = low0;
+      k0 = (k0 + W0) | 0;
+      k1 = (k1 + W1) | 0;
+    }
+    out[word] = c0;
+    out[word + 1] = c1;
+    out[word + 2] = c2;
+    out[word + 3] = c3;
   }
-  out[0] = c0;
-  out[1] = c1;
-  out[2] = c2;
-  out[3] = c3;
   return out;
 }
 
