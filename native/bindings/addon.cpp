@@ -1,0 +1,213 @@
+// The addon: tensors by handle, waits as promises, one function per kernel.
+#include <napi.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "../core/memory.h"
+#include "../core/parallel.h"
+#include "../cpu/dispatch.h"
+#include "bind.h"
+
+namespace galago {
+
+void bind_kernels(Napi::Env env, Napi::Object exports);
+
+namespace {
+
+// ---- tasks that are no kernels
+
+class WriteTask final : public Task {
+ public:
+  WriteTask(Tensor tensor, std::shared_ptr<void> bytes, size_t count)
+      : Task("write"), tensor_(std::move(tensor)), bytes_(std::move(bytes)), count_(count) {}
+  void run() override {
+    tensor_.storage->version++;
+    std::memcpy(tensor_.storage->data(), bytes_.get(), count_);
+  }
+
+ private:
+  Tensor tensor_;
+  std::shared_ptr<void> bytes_;
+  size_t count_;
+};
+
+// Waits for everything queued before it; with a tensor, brings back its bytes.
+class WaitTask final : public Task {
+ public:
+  WaitTask(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor)
+      : Task("read"), completions_(std::move(completions)), id_(id), tensor_(std::move(tensor)) {}
+  ~WaitTask() override { std::free(block_); }
+  bool is_wait() const override { return true; }
+  void run() override {
+    if (!tensor_) return;
+    block_ = std::malloc(tensor_.bytes() ? tensor_.bytes() : 1);
+    if (!block_) throw Error("HOST_MEMORY", "read: out of memory for a copy of " + std::to_string(tensor_.bytes()) + " bytes");
+    std::memcpy(block_, tensor_.storage->data(), tensor_.bytes());
+  }
+  void wait_over(const std::optional<Failure>& failure) override {
+    completions_->push({id_, failure, block_, tensor_ ? tensor_.bytes() : 0});
+    block_ = nullptr;
+  }
+
+ private:
+  std::shared_ptr<Completions> completions_;
+  uint32_t id_;
+  Tensor tensor_;
+  void* block_ = nullptr;
+};
+
+std::unique_ptr<Task> make_wait(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor) {
+  return std::make_unique<WaitTask>(std::move(completions), id, std::move(tensor));
+}
+
+// For tests: a kernel that takes a while, one that fails, one that reports an index.
+class TestTask final : public Task {
+ public:
+  TestTask(std::string kind, double milliseconds) : Task("test_kernel"), kind_(std::move(kind)), milliseconds_(milliseconds) {}
+  void run() override {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double, std::milli>(milliseconds_);
+    while (std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    if (kind_ == "fail") throw Error("DEVICE_LOST", "test_kernel: planned failure");
+    if (kind_ == "index") index_error("test_kernel", "index", 3, 7, 5);
+  }
+
+ private:
+  std::string kind_;
+  double milliseconds_;
+};
+
+// ---- exported functions
+
+Tensor& tensor_of(const Napi::CallbackInfo& info, size_t i, const char* function) {
+  Tensor* tensor = info[i].IsNumber() ? Instance::of(info.Env()).find(info[i].As<Napi::Number>().DoubleValue()) : nullptr;
+  if (!tensor) Instance::of(info.Env()).fail("DISPOSED", std::string(function) + ": the tensor was released before this call", function);
+  return *tensor;
+}
+
+Device device_of(const Napi::CallbackInfo& info, size_t i) {
+  const std::string text = info[i].As<Napi::String>();
+  if (text == "cpu") return Device::cpu;
+  Instance::of(info.Env()).fail("DEVICE_UNAVAILABLE", text + ": this build has the CPU backend only; use device 'cpu'");
+}
+
+void set_shape(const Napi::CallbackInfo& info, size_t i, Tensor& tensor) {
+  auto shape = info[i].As<Napi::Array>();
+  tensor.rank = int(shape.Length());
+  if (tensor.rank > max_rank)
+    Instance::of(info.Env()).fail("SHAPE", "expected at most 6 dimensions, received " + std::to_string(tensor.rank));
+  for (int d = 0; d < tensor.rank; d++) tensor.shape[d] = shape.Get(uint32_t(d)).As<Napi::Number>().Int64Value();
+}
+
+// create(shape, dtype, device) -> handle
+Napi::Value create(const Napi::CallbackInfo& info) {
+  Tensor tensor;
+  set_shape(info, 0, tensor);
+  tensor.dtype = DType(info[1].As<Napi::Number>().Uint32Value());
+  tensor.storage = std::make_shared<Storage>(device_of(info, 2), tensor.bytes());
+  return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
+}
+
+// alias(handle, shape) -> handle of the same storage under another shape
+Napi::Value alias(const Napi::CallbackInfo& info) {
+  Tensor tensor = tensor_of(info, 0, "reshape");
+  set_shape(info, 1, tensor);
+  return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
+}
+
+Napi::Value release(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Instance::of(info.Env()).remove(info[0].As<Napi::Number>().DoubleValue()));
+}
+
+// write(handle, bytes): the bytes are copied now, the tensor changes in queue order
+void write(const Napi::CallbackInfo& info) {
+  Tensor& tensor = tensor_of(info, 0, "write");
+  auto view = info[1].As<Napi::TypedArray>();
+  const size_t bytes = view.ByteLength();
+  if (bytes != tensor.bytes())
+    Instance::of(info.Env())
+        .fail("SHAPE", "write: expected " + std::to_string(tensor.bytes()) + " bytes, received " + std::to_string(bytes), "write");
+  const char* source = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
+  Executor& executor = Executor::of(tensor.storage->device);
+  std::shared_ptr<void> copy(std::malloc(bytes ? bytes : 1), std::free);
+  if (!copy)
+    Instance::of(info.Env()).fail("HOST_MEMORY", "write: out of memory for a copy of " + std::to_string(bytes) + " bytes", "write");
+  std::memcpy(copy.get(), source, bytes);
+  if (!executor.submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
+    Instance::of(info.Env())
+        .fail("QUEUE_FULL", "write: the queue is full; await device.synchronize() or a read before queueing more", "write");
+}
+
+Napi::Value read(const Napi::CallbackInfo& info) {
+  Tensor& tensor = tensor_of(info, 0, "read");
+  return Instance::of(info.Env()).wait(tensor.storage->device, make_wait, tensor);
+}
+
+Napi::Value synchronize(const Napi::CallbackInfo& info) { return Instance::of(info.Env()).wait(device_of(info, 0), make_wait, {}); }
+
+Napi::Value memory(const Napi::CallbackInfo& info) {
+  device_of(info, 0);
+  const MemoryStatistics statistics = memory_statistics();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("live", double(statistics.live));
+  result.Set("reserved", double(statistics.reserved));
+  result.Set("peak", double(statistics.peak));
+  result.Set("allocations", double(statistics.allocations));
+  result.Set("tensors", double(Instance::of(info.Env()).tensors()));
+  return result;
+}
+
+Napi::Value information(const Napi::CallbackInfo& info) {
+  static constexpr const char* isa_names[] = {"portable", "avx2", "avx512"};
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("isa", isa_names[int(cpu::isa())]);
+  result.Set("threads", double(num_threads()));
+  result.Set("compiler", __VERSION__);
+#ifdef GALAGO_WITH_CUDA
+  result.Set("cuda", true);
+#else
+  result.Set("cuda", false);
+#endif
+  return result;
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData<Instance>(new Instance(env));
+  const auto add = [&](const char* name, auto function) { exports.Set(name, Napi::Function::New(env, function, name)); };
+  add("create", create);
+  add("alias", alias);
+  add("release", release);
+  add("write", write);
+  add("read", read);
+  add("synchronize", synchronize);
+  add("memory", memory);
+  add("info", information);
+  add("setErrorFactory",
+      [](const Napi::CallbackInfo& info) { Instance::of(info.Env()).make_error = Napi::Persistent(info[0].As<Napi::Function>()); });
+  add("setStep",
+      [](const Napi::CallbackInfo& info) { Executor::of(device_of(info, 0)).set_step(info[1].As<Napi::Number>().Int64Value()); });
+  add("queued", [](const Napi::CallbackInfo& info) -> Napi::Value {
+    return Napi::Number::New(info.Env(), double(Executor::of(device_of(info, 0)).queued()));
+  });
+  add("setThreads", [](const Napi::CallbackInfo& info) { set_num_threads(info[0].As<Napi::Number>().Int32Value()); });
+  add("releaseCached", [](const Napi::CallbackInfo&) { release_cached(); });
+  add("resetPeak", [](const Napi::CallbackInfo&) { reset_peak(); });
+  add("testPoison", [](const Napi::CallbackInfo& info) { set_memory_poison(info[0].As<Napi::Boolean>()); });
+  add("testFailAllocation", [](const Napi::CallbackInfo& info) { fail_allocation(info[0].As<Napi::Number>().Int64Value()); });
+  add("testKernel", [](const Napi::CallbackInfo& info) {
+    Executor::of(Device::cpu).submit(std::make_unique<TestTask>(info[0].As<Napi::String>(), info[1].As<Napi::Number>().DoubleValue()));
+  });
+  Napi::Object kernels = Napi::Object::New(env);
+  bind_kernels(env, kernels);
+  exports.Set("kernels", kernels);
+  exports.Set("declarations", declarations());
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(galago, initialize)
+
+}  // namespace galago

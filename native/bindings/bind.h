@@ -1,0 +1,225 @@
+// Turns a kernel entry point into a JavaScript function that checks its arguments and enqueues the call. The C++ signature is the
+// schema: argument count, kinds and in/out are read from its type; the names come from the table row ("q k mask? out scale").
+#pragma once
+#include <napi.h>
+
+#include <array>
+#include <string_view>
+#include <tuple>
+
+#include "../kernels.h"
+#include "instance.h"
+
+namespace galago {
+
+template <size_t N>
+struct ArgumentNames {  // a wrong count does not compile
+  std::array<std::string_view, N> names{};
+  std::array<bool, N> optional{};
+  consteval ArgumentNames(const char* s) {
+    size_t n = 0;
+    while (*s) {
+      const char* end = s;
+      while (*end && *end != ' ') end++;
+      if (n == N) throw "more names than parameters";
+      optional[n] = end[-1] == '?';
+      names[n] = {s, size_t(end - s) - (optional[n] ? 1 : 0)};
+      n++;
+      s = *end ? end + 1 : end;
+    }
+    if (n != N) throw "fewer names than parameters";
+  }
+};
+
+struct Call {
+  Instance& instance;
+  const char* kernel;
+  bool seen = false;
+  Device device = Device::cpu;
+  [[noreturn]] void fail(std::string_view argument, const std::string& want) const {
+    instance.fail("ARGUMENT", std::string(kernel) + ": expected `" + std::string(argument) + "` to be " + want, kernel, argument);
+  }
+  void on(Device d, std::string_view argument) {
+    if (seen && d != device)
+      instance.fail("DTYPE",
+                    std::string(kernel) + ": expected `" + std::string(argument) + "` on " + name(device) +
+                        " like the arguments before it, received " + name(d),
+                    kernel, argument);
+    device = d;
+    seen = true;
+  }
+};
+
+// One specialisation per parameter type: what it accepts, how it is kept in the queue, how the kernel gets it, what TypeScript calls it.
+template <class P>
+struct Argument;
+
+template <>
+struct Argument<const Tensor&> {
+  using Kept = Tensor;
+  static constexpr const char* type = "Handle";
+  static Tensor get(Call& call, Napi::Value value, std::string_view argument, bool optional) {
+    if (value.IsNull() || value.IsUndefined()) {
+      if (!optional) call.fail(argument, "a tensor");
+      return {};
+    }
+    if (!value.IsNumber()) call.fail(argument, "a tensor");
+    Tensor* tensor = call.instance.find(value.As<Napi::Number>().DoubleValue());
+    if (!tensor)
+      call.instance.fail("DISPOSED", std::string(call.kernel) + ": `" + std::string(argument) + "` was released before this call",
+                         call.kernel, argument);
+    call.on(tensor->storage->device, argument);
+    return *tensor;
+  }
+  static void prepare(Tensor&) {}
+};
+template <>
+struct Argument<Tensor&> : Argument<const Tensor&> {
+  static void prepare(Tensor& tensor) {
+    if (tensor) tensor.storage->version++;
+  }
+};
+template <>
+struct Argument<const TensorList&> {
+  using Kept = TensorList;
+  static constexpr const char* type = "HandleList";
+  static TensorList get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    TensorList list;
+    if (value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array) {
+      auto handles = value.As<Napi::Float64Array>();
+      list.reserve(handles.ElementLength());
+      for (size_t i = 0; i < handles.ElementLength(); i++) {
+        Tensor* tensor = call.instance.find(handles[i]);
+        if (!tensor)
+          call.instance.fail(
+              "DISPOSED",
+              std::string(call.kernel) + ": `" + std::string(argument) + "[" + std::to_string(i) + "]` was released before this call",
+              call.kernel, argument);
+        call.on(tensor->storage->device, argument);
+        list.push_back(*tensor);
+      }
+      return list;
+    }
+    call.fail(argument, "a Float64Array of tensor handles");
+  }
+  static void prepare(TensorList&) {}
+};
+template <>
+struct Argument<TensorList&> : Argument<const TensorList&> {
+  static void prepare(TensorList& list) {
+    for (Tensor& tensor : list) tensor.storage->version++;
+  }
+};
+template <>
+struct Argument<double> {
+  using Kept = double;
+  static constexpr const char* type = "number";
+  static double get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    if (!value.IsNumber()) call.fail(argument, "a number");
+    return value.As<Napi::Number>().DoubleValue();
+  }
+  static void prepare(double) {}
+};
+template <>
+struct Argument<int64_t> {
+  using Kept = int64_t;
+  static constexpr const char* type = "number";
+  static int64_t get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    const double number = Argument<double>::get(call, value, argument, false);
+    if (number != double(int64_t(number))) call.fail(argument, "an integer");
+    return int64_t(number);
+  }
+  static void prepare(int64_t) {}
+};
+template <>
+struct Argument<bool> {
+  using Kept = bool;
+  static constexpr const char* type = "boolean";
+  static bool get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    if (!value.IsBoolean()) call.fail(argument, "a boolean");
+    return value.As<Napi::Boolean>();
+  }
+  static void prepare(bool) {}
+};
+template <>
+struct Argument<Activation> {
+  using Kept = Activation;
+  static constexpr const char* type = "Activation";
+  static Activation get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    static constexpr const char* names[] = {"none", "relu", "gelu", "silu", "sigmoid", "tanh"};
+    if (value.IsString()) {
+      const std::string text = value.As<Napi::String>();
+      for (int i = 0; i < 6; i++)
+        if (text == names[i]) return Activation(i);
+    }
+    call.fail(argument, "one of none, relu, gelu, silu, sigmoid, tanh");
+  }
+  static void prepare(Activation) {}
+};
+
+template <class... Ps>
+class KernelTask final : public Task {
+ public:
+  using Kept = std::tuple<typename Argument<Ps>::Kept...>;
+  KernelTask(const char* name, void (*function)(Ps...), Kept arguments)
+      : Task(name), function_(function), arguments_(std::move(arguments)) {}
+  void run() override {
+    std::apply(
+        [&](auto&... argument) {
+          (Argument<Ps>::prepare(argument), ...);
+          function_(argument...);
+        },
+        arguments_);
+  }
+
+ private:
+  void (*function_)(Ps...);
+  Kept arguments_;
+};
+
+inline std::string& declarations() {  // ts/src/native_kernels.ts is written from this
+  static std::string* text = new std::string;
+  return *text;
+}
+
+template <class... Ps>
+void bind(Napi::Env env, Napi::Object exports, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...),
+          void (*cuda)(Ps...)) {
+  std::string& text = declarations();
+  text += std::string("  ") + kernel + "(";
+  size_t k = 0;
+  ((text += std::string(k ? ", " : "") + std::string(names.names[k]) + ": " + Argument<Ps>::type + (names.optional[k] ? " | null" : ""),
+    k++),
+   ...);
+  text += "): void;\n";
+  exports.Set(kernel,
+              Napi::Function::New(
+                  env,
+                  [=](const Napi::CallbackInfo& info) {
+                    Instance& instance = Instance::of(info.Env());
+                    Call call{instance, kernel};
+                    if (info.Length() != sizeof...(Ps))
+                      instance.fail("ARGUMENT",
+                                    std::string(kernel) + ": expected " + std::to_string(sizeof...(Ps)) + " arguments, received " +
+                                        std::to_string(info.Length()),
+                                    kernel);
+                    [&]<size_t... I>(std::index_sequence<I...>) {
+                      // Braces keep the order of evaluation: the first wrong argument is the one named.
+                      typename KernelTask<Ps...>::Kept arguments{Argument<Ps>::get(call, info[I], names.names[I], names.optional[I])...};
+                      auto function = call.device == Device::cpu ? cpu : cuda;
+                      if (!function)
+                        instance.fail("DEVICE_UNAVAILABLE", std::string(kernel) + ": this build has no " + name(call.device) + " kernel",
+                                      kernel);
+                      Executor& executor = Executor::of(call.device);
+                      if (!executor.submit(std::make_unique<KernelTask<Ps...>>(kernel, function, std::move(arguments))))
+                        instance.fail("QUEUE_FULL",
+                                      std::string(name(call.device)) + ": " + std::to_string(Executor::capacity) +
+                                          " calls are queued; await device.synchronize() or a read before queueing more",
+                                      kernel);
+                    }
+                    (std::index_sequence_for<Ps...>{});
+                  },
+                  kernel));
+}
+
+}  // namespace galago

@@ -1,0 +1,144 @@
+#include "instance.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace galago {
+
+namespace {
+constexpr double slot_limit = 1 << 26;
+}
+
+void Completions::push(Completion completion) {
+  std::lock_guard lock(mutex);
+  if (closed) {
+    std::free(completion.block);
+    return;
+  }
+  done.push_back(std::move(completion));
+  if (!scheduled) {
+    scheduled = true;
+    napi_call_threadsafe_function(wake, nullptr, napi_tsfn_nonblocking);
+  }
+}
+
+Instance::Instance(Napi::Env env) : env_(env) {
+  napi_value resource = Napi::String::New(env, "galago");
+  napi_create_threadsafe_function(
+      env, nullptr, nullptr, resource, 0, 1, nullptr, nullptr, nullptr,
+      [](napi_env raw, napi_value, void*, void*) {
+        if (!raw) return;  // the environment is going away
+        Napi::Env env(raw);
+        Napi::HandleScope scope(env);
+        Instance::of(env).drain();
+      },
+      &completions_->wake);
+  napi_unref_threadsafe_function(env, completions_->wake);
+  env.AddCleanupHook(
+      [](std::shared_ptr<Completions>* completions) {
+        std::lock_guard lock((*completions)->mutex);
+        (*completions)->closed = true;
+        for (Completion& completion : (*completions)->done) std::free(completion.block);
+        (*completions)->done.clear();
+        napi_release_threadsafe_function((*completions)->wake, napi_tsfn_abort);
+      },
+      new std::shared_ptr<Completions>(completions_));
+}
+
+double Instance::insert(Tensor tensor) {
+  uint32_t slot;
+  if (free_.empty()) {
+    slot = uint32_t(slots_.size());
+    if (slot >= slot_limit) fail("ARGUMENT", "too many live tensors");
+    slots_.emplace_back();
+  } else {
+    slot = free_.back();
+    free_.pop_back();
+  }
+  Slot& s = slots_[slot];
+  s.tensor = std::move(tensor);
+  s.used = true;
+  return slot + double(s.generation) * slot_limit;
+}
+
+Tensor* Instance::find(double handle) {
+  const uint64_t bits = uint64_t(handle);
+  const uint32_t slot = uint32_t(bits % uint64_t(slot_limit)), generation = uint32_t(bits / uint64_t(slot_limit));
+  if (slot >= slots_.size() || !slots_[slot].used || slots_[slot].generation != generation) return nullptr;
+  return &slots_[slot].tensor;
+}
+
+bool Instance::remove(double handle) {
+  if (!find(handle)) return false;
+  const uint32_t slot = uint32_t(uint64_t(handle) % uint64_t(slot_limit));
+  Slot& s = slots_[slot];
+  s.tensor = Tensor{};
+  s.used = false;
+  s.generation = s.generation % ((1u << 26) - 1) + 1;
+  free_.push_back(slot);
+  return true;
+}
+
+Napi::Error Instance::error(const Failure& f) {
+  Napi::Object fields = Napi::Object::New(env_);
+  fields.Set("op", f.kernel);
+  if (!f.kernel.empty()) fields.Set("kernel", f.kernel);
+  if (f.step >= 0) fields.Set("step", double(f.step));
+  if (!f.argument.empty()) fields.Set("argument", f.argument);
+  if (f.code == "INDEX") {
+    fields.Set("position", double(f.position));
+    fields.Set("value", double(f.value));
+    fields.Set("bound", double(f.bound));
+  }
+  if (make_error.IsEmpty()) return Napi::Error::New(env_, f.message);
+  Napi::Value error = make_error.Call({Napi::String::New(env_, f.code), Napi::String::New(env_, f.message), fields});
+  return Napi::Error(env_, error);
+}
+
+void Instance::fail(const char* code, const std::string& message, const char* kernel, std::string_view argument) {
+  Failure failure;
+  failure.code = code;
+  failure.message = message;
+  failure.kernel = kernel;
+  failure.argument = argument;
+  throw error(failure);
+}
+
+Napi::Promise Instance::wait(Device device, std::unique_ptr<Task> (*make)(std::shared_ptr<Completions>, uint32_t, Tensor), Tensor tensor) {
+  auto deferred = Napi::Promise::Deferred::New(env_);
+  const uint32_t id = next_wait_++;
+  if (pending_.empty()) napi_ref_threadsafe_function(env_, completions_->wake);
+  pending_.emplace(id, deferred);
+  Executor::of(device).submit(make(completions_, id, std::move(tensor)));
+  return deferred.Promise();
+}
+
+void Instance::drain() {
+  std::vector<Completion> done;
+  {
+    std::lock_guard lock(completions_->mutex);
+    done.swap(completions_->done);
+    completions_->scheduled = false;
+  }
+  for (Completion& completion : done) {
+    auto found = pending_.find(completion.id);
+    Napi::Promise::Deferred deferred = found->second;
+    pending_.erase(found);
+    if (completion.failure) {
+      std::free(completion.block);
+      deferred.Reject(error(*completion.failure).Value());
+    } else if (!completion.block) {
+      deferred.Resolve(env_.Undefined());
+    } else if (completion.bytes <= 65536) {
+      auto buffer = Napi::ArrayBuffer::New(env_, completion.bytes);
+      std::memcpy(buffer.Data(), completion.block, completion.bytes);
+      std::free(completion.block);
+      deferred.Resolve(buffer);
+    } else {
+      deferred.Resolve(Napi::ArrayBuffer::New(env_, completion.block, completion.bytes, [](Napi::Env, void* block) { std::free(block); }));
+    }
+  }
+  if (pending_.empty()) napi_unref_threadsafe_function(env_, completions_->wake);
+}
+
+}  // namespace galago

@@ -1,0 +1,125 @@
+#include "executor.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <new>
+#include <thread>
+
+namespace galago {
+
+namespace {
+std::atomic<Executor*> running_kernel{nullptr};  // whose kernel the pool works for
+
+Failure failed(std::string code, std::string message) {
+  Failure failure;
+  failure.code = std::move(code);
+  failure.message = std::move(message);
+  return failure;
+}
+}  // namespace
+
+Executor& Executor::of(Device device) {
+  static Executor* const cpu = new Executor(Device::cpu);  // never destroyed: its thread waits on it
+  if (device != Device::cpu) throw Error("DEVICE_UNAVAILABLE", std::string(name(device)) + ": this build has no such device");
+  return *cpu;
+}
+
+Executor::Executor(Device device) : device_(device) {
+  std::thread([this] { loop(); }).detach();
+}
+
+bool Executor::submit(std::unique_ptr<Task> task) {
+  task->step = step_.load(std::memory_order_relaxed);
+  {
+    std::lock_guard lock(mutex_);
+    if (queue_.size() >= capacity && !task->is_wait()) return false;
+    queue_.push_back(std::move(task));
+  }
+  signal_.fetch_add(1, std::memory_order_release);
+  signal_.notify_one();
+  return true;
+}
+
+size_t Executor::queued() {
+  std::lock_guard lock(mutex_);
+  return queue_.size();
+}
+
+bool Executor::poisoned() {
+  std::lock_guard lock(failure_mutex_);
+  return poison_.has_value();
+}
+
+void Executor::note_index_error(const char* op, const char* argument, int64_t position, int64_t value, int64_t bound) {
+  std::lock_guard lock(failure_mutex_);
+  if (index_error_) return;
+  Failure failure;
+  failure.code = "INDEX";
+  failure.kernel = op;
+  failure.argument = argument;
+  failure.position = position;
+  failure.value = value;
+  failure.bound = bound;
+  failure.message = std::string(op) + ": expected `" + argument + "` in [0, " + std::to_string(bound) + ") but position " +
+                    std::to_string(position) + " holds " + std::to_string(value);
+  index_error_ = failure;
+}
+
+void index_error(const char* op, const char* argument, int64_t position, int64_t value, int64_t bound) {
+  if (Executor* executor = running_kernel.load()) executor->note_index_error(op, argument, position, value, bound);
+}
+
+void Executor::loop() {
+  // The event loop of the host program goes first where cores are short.
+  setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 5);
+  for (;;) {
+    std::unique_ptr<Task> task;
+    uint32_t seen = signal_.load(std::memory_order_acquire);
+    {
+      std::lock_guard lock(mutex_);
+      if (!queue_.empty()) {
+        task = std::move(queue_.front());
+        queue_.pop_front();
+      }
+    }
+    if (!task) {
+      signal_.wait(seen, std::memory_order_acquire);
+      continue;
+    }
+    std::optional<Failure> failure;
+    {
+      std::lock_guard lock(failure_mutex_);
+      failure = poison_;
+    }
+    if (!failure) {
+      running_.store(task->name, std::memory_order_relaxed);
+      running_kernel.store(this);
+      try {
+        task->run();
+      } catch (const Error& error) { failure = failed(error.code, error.what()); } catch (const std::bad_alloc&) {
+        failure = failed("HOST_MEMORY", "cpu: out of memory for scratch space");
+      } catch (const std::exception& error) { failure = failed("DEVICE_LOST", error.what()); } catch (...) {
+        failure = failed("DEVICE_LOST", "unknown exception");
+      }
+      running_.store(nullptr, std::memory_order_relaxed);
+      if (failure) {
+        failure->kernel = task->name;
+        failure->step = task->step;
+        std::lock_guard lock(failure_mutex_);
+        poison_ = failure;
+      }
+    }
+    if (task->is_wait()) {
+      if (!failure) {
+        std::lock_guard lock(failure_mutex_);
+        failure = index_error_;
+        index_error_.reset();
+      }
+      task->wait_over(failure);
+    }
+  }
+}
+
+}  // namespace galago

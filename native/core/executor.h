@@ -1,0 +1,64 @@
+// One executor per device: a bounded queue and one thread that runs tasks in order. Nothing here knows Node or CUDA.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "error.h"
+#include "tensor.h"
+
+namespace galago {
+
+// What a wait learns: nothing (all well), or the error of the device.
+struct Failure {
+  std::string code, message, kernel;
+  int64_t step = -1;
+  // Of an IndexError:
+  std::string argument;
+  int64_t position = 0, value = 0, bound = 0;
+};
+
+class Task {
+ public:
+  explicit Task(const char* name) : name(name) {}
+  virtual ~Task() = default;
+  virtual void run() = 0;
+  // Waits run even on a poisoned device, to carry the failure back.
+  virtual void wait_over(const std::optional<Failure>&) {}
+  virtual bool is_wait() const { return false; }
+  const char* const name;
+  int64_t step = -1;
+};
+
+class Executor {
+ public:
+  static constexpr size_t capacity = 1 << 17;
+  static Executor& of(Device device);
+
+  // False when the queue is full; the task is then untouched.
+  bool submit(std::unique_ptr<Task> task);
+  size_t queued();
+  void set_step(int64_t step) { step_.store(step, std::memory_order_relaxed); }
+  void note_index_error(const char* op, const char* argument, int64_t position, int64_t value, int64_t bound);
+  bool poisoned();
+  const char* running() const { return running_.load(std::memory_order_relaxed); }
+
+ private:
+  explicit Executor(Device device);
+  void loop();
+
+  Device device_;
+  std::mutex mutex_;
+  std::deque<std::unique_ptr<Task>> queue_;
+  std::atomic<uint32_t> signal_{0};
+  std::atomic<int64_t> step_{-1};
+  std::atomic<const char*> running_{nullptr};
+  std::mutex failure_mutex_;
+  std::optional<Failure> poison_, index_error_;
+};
+
+}  // namespace galago

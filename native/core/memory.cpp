@@ -1,0 +1,136 @@
+#include "memory.h"
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "error.h"
+#include "tensor.h"
+
+namespace galago {
+
+namespace {
+
+// Eight classes per power of two: at most an eighth is lost to rounding.
+size_t class_size(size_t bytes) {
+  if (bytes <= 512) return bytes <= 64 ? 64 : (bytes + 63) / 64 * 64;
+  const size_t step = std::bit_floor(bytes - 1) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+struct Cache {
+  std::mutex mutex;
+  std::unordered_map<size_t, std::vector<void*>> free;
+  size_t live = 0, reserved = 0, peak = 0;
+  int64_t allocations = 0, fail_in = 0;
+  bool poison = false;
+
+  void release() {  // mutex held
+    for (auto& [size, blocks] : free) {
+      for (void* block : blocks) std::free(block);
+      reserved -= size * blocks.size();
+      blocks.clear();
+    }
+  }
+};
+
+Cache& cache() {
+  static Cache* instance = new Cache;  // never destroyed: executors may outlive static destruction
+  return *instance;
+}
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  const size_t size = class_size(bytes);
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  if (c.fail_in > 0 && --c.fail_in == 0)
+    throw Error("HOST_MEMORY", "cpu: out of memory: requested " + std::to_string(size) + " bytes (planned failure), live " +
+                                   std::to_string(c.live) + ", reserved " + std::to_string(c.reserved));
+  void* block = nullptr;
+  auto& blocks = c.free[size];
+  if (!blocks.empty()) {
+    block = blocks.back();
+    blocks.pop_back();
+  } else {
+    c.allocations++;
+    block = std::aligned_alloc(64, size);
+    if (!block) {
+      c.release();
+      block = std::aligned_alloc(64, size);
+    }
+    if (!block)
+      throw Error("HOST_MEMORY", "cpu: out of memory: requested " + std::to_string(size) + " bytes, live " + std::to_string(c.live) +
+                                     ", reserved " + std::to_string(c.reserved) + ", peak " + std::to_string(c.peak));
+    c.reserved += size;
+  }
+  c.live += size;
+  if (c.live > c.peak) c.peak = c.live;
+  if (c.poison) std::memset(block, 0xff, size);
+  return block;
+}
+
+void deallocate(void* block, size_t bytes) {
+  if (!block) return;
+  const size_t size = class_size(bytes);
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  if (c.poison) std::memset(block, 0xff, size);
+  c.live -= size;
+  c.free[size].push_back(block);
+}
+
+void release_cached() {
+  std::lock_guard lock(cache().mutex);
+  cache().release();
+}
+
+MemoryStatistics memory_statistics() {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  return {c.live, c.reserved, c.peak, c.allocations};
+}
+
+void reset_peak() {
+  std::lock_guard lock(cache().mutex);
+  cache().peak = cache().live;
+}
+
+void set_memory_poison(bool on) {
+  std::lock_guard lock(cache().mutex);
+  cache().poison = on;
+}
+
+void fail_allocation(int64_t k) {
+  std::lock_guard lock(cache().mutex);
+  cache().fail_in = k;
+}
+
+const char* name(DType dtype) {
+  static constexpr const char* names[] = {"float32", "float64", "int32", "int64", "uint8", "bfloat16"};
+  return names[int(dtype)];
+}
+
+const char* name(Device device) {
+  static constexpr const char* names[] = {"cpu", "cuda", "cuda-emu"};
+  return names[int(device)];
+}
+
+size_t size_of(DType dtype) {
+  static constexpr size_t sizes[] = {4, 8, 4, 8, 1, 2};
+  return sizes[int(dtype)];
+}
+
+Storage::~Storage() { deallocate(data_, bytes); }
+
+void* Storage::data() {
+  if (!data_) data_ = allocate(bytes);
+  return data_;
+}
+
+}  // namespace galago

@@ -1,0 +1,19 @@
+// Every backend has the same entry points with the same signatures: see kernels.inl.
+#pragma once
+#include <string_view>
+
+#include "core/error.h"
+#include "core/tensor.h"
+
+namespace galago {
+
+enum class Activation : uint8_t { none, relu, gelu, silu, sigmoid, tanh };
+
+namespace cpu {
+#include "kernels.inl"
+}
+namespace cuda {
+#include "kernels.inl"
+}
+
+}  // namespace galago
