@@ -1,0 +1,69 @@
+/**
+ * Histories: the user's events before a target, oldest first (data.md, section 4, rules L1 to L3). Events are kept once, sorted
+ * by (user, time, row); a history is a slice of them found by one binary search.
+ */
+
+import { type Events, groupRows, lowerBound, type PartName, TRAIN, timeOrder, VALID } from './events.js';
+
+/** Which events may stand in a history: train only; for test targets also valid; or any earlier event. */
+export type HistoryParts = 'train' | 'earlier' | 'past';
+
+export interface HistoryOptions {
+  readonly parts: HistoryParts;
+  /** `strict` (default): time < the target's time. `order`: equal times count by row, for parity runs. */
+  readonly ties?: 'strict' | 'order';
+  /** (n) 1 where the event may enter a history: positives. null admits all (`history_where: all`). */
+  readonly where?: Uint8Array | null;
+}
+
+/** Events of user u: entries `offsets[u] .. offsets[u+1])`, ascending by (time, row). All int32. */
+export interface EventLog {
+  readonly offsets: Int32Array;
+  readonly item: Int32Array;
+  readonly time: Int32Array;
+  readonly row: Int32Array;
+}
+
+/** The log that targets of each part look into. */
+export interface Histories {
+  readonly train: EventLog;
+  readonly valid: EventLog;
+  readonly test: EventLog;
+  readonly ties: 'strict' | 'order';
+}
+
+/** Builds the logs. `part` (n) holds part codes. Parts that see the same events share one log. */
+export function buildHistories(
+  events: Events,
+  part: Uint8Array,
+  { parts, ties = 'strict', where = null }: HistoryOptions,
+): Histories {
+  const order = timeOrder(events);
+  const admitted = (lastPart: number): EventLog => {
+    const rows = order.filter((row) => part[row]! <= lastPart && (where === null || where[row] === 1));
+    const log = groupRows(events.user, events.users, rows);
+    return {
+      offsets: log.offsets,
+      item: log.rows.map((row) => events.item[row]!),
+      time: log.rows.map((row) => events.time[row]!),
+      row: log.rows,
+    };
+  };
+  const train = admitted(parts === 'past' ? 2 : TRAIN);
+  return { train, valid: train, test: parts === 'earlier' ? admitted(VALID) : train, ties };
+}
+
+/** Entries [start, end) of the log of `part` that a target of `user` at (time, row) sees: the last `maxLen` before it. */
+export function historyRange(
+  histories: Histories,
+  part: PartName,
+  { user, time, row }: { user: number; time: number; row: number },
+  maxLen: number,
+): readonly [number, number] {
+  const log = histories[part];
+  const first = log.offsets[user]!;
+  const last = log.offsets[user + 1]!;
+  let end = lowerBound(log.time, time, first, last);
+  if (histories.ties === 'order') while (end < last && log.time[end] === time && log.row[end]! < row) end++;
+  return [Math.max(first, end - maxLen), end];
+}

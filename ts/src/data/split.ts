@@ -1,0 +1,251 @@
+/** Splits into train, valid and test by the definitions of data.md, section 4. A split is one byte per event and what was counted on the way. */
+
+import { createHash } from 'node:crypto';
+import { ArgumentError, DataError } from '../errors.js';
+import { type Events, groupRows, lowerBound, TEST, TRAIN, timeOrder, VALID } from './events.js';
+import { permutation } from './shuffle.js';
+
+/** Shares of train, valid and test; they are normalised. */
+export type Ratios = readonly [number, number, number];
+
+/** `RO`: the seeded permutation. `TO`: time, then row. */
+export type Order = 'RO' | 'TO';
+
+/** A time, or the quantile of all event times to take one from. */
+export type Threshold = number | bigint | { readonly quantile: number };
+
+interface RatioRule {
+  readonly ratios: Ratios;
+  readonly order?: Order;
+  /** With `TO`: `time` (default) keeps events of one time in one part, `row` keeps the exact sizes. */
+  readonly ties?: 'time' | 'row';
+}
+
+export type SplitRule =
+  | ({ readonly kind: 'RS'; readonly groupBy?: 'user' } & RatioRule)
+  | { readonly kind: 'LS' }
+  | { readonly kind: 'TS'; readonly validFrom: Threshold; readonly testFrom: Threshold }
+  /** Shares of the items, chosen by a keyed hash of the id; warm events follow `RS`. */
+  | ({ readonly kind: 'CS'; readonly test: number; readonly valid: number } & RatioRule)
+  /** The item ids of the part *new items*, by list; warm events follow `RS`. */
+  | ({ readonly kind: 'CS'; readonly testItems: readonly string[] } & RatioRule)
+  /** One part code per event, as the data came; `cold` (items) marks the new items where the data know them. */
+  | { readonly kind: 'given'; readonly part: Uint8Array; readonly cold?: Uint8Array };
+
+/** What a split made of the events. */
+export interface Split {
+  /** (n): 0 train, 1 valid, 2 test. */
+  readonly part: Uint8Array;
+  /** (items): 1 for *new items*. By `CS` or given data these items; else every item without a train event. */
+  readonly cold: Uint8Array;
+  /** One line for reports: rule, order, thresholds as the times they became, seed. */
+  readonly text: string;
+  /** Order and history defaults follow from it: `RO` when order says nothing about time. */
+  readonly order: Order;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/**
+ * Splits `events` by `rule`. `itemIds` (items) are the ids as text: `CS` hashes or looks them up. `seed` keys `RO` and `CS`.
+ * Throws ArgumentError for a rule that makes no sense, DataError (DATA_SCHEMA) when a time is needed and there is none.
+ */
+export function splitEvents(
+  events: Events,
+  rule: SplitRule,
+  { seed = 0, itemIds }: { seed?: number; itemIds?: readonly string[] } = {},
+): Split {
+  const counters: Record<string, number> = {};
+  const part = new Uint8Array(events.count);
+  let cold: Uint8Array | null = null;
+  let text: string;
+  let order: Order = 'TO';
+  if (rule.kind === 'RS') {
+    order = rule.order ?? 'RO';
+    needTime(events, 'order TO', order === 'TO' && rule.ties !== 'row');
+    const rows = orderedRows(events, order, seed);
+    if (rule.groupBy === 'user') {
+      const byUser = groupRows(events.user, events.users, rows);
+      for (let u = 0; u < events.users; u++) {
+        cut(events, byUser.rows.subarray(byUser.offsets[u], byUser.offsets[u + 1]), rule, order, part, counters);
+      }
+    } else cut(events, rows, rule, order, part, counters);
+    text = `RS ${rule.ratios.join('/')} ${order}${rule.groupBy === 'user' ? ' by user' : ''} seed ${seed}`;
+  } else if (rule.kind === 'LS') {
+    leaveLast(events, part, counters);
+    text = 'LS valid_and_test';
+  } else if (rule.kind === 'TS') {
+    const [valid, test] = [thresholdOf(events, rule.validFrom), thresholdOf(events, rule.testFrom)];
+    if (valid > test) {
+      throw new ArgumentError('split TS: expected valid_from at or before test_from', { argument: 'validFrom' });
+    }
+    for (let i = 0; i < events.count; i++) {
+      part[i] = events.time[i]! >= test ? TEST : events.time[i]! >= valid ? VALID : TRAIN;
+    }
+    const shown = (rank: number): string => String(events.times![rank] ?? 'never');
+    text = `TS valid from ${shown(valid)} test from ${shown(test)}`;
+  } else if (rule.kind === 'CS') {
+    order = rule.order ?? 'RO';
+    const chosen = coldItems(rule, itemIds, events.items, seed, counters);
+    cold = new Uint8Array(events.items);
+    for (let i = 0; i < events.items; i++) cold[i] = chosen[i] === TEST ? 1 : 0;
+    const warm = orderedRows(events, order, seed).filter((row) => chosen[events.item[row]!] === TRAIN);
+    cut(events, warm, rule, order, part, counters);
+    for (let i = 0; i < events.count; i++) {
+      const of = chosen[events.item[i]!]!;
+      if (of !== TRAIN) part[i] = of;
+    }
+    text = `CS ${'testItems' in rule ? `${counters.coldItems} items by list` : `${rule.test}/${rule.valid} of items`}, warm ${rule.ratios.join('/')} ${order} seed ${seed}`;
+  } else {
+    if (rule.part.length !== events.count || rule.part.some((code) => code > TEST)) {
+      throw new ArgumentError(`split: expected ${events.count} part codes 0, 1 or 2 but received ${rule.part.length}`, {
+        argument: 'part',
+      });
+    }
+    part.set(rule.part);
+    cold = rule.cold ?? null;
+    text = 'as given';
+  }
+  if (cold === null) {
+    cold = new Uint8Array(events.items).fill(1);
+    for (let i = 0; i < events.count; i++) if (part[i] === TRAIN) cold[events.item[i]!] = 0;
+  }
+  countNew(events, part, counters);
+  return { part, cold, text, order, counters };
+}
+
+function orderedRows(events: Events, order: Order, seed: number): Int32Array {
+  return order === 'RO' ? permutation(events.count, seed, 0) : timeOrder(events);
+}
+
+/** Sizes of valid and test for n events: floors of normalised shares; an empty part with a positive share takes one from train while train has more than one. */
+export function partSizes(n: number, ratios: Ratios): { train: number; valid: number; test: number } {
+  const sum = ratios[0] + ratios[1] + ratios[2];
+  if (!(sum > 0) || !Number.isFinite(sum) || ratios.some((ratio) => ratio < 0)) {
+    throw new ArgumentError(`split: expected three shares of at least 0 but received ${ratios.join(', ')}`, {
+      argument: 'ratios',
+    });
+  }
+  let valid = Math.floor((ratios[1] / sum) * n);
+  let test = Math.floor((ratios[2] / sum) * n);
+  if (test === 0 && ratios[2] > 0 && n - valid > 1) test = 1;
+  if (valid === 0 && ratios[1] > 0 && n - test > 1) valid = 1;
+  return { train: n - valid - test, valid, test };
+}
+
+/** Cuts ordered rows into train, valid and test. */
+function cut(
+  events: Events,
+  rows: Int32Array,
+  { ratios, ties = 'time' }: RatioRule,
+  order: Order,
+  part: Uint8Array,
+  counters: Record<string, number>,
+): void {
+  const sizes = partSizes(rows.length, ratios);
+  let validStart = sizes.train;
+  let testStart = sizes.train + sizes.valid;
+  if (order === 'TO' && ties === 'time') {
+    // The test part takes its first time whole, then the valid part does.
+    const back = (start: number): number => {
+      let at = start;
+      while (at > 0 && at < rows.length && events.time[rows[at - 1]!] === events.time[rows[at]!]) at--;
+      return at;
+    };
+    testStart = back(testStart);
+    validStart = Math.min(validStart, testStart);
+    if (validStart < testStart) validStart = back(validStart);
+    counters.movedByTies = (counters.movedByTies ?? 0) + (sizes.train - validStart);
+  }
+  for (let i = validStart; i < rows.length; i++) part[rows[i]!] = i < testStart ? VALID : TEST;
+}
+
+function leaveLast(events: Events, part: Uint8Array, counters: Record<string, number>): void {
+  const { rows, offsets } = groupRows(events.user, events.users, timeOrder(events));
+  counters.usersBelowThree = 0;
+  for (let u = 0; u < events.users; u++) {
+    const end = offsets[u + 1]!;
+    const count = end - offsets[u]!;
+    if (count >= 3) {
+      part[rows[end - 1]!] = TEST;
+      part[rows[end - 2]!] = VALID;
+    } else if (count > 0) counters.usersBelowThree++;
+  }
+}
+
+/** Rank of the first distinct time at or after a threshold. */
+function thresholdOf(events: Events, threshold: Threshold): number {
+  needTime(events, 'TS', true);
+  if (typeof threshold !== 'object') return lowerBound(events.times!, threshold);
+  const { quantile } = threshold;
+  if (!(quantile >= 0 && quantile <= 1)) {
+    throw new ArgumentError(`split TS: expected a quantile in [0, 1] but received ${quantile}`, {
+      argument: 'quantile',
+    });
+  }
+  const at = Math.floor(quantile * events.count);
+  return at >= events.count ? events.times!.length : events.time.slice().sort()[at]!;
+}
+
+function needTime(events: Events, who: string, needed: boolean): void {
+  if (needed && events.times === null) {
+    throw new DataError('DATA_SCHEMA', `split ${who}: expected a time column but the data have none`);
+  }
+}
+
+/** Part code per item under `CS`: TEST for new items, VALID for those whose events join valid, TRAIN for warm ones. */
+function coldItems(
+  rule: Extract<SplitRule, { kind: 'CS' }>,
+  itemIds: readonly string[] | undefined,
+  items: number,
+  seed: number,
+  counters: Record<string, number>,
+): Uint8Array {
+  if (itemIds?.length !== items) {
+    throw new ArgumentError(`split CS: expected ${items} item ids but received ${itemIds?.length ?? 'none'}`, {
+      argument: 'itemIds',
+    });
+  }
+  const chosen = new Uint8Array(items);
+  if ('testItems' in rule) {
+    const rowOf = new Map(itemIds.map((id, row) => [id, row]));
+    counters.coldItemsUnknown = 0;
+    for (const id of rule.testItems) {
+      const row = rowOf.get(id);
+      if (row === undefined) counters.coldItemsUnknown++;
+      else chosen[row] = TEST;
+    }
+  } else {
+    if (!(rule.test >= 0 && rule.valid >= 0 && rule.test + rule.valid < 1)) {
+      throw new ArgumentError(
+        `split CS: expected shares of at least 0 below 1 together but received ${rule.test}, ${rule.valid}`,
+        {
+          argument: 'test',
+        },
+      );
+    }
+    for (let i = 0; i < items; i++) {
+      const share = createHash('sha256').update(`${seed}:${itemIds[i]!}`).digest().readUInt32LE(0) / 2 ** 32;
+      chosen[i] = share < rule.test ? TEST : share < rule.test + rule.valid ? VALID : TRAIN;
+    }
+  }
+  counters.coldItems = chosen.reduce((count, code) => count + (code === TEST ? 1 : 0), 0);
+  return chosen;
+}
+
+/** Counts users and items of valid and test that train has never seen. */
+function countNew(events: Events, part: Uint8Array, counters: Record<string, number>): void {
+  for (const [name, column, size] of [
+    ['Users', events.user, events.users],
+    ['Items', events.item, events.items],
+  ] as const) {
+    const seen = new Uint8Array(size);
+    for (let i = 0; i < events.count; i++) seen[column[i]!]! |= 1 << part[i]!;
+    let [valid, test] = [0, 0];
+    for (const bits of seen) {
+      if ((bits & 3) === 2) valid++;
+      if ((bits & 5) === 4) test++;
+    }
+    counters[`new${name}Valid`] = valid;
+    counters[`new${name}Test`] = test;
+  }
+}
