@@ -1,0 +1,304 @@
+/**
+ * Texts of an entity to one jagged token store. Layout of a text (models.md, section 2.1): `cls f1 sep f2 sep f3`; each field is
+ * truncated by itself, keeping its head; an empty field goes with its separator; no text at all is a missing modality (length 0).
+ */
+
+import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
+import { ArgumentError, DataError } from '../errors.js';
+import type { TokenBatch } from './batch.js';
+import { sharedInt32, type TokenStore } from './token_store.js';
+import type { TextTokenizer } from './tokenizer.js';
+
+/** Longest text of a field in bytes of UTF-8; what follows is cut on a character boundary and counted. */
+export const MAX_FIELD_BYTES = 65_536;
+
+/** Tokenising gives the event loop a turn after so many milliseconds. */
+const SLICE_MS = 4;
+
+export interface TextField {
+  readonly name: string;
+  /** Tokens kept of this field, separators not counted. */
+  readonly maxLen: number;
+}
+
+export interface TextPipelineOptions {
+  readonly tokenizer: TextTokenizer;
+  /** In the order of the layout. */
+  readonly fields: readonly TextField[];
+  /** `global`: 0, 1, 2, ... through the whole text (default). `per_field`: from 0 in each field, a separator counts on, cls is 0. */
+  readonly positions?: 'global' | 'per_field';
+}
+
+/** What happened to one field. Lengths are tokens before truncation, over the texts that have any. */
+export interface TextFieldStatistics {
+  readonly name: string;
+  /** Texts with at least one token, and without. */
+  readonly filled: number;
+  readonly empty: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly max: number;
+  /** Share of filled texts longer than maxLen. */
+  readonly truncated: number;
+  /** Share of tokens (before truncation) that are the unknown token. */
+  readonly unknown: number;
+  /** Texts longer than MAX_FIELD_BYTES, cut there. */
+  readonly cut: number;
+}
+
+export interface TextStatistics {
+  readonly texts: number;
+  /** Texts without a token in any field: missing modality. */
+  readonly missing: number;
+  readonly fields: readonly TextFieldStatistics[];
+}
+
+export interface TokenizeOptions {
+  readonly signal?: AbortSignal;
+  /** Texts done so far, called at most once per slice of a few milliseconds and once at the end. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Column of field name: one text per row, null or '' where there is none. All columns have the same length. */
+export type TextColumns = Readonly<Record<string, readonly (string | null)[]>>;
+
+export interface TextPipeline {
+  readonly tokenizer: TextTokenizer;
+  readonly fields: readonly TextField[];
+  readonly positions: 'global' | 'per_field';
+  /** Longest sequence that can come out: cls, all fields at their maxima, separators between them. */
+  readonly maxLength: number;
+  /** Rows that a position embedding needs. */
+  readonly positionCount: number;
+  /** SHA-256 (hex) of tokenizer and layout. */
+  readonly digest: string;
+  /** One text at once (for serving); fields that are not named are empty. */
+  encode(texts: Readonly<Record<string, string | null>>): TokenBatch;
+  /**
+   * All texts of an entity, in row order, into shared memory. Runs in slices of a few milliseconds on the calling thread and
+   * gives the event loop a turn between them.
+   * @throws DataError (DATA_SCHEMA) when a column is absent or has another length; the signal's reason when aborted.
+   */
+  tokenizeAll(
+    columns: TextColumns,
+    options?: TokenizeOptions,
+  ): Promise<{ readonly store: TokenStore; readonly statistics: TextStatistics }>;
+}
+
+/** @throws ArgumentError when there is no field, a name stands twice or a maximum is no integer >= 1. */
+export function textPipeline({ tokenizer, fields, positions = 'global' }: TextPipelineOptions): TextPipeline {
+  checkFields(fields);
+  const names = fields.map(({ name }) => name);
+  const lengths = fields.map(({ maxLen }) => maxLen);
+  const maxLength = 1 + lengths.reduce((sum, length) => sum + length, 0) + fields.length - 1;
+  const layout = { tokenizer, fields, perField: positions === 'per_field' };
+  return {
+    tokenizer,
+    fields,
+    positions,
+    maxLength,
+    positionCount: positions === 'global' ? maxLength : Math.max(...lengths) + 1,
+    digest: createHash('sha256')
+      .update(
+        JSON.stringify({ tokenizer: tokenizer.digest, names, lengths, positions, maxFieldBytes: MAX_FIELD_BYTES }),
+      )
+      .digest('hex'),
+
+    encode(texts) {
+      for (const name of Object.keys(texts)) {
+        if (!names.includes(name)) {
+          throw new ArgumentError(`textPipeline.encode: expected fields ${names.join(', ')} but received ${name}`, {
+            op: 'textPipeline.encode',
+            argument: name,
+          });
+        }
+      }
+      const writer = new TokenWriter(maxLength);
+      writer.append(
+        names.map((name) => tokenizer.encode(cutToBytes(texts[name] ?? '', MAX_FIELD_BYTES))),
+        layout,
+      );
+      return writer.finish(Int32Array.from([0, writer.length]), (length) => new Int32Array(length));
+    },
+
+    async tokenizeAll(columns, { signal, onProgress } = {}) {
+      const table = names.map((name) => column(columns, name));
+      const total = table[0]!.length;
+      for (const [i, values] of table.entries()) {
+        if (values.length !== total) {
+          throw new DataError(
+            'DATA_SCHEMA',
+            `tokenizeAll: expected ${total} texts in field ${names[i]} as in ${names[0]} but received ${values.length}`,
+            { column: names[i] },
+          );
+        }
+      }
+      const counters = fields.map(() => new FieldCounter());
+      const writer = new TokenWriter(total * Math.min(maxLength, 32));
+      const offsets = sharedInt32(total + 1);
+      let missing = 0;
+      let sliceEnd = performance.now() + SLICE_MS;
+      for (let row = 0; row < total; row++) {
+        const encoded = table.map((values, field) => {
+          const text = values[row] ?? '';
+          const cut = cutToBytes(text, MAX_FIELD_BYTES);
+          const tokens = tokenizer.encode(cut);
+          counters[field]!.add(tokens, tokenizer.special.unk, cut.length < text.length);
+          return tokens;
+        });
+        if (!writer.append(encoded, layout)) missing++;
+        offsets[row + 1] = writer.length;
+        if (performance.now() >= sliceEnd) {
+          onProgress?.(row + 1, total);
+          await setImmediate();
+          signal?.throwIfAborted();
+          sliceEnd = performance.now() + SLICE_MS;
+        }
+      }
+      signal?.throwIfAborted();
+      onProgress?.(total, total);
+      return {
+        store: writer.finish(offsets, sharedInt32),
+        statistics: { texts: total, missing, fields: fields.map((field, i) => counters[i]!.finish(field)) },
+      };
+    },
+  };
+}
+
+/** The longest head of `text` that takes at most `bytes` bytes of UTF-8 and ends between two characters (code points). */
+export function cutToBytes(text: string, bytes: number): string {
+  if (text.length * 3 <= bytes) return text;
+  const { read } = new TextEncoder().encodeInto(text, new Uint8Array(bytes));
+  return read === text.length ? text : text.slice(0, read);
+}
+
+interface Layout {
+  readonly tokenizer: TextTokenizer;
+  readonly fields: readonly TextField[];
+  readonly perField: boolean;
+}
+
+/** Growing arrays of tokens, types and positions. */
+class TokenWriter {
+  length = 0;
+  private tokens: Int32Array;
+  private types: Int32Array;
+  private positions: Int32Array;
+
+  constructor(capacity: number) {
+    this.tokens = new Int32Array(capacity);
+    this.types = new Int32Array(capacity);
+    this.positions = new Int32Array(capacity);
+  }
+
+  /** Lays one text out; false, and nothing written, if all fields are empty. */
+  append(encoded: readonly (readonly number[])[], { tokenizer, fields, perField }: Layout): boolean {
+    const { cls, sep } = tokenizer.special;
+    const start = this.length;
+    let position = 0;
+    let previous = -1;
+    for (let field = 0; field < encoded.length; field++) {
+      const tokens = encoded[field]!;
+      const count = Math.min(tokens.length, fields[field]!.maxLen);
+      if (count === 0) continue;
+      if (previous < 0) this.push(cls, 0, position++);
+      else this.push(sep, previous, position++);
+      if (perField) position = 0;
+      for (let i = 0; i < count; i++) this.push(tokens[i]!, field, position++);
+      previous = field;
+    }
+    return this.length > start;
+  }
+
+  finish(offsets: Int32Array, allocate: (length: number) => Int32Array): TokenBatch {
+    const copy = (values: Int32Array): Int32Array => {
+      const out = allocate(this.length);
+      out.set(values.subarray(0, this.length));
+      return out;
+    };
+    return { tokens: copy(this.tokens), types: copy(this.types), positions: copy(this.positions), offsets };
+  }
+
+  private push(token: number, type: number, position: number): void {
+    if (this.length === this.tokens.length) this.grow();
+    this.tokens[this.length] = token;
+    this.types[this.length] = type;
+    this.positions[this.length++] = position;
+  }
+
+  private grow(): void {
+    const capacity = Math.max(256, this.tokens.length * 2);
+    const wider = (values: Int32Array): Int32Array => {
+      const out = new Int32Array(capacity);
+      out.set(values);
+      return out;
+    };
+    this.tokens = wider(this.tokens);
+    this.types = wider(this.types);
+    this.positions = wider(this.positions);
+  }
+}
+
+class FieldCounter {
+  private readonly lengths: number[] = [];
+  private empty = 0;
+  private cut = 0;
+  private tokens = 0;
+  private unknown = 0;
+
+  add(tokens: readonly number[], unk: number | null, cut: boolean): void {
+    if (cut) this.cut++;
+    if (tokens.length === 0) {
+      this.empty++;
+      return;
+    }
+    this.lengths.push(tokens.length);
+    this.tokens += tokens.length;
+    if (unk !== null) for (const token of tokens) if (token === unk) this.unknown++;
+  }
+
+  finish({ name, maxLen }: TextField): TextFieldStatistics {
+    const sorted = Int32Array.from(this.lengths).sort();
+    const filled = sorted.length;
+    // Nearest rank: the smallest length that at least this share of texts does not exceed.
+    const percentile = (share: number): number => sorted[Math.max(0, Math.ceil(share * filled) - 1)] ?? 0;
+    return {
+      name,
+      filled,
+      empty: this.empty,
+      p50: percentile(0.5),
+      p95: percentile(0.95),
+      max: sorted.at(-1) ?? 0,
+      truncated: filled === 0 ? 0 : this.lengths.filter((length) => length > maxLen).length / filled,
+      unknown: this.tokens === 0 ? 0 : this.unknown / this.tokens,
+      cut: this.cut,
+    };
+  }
+}
+
+function column(columns: TextColumns, name: string): readonly (string | null)[] {
+  const values = columns[name];
+  if (values === undefined) {
+    throw new DataError('DATA_SCHEMA', `tokenizeAll: expected a column of text field ${name} but there is none`, {
+      column: name,
+    });
+  }
+  return values;
+}
+
+function checkFields(fields: readonly TextField[]): void {
+  const refuse = (expected: string, came: unknown): never => {
+    throw new ArgumentError(`textPipeline: expected ${expected} but received ${came}`, {
+      op: 'textPipeline',
+      argument: 'fields',
+    });
+  };
+  if (fields.length === 0) refuse('at least one field', 'none');
+  const seen = new Set<string>();
+  for (const { name, maxLen } of fields) {
+    if (seen.has(name)) refuse('field names to differ', `${name} twice`);
+    if (!Number.isInteger(maxLen) || maxLen < 1) refuse(`maxLen of field ${name} to be an integer >= 1`, maxLen);
+    seen.add(name);
+  }
+}
