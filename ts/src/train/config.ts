@@ -1,0 +1,330 @@
+import { createHash } from 'node:crypto';
+import { Document, isPair, isScalar, isSeq, visit } from 'yaml';
+import type { z } from 'zod';
+import { ConfigError } from '../errors.js';
+import { alternatives, checkKeys, displayPath, type SchemaNode, schemaAt, unknownKey } from './config_keys.js';
+import { type Config, type ConfigInput, configSchema, shopDefaults } from './config_schema.js';
+import {
+  type ConfigMap,
+  type ConfigSource,
+  type ConfigValue,
+  configFromObject,
+  emptyMap,
+  isConfigMap,
+  joinPath,
+  parseConfigText,
+  readConfigFile,
+  refuseForbiddenKey,
+} from './config_source.js';
+
+export {
+  type Config,
+  type ConfigInput,
+  configJsonSchema,
+  type FeatureColumn,
+  type SplitRule,
+} from './config_schema.js';
+export { parseConfigText, readConfigFile } from './config_source.js';
+
+const commandLine = 'command line';
+
+/** What a configuration is put together from, weakest first. */
+export interface ConfigRequest {
+  /** Values that the data set brings with it. */
+  readonly datasetDefaults?: ConfigInput;
+  /** YAML or JSON files; a later one wins. */
+  readonly files?: readonly string[];
+  /** A configuration given in TypeScript; above the files. */
+  readonly object?: ConfigInput;
+  /** JSON objects of `--set`; above the files. */
+  readonly set?: readonly string[];
+  /** `train.epochs=2`, without dashes; above everything. */
+  readonly overrides?: readonly string[];
+}
+
+/** A complete configuration and where each value came from. */
+export interface ResolvedConfig {
+  readonly config: Config;
+  /** `a.yaml:12`, `command line`, `defaults of the shop`, or `default`. Path with dots, list positions as numbers. */
+  originOf(path: string): string;
+  /** Text of `resolved_config.yaml`: every value with its origin as a comment. It loads as a configuration again. */
+  toYaml(): string;
+}
+
+/**
+ * Resolves a configuration: command line over `--set` over object over later file over earlier file over data-set defaults over the
+ * defaults of the schema. Maps merge by key, lists and choices (`eval.split`) replace. Errors: `ConfigError`, naming key, place,
+ * what was expected and what came.
+ */
+export function resolveConfig(request: ConfigRequest): ResolvedConfig {
+  const given: ConfigSource[] = [
+    ...(request.files ?? []).map(readConfigFile),
+    ...(request.object ? [configFromObject(request.object, 'object')] : []),
+    ...(request.set ?? []).map(parseSet),
+    ...(request.overrides ?? []).map(parseOverride),
+  ];
+  const usesShop = given.some(({ values }) => isConfigMap(values.data) && isConfigMap(values.data.shop));
+  const defaults: ConfigSource[] = [
+    ...(usesShop ? [configFromObject(shopDefaults, 'defaults of the shop')] : []),
+    ...(request.datasetDefaults ? [configFromObject(request.datasetDefaults, 'defaults of the data set')] : []),
+  ];
+
+  const values = emptyMap();
+  const origins = new Map<string, string>();
+  for (const source of [...defaults, ...given]) {
+    checkKeys(source);
+    mergeInto(values, source.values, '', source.origins, origins);
+  }
+  const originOf = (path: string): string => origins.get(path) ?? 'default';
+  /** Where to look for a wrong value: its own place, or that of the map or list around it. */
+  const placeOf = (path: string): string => {
+    for (let place = path; place !== ''; place = place.slice(0, Math.max(0, place.lastIndexOf('.')))) {
+      const origin = origins.get(place);
+      if (origin !== undefined) return origin;
+    }
+    return 'default';
+  };
+
+  const parsed = configSchema.safeParse(values);
+  if (!parsed.success) throw wrongValue(parsed.error.issues[0]!, values, placeOf);
+  checkReferences(parsed.data, placeOf);
+  return { config: parsed.data, originOf, toYaml: () => annotatedYaml(parsed.data, originOf) };
+}
+
+/** Hexadecimal SHA-256 of a configuration, independent of the order of keys. */
+export function configDigest(config: Config): string {
+  const sorted = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(sorted);
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(
+      Object.entries(value)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, member]) => [key, sorted(member)]),
+    );
+  };
+  return createHash('sha256')
+    .update(JSON.stringify(sorted(config)))
+    .digest('hex');
+}
+
+/** Learning rate of each parameter group, where the configuration may give one number for all. */
+export function learningRates({
+  learning_rate: rate,
+}: Config['train']): Record<'dense' | 'sparse' | 'encoder' | 'lora', number> {
+  return typeof rate === 'number' ? { dense: rate, sparse: rate, encoder: rate, lora: rate } : rate;
+}
+
+// ---- layers
+
+/** `--set '{"train":{"epochs":2}}'`. */
+function parseSet(text: string): ConfigSource {
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    throw new ConfigError(`config: --set expects a JSON object but received ${text}`, {}, { cause: error });
+  }
+  return relabel(parseConfigText(text, '--set'), commandLine);
+}
+
+/** `train.epochs=2`. A list takes commas (`model.mlp=256,128`) or JSON; a text stays text even if it looks like a number. */
+function parseOverride(text: string): ConfigSource {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw new ConfigError(`config: expected --key=value but received --${text}`, { key: text });
+  const path = text.slice(0, equals);
+  const keys = path.split('.');
+  for (const key of keys) refuseForbiddenKey(key, commandLine);
+  const schema = schemaAt(path);
+  if (!schema) throw unknownKey(path, commandLine);
+  if (keys.some((key) => /^\d+$/.test(key))) {
+    throw new ConfigError(
+      `config: ${displayPath(path)} (${commandLine}): lists are replaced whole, expected the list itself`,
+      { key: path },
+    );
+  }
+
+  const values = emptyMap();
+  let map: ConfigMap = values;
+  for (const key of keys.slice(0, -1)) map = map[key] = emptyMap();
+  map[keys.at(-1)!] = overrideValue(schema, text.slice(equals + 1), path);
+  return relabel(configFromObject(values, commandLine), commandLine);
+}
+
+function overrideValue(schema: SchemaNode, text: string, path: string): ConfigValue {
+  const options = alternatives(schema);
+  if (/^\s*[{[]/.test(text)) return plainValue(text, path);
+  const list = options.find((option) => option.type === 'array');
+  if (list)
+    return text === '' ? [] : text.split(',').map((part) => scalarValue(alternatives(list.items ?? {}), part, path));
+  return scalarValue(options, text, path);
+}
+
+function scalarValue(options: SchemaNode[], text: string, path: string): ConfigValue {
+  const types = options.map((option) => option.type ?? typeof option.const);
+  if (text === 'null' && types.includes('null')) return null;
+  const onlyText = types.every((type) => type === 'string' || type === 'null');
+  return onlyText ? text : plainValue(text, path);
+}
+
+/** Text read by the rules of YAML. */
+function plainValue(text: string, path: string): ConfigValue {
+  try {
+    return parseConfigText(`value: ${text}`, commandLine).values.value ?? null;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ConfigError(
+      `config: ${path} (${commandLine}): cannot read ${text}: ${reason}`,
+      { key: path },
+      { cause: error },
+    );
+  }
+}
+
+function relabel(source: ConfigSource, origin: string): ConfigSource {
+  return { values: source.values, origins: new Map([...source.origins.keys()].map((path) => [path, origin])) };
+}
+
+function mergeInto(
+  target: ConfigMap,
+  layer: ConfigMap,
+  path: string,
+  from: ReadonlyMap<string, string>,
+  origins: Map<string, string>,
+): void {
+  for (const [key, value] of Object.entries(layer)) {
+    const child = joinPath(path, key);
+    const old = target[key];
+    const merges = isConfigMap(value) && isConfigMap(old) && schemaAt(child)?.exclusive !== true;
+    if (!merges) {
+      for (const known of [...origins.keys()]) if (known.startsWith(`${child}.`)) origins.delete(known);
+      target[key] = isConfigMap(value) ? emptyMap() : value;
+    }
+    const origin = from.get(child);
+    if (origin !== undefined) origins.set(child, origin);
+    const merged = target[key];
+    if (isConfigMap(value) && isConfigMap(merged)) mergeInto(merged, value, child, from, origins);
+    if (Array.isArray(value)) {
+      for (const [inner, place] of from) if (inner.startsWith(`${child}.`)) origins.set(inner, place);
+    }
+  }
+}
+
+// ---- errors
+
+function valueAt(values: ConfigValue, path: string): ConfigValue | undefined {
+  let value: ConfigValue | undefined = values;
+  for (const key of path === '' ? [] : path.split('.')) {
+    if (Array.isArray(value)) value = value[Number(key)];
+    else value = isConfigMap(value) ? value[key] : undefined;
+  }
+  return value;
+}
+
+function describe(value: ConfigValue | undefined): string {
+  if (value === undefined) return 'nothing';
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (isConfigMap(value)) return `a map with ${Object.keys(value).join(', ') || 'no keys'}`;
+  return typeof value === 'string' ? `text '${value}'` : value === null ? 'null' : `${typeof value} ${value}`;
+}
+
+/** What a schema accepts, in words. */
+function expectation(node: SchemaNode | null): string {
+  const words = alternatives(node ?? {}).map((option) => {
+    if (option.const !== undefined) return String(option.const);
+    if (option.enum) return option.enum.join(', ');
+    if (option.properties) return `a map of ${Object.keys(option.properties).join(', ')}`;
+    if (option.type === 'array') return 'a list';
+    return option.type ?? 'a value';
+  });
+  return [...new Set(words)].join(' or ');
+}
+
+/** Turns zod's first issue into our sentence; in a union, the issue that lies deepest is the one meant. */
+function wrongValue(issue: z.core.$ZodIssue, values: ConfigMap, placeOf: (path: string) => string): ConfigError {
+  const path: PropertyKey[] = [...issue.path];
+  let deepest: z.core.$ZodIssue = issue;
+  while (deepest.code === 'invalid_union') {
+    const written = valueAt(values, path.map(String).join('.'));
+    const [inner] = deepest.errors
+      .flat()
+      .filter((candidate) => isConfigMap(written) && String(candidate.path[0]) in written)
+      .sort((a, b) => b.path.length - a.path.length);
+    if (!inner) break;
+    path.push(...inner.path);
+    deepest = inner;
+  }
+  const key = path.map(String).join('.');
+  const value = valueAt(values, key);
+  const schema = schemaAt(key);
+  // limits and patterns speak for themselves; a wrong type or choice is told from the schema
+  const limit = ['too_small', 'too_big', 'invalid_format', 'not_multiple_of'].includes(deepest.code);
+  const expected = limit ? deepest.message.replace(/^(Too (small|big): )?expected /, '') : expectation(schema);
+  const origin = placeOf(key);
+  const match = /^(.*):(\d+)$/.exec(origin);
+  const place = origin === 'default' ? '' : ` (${origin})`;
+  return new ConfigError(`config: ${displayPath(key)}${place}: expected ${expected} but received ${describe(value)}`, {
+    key: displayPath(key),
+    file: match?.[1] ?? origin,
+    line: match ? Number(match[2]) : null,
+    expected,
+  });
+}
+
+/** Rules that hold between values. */
+function checkReferences(config: Config, placeOf: (path: string) => string): void {
+  const fail = (path: string, what: string): never => {
+    const origin = placeOf(path);
+    throw new ConfigError(`config: ${displayPath(path)}${origin === 'default' ? '' : ` (${origin})`}: ${what}`, {
+      key: displayPath(path),
+    });
+  };
+  if (config.data.path !== null && config.data.shop !== null) {
+    fail('data.path', 'expected either data.path or data.shop but received both');
+  }
+  const categorical = new Set(config.feature_cols.filter(({ type }) => type === 'categorical').map(({ name }) => name));
+  const names = new Set<string>();
+  config.feature_cols.forEach((column, index) => {
+    const path = `feature_cols.${index}`;
+    if (names.has(column.name)) fail(`${path}.name`, `expected each feature once but ${column.name} comes again`);
+    names.add(column.name);
+    for (const key of ['of', 'share_embedding'] as const) {
+      const target = key in column ? (column as Partial<Record<typeof key, string>>)[key] : undefined;
+      if (target !== undefined && !categorical.has(target)) {
+        fail(`${path}.${key}`, `expected a categorical feature but received '${target}'`);
+      }
+    }
+    if (column.name === config.data.label.column && column.type !== 'meta') {
+      fail(`${path}.name`, `expected a feature but ${column.name} is the label (rule L3)`);
+    }
+  });
+  const { encoder, fusion } = config.model;
+  const divides = (width: number, heads: number, path: string): void => {
+    if (width % heads !== 0) fail(path, `expected a divisor of the width ${width} but received ${heads}`);
+  };
+  divides(encoder.width, encoder.heads, 'model.encoder.heads');
+  divides(encoder.image.width, encoder.image.heads, 'model.encoder.image.heads');
+  divides(fusion.width, fusion.heads, 'model.fusion.heads');
+  if (!config.eval.metrics.includes(config.train.valid_metric)) {
+    fail(
+      'train.valid_metric',
+      `expected one of eval.metrics (${config.eval.metrics.join(', ')}) but received '${config.train.valid_metric}'`,
+    );
+  }
+}
+
+// ---- resolved_config.yaml
+
+function annotatedYaml(config: Config, originOf: (path: string) => string): string {
+  const document = new Document(config, { version: '1.2', aliasDuplicateObjects: false });
+  visit(document, {
+    // a list came as a whole: one comment above it
+    Seq: () => visit.SKIP,
+    Pair(_key, { key, value }, ancestors) {
+      if (!isScalar(key)) return;
+      const keys = ancestors.flatMap((node) => (isPair(node) && isScalar(node.key) ? [String(node.key.value)] : []));
+      const origin = ` ${originOf([...keys, String(key.value)].join('.'))}`;
+      if (isScalar(value)) value.comment = origin;
+      else if (isSeq(value)) key.commentBefore = origin;
+    },
+  });
+  return document.toString({ lineWidth: 0 });
+}

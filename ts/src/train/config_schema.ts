@@ -1,0 +1,406 @@
+import { z } from 'zod';
+
+/**
+ * The one schema of a configuration: YAML, JSON and TypeScript objects alike, snake_case keys. Descriptions that end in
+ * `[default]` mark numbers and choices that are ours: no paper states them.
+ */
+
+const count = (least = 0) => z.int().min(least);
+const rate = z.number().min(0);
+const share = z.number().min(0).max(1);
+
+/** Says that a value's default is our choice and not one of the papers'. */
+const ours = (text: string) => `${text} [default]`;
+
+// ---- data
+
+const data = z.strictObject({
+  path: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('RecBole atomic folder, or folder/stem where it holds several stems'),
+  shop: z
+    .strictObject({
+      seed: count().default(1).describe('seed of the generator'),
+      items: count(20).default(2000).describe('number of items'),
+      users: count(1).default(1000).describe('number of users'),
+      sessions: count(100).default(24000).describe('number of sessions of six rows each'),
+    })
+    .nullable()
+    .default(null)
+    .describe('the generated shop instead of files'),
+  user_id: z.string().default('user_id').describe('column of the user'),
+  item_id: z.string().default('item_id').describe('column of the item'),
+  time: z.string().nullable().default('timestamp').describe('column of the event time; null: row order is time order'),
+  session: z.string().nullable().default(null).describe('column of the request: group of QAUC and of the SQDC mask'),
+  label: z
+    .strictObject({
+      column: z.string().default('label').describe('column of the label'),
+      at_least: z
+        .number()
+        .nullable()
+        .default(null)
+        .describe('label = 1 where the column is at least this; null: the column is 0 or 1'),
+    })
+    .prefault({})
+    .describe('the main label'),
+  image_root: z.string().nullable().default(null).describe('folder of pictures; null: `images` in the data folder'),
+  cold_items: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('file with one item id per line: all events of these items are held out of training, whatever the split'),
+  history_parts: z
+    .enum(['train', 'earlier', 'past'])
+    .nullable()
+    .default(null)
+    .describe('rule L2; null: train for RO and CS, earlier for LS, TS and TO'),
+  history_ties: z.enum(['strict', 'order']).default('strict').describe('rule L1: what happens to events of equal time'),
+  history_where: z.enum(['positives', 'all']).default('positives').describe('rule L3: which events a history holds'),
+  allow_duplicates: z.boolean().default(false).describe('rule L10: equal (user, item, time) in two parts'),
+  on_bad_row: z.enum(['fail', 'skip']).default('fail').describe('policy for rows that do not parse'),
+  max_bad_fraction: share.default(0.01).describe(ours('with skip: largest share of bad rows')),
+  max_memory: count(1).nullable().default(null).describe('bytes the columns may take; null: no check'),
+});
+
+// ---- feature columns
+
+const name = z.string().min(1).describe('column, or name of a derived feature');
+const source = z.enum(['event', 'user', 'item']).default('event').describe('table that holds the column');
+const embeddingDim = count(1).default(32).describe(ours('width of the embedding'));
+const minCount = count(1).default(1).describe(ours('ids with fewer training events share one row'));
+
+const featureColumn = z.discriminatedUnion('type', [
+  z.strictObject({
+    name,
+    type: z.literal('categorical'),
+    source,
+    embedding_dim: embeddingDim,
+    min_count: minCount,
+    share_embedding: z.string().optional().describe('categorical feature whose table is used'),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('numeric'),
+    source,
+    transform: z
+      .enum(['none', 'log1p', 'standardize'])
+      .default('standardize')
+      .describe(ours('applied before the model')),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('sequence'),
+    source,
+    splitter: z.string().min(1).default(' ').describe('between two values of a text column'),
+    max_len: count(1).default(8).describe(ours('values kept')),
+    embedding_dim: embeddingDim,
+    min_count: minCount,
+    share_embedding: z.string().optional().describe('categorical feature whose table is used'),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('history'),
+    of: z.string().describe('categorical feature whose earlier values form the history'),
+    share_embedding: z
+      .string()
+      .optional()
+      .describe('categorical feature whose table is used; without it, an own table'),
+    max_len: count(1).default(50).describe(ours('latest events kept')),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('text'),
+    source: z.enum(['event', 'item']).default('item').describe('item: part of the item text; event: the query text'),
+    max_len: count(1).default(32).describe(ours('tokens kept, from the head')),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('image'),
+    source: z.literal('item').default('item').describe('pictures belong to items'),
+    size: count(8).default(224).describe(ours('side in pixels after resizing')),
+  }),
+  z.strictObject({
+    name,
+    type: z.literal('embedding'),
+    source: z.literal('item').default('item').describe('given vectors belong to items'),
+    file: z.string().describe('.npy file, row = item'),
+    freeze_emb: z.boolean().default(true).describe('vectors are not trained'),
+  }),
+  z.strictObject({ name, type: z.literal('meta'), source }),
+]);
+
+const text = z.strictObject({
+  tokenizer: z
+    .string()
+    .default('word')
+    .describe('`word` (vocabulary of the train part) or the path of a tokenizer.json or vocab.txt'),
+  min_count: count(1).default(1).describe(ours('word tokenizer: words seen less often become unknown')),
+  positions: z.enum(['global', 'per_field']).default('global').describe(ours('where positions start again')),
+});
+
+const image = z.strictObject({
+  fit: z.enum(['cover', 'contain', 'fill']).default('cover').describe('how a picture meets its square'),
+  on_bad_image: z.enum(['mask', 'skip', 'fail']).default('mask').describe('policy for pictures that cannot be read'),
+  max_bad_fraction: share.default(0.01).describe('largest share of bad pictures, once 100 were tried'),
+  max_decode_bytes: count(1)
+    .default(256 * 1024 * 1024)
+    .describe('memory one decode may take, by estimate from the header'),
+});
+
+// ---- evaluation
+
+const ratios = z.array(rate).length(3);
+const time = z.union([z.number(), z.strictObject({ quantile: share })]);
+
+const evaluation = z.strictObject({
+  split: z
+    .union([
+      z.strictObject({ RS: ratios.describe('shares of train, valid and test') }),
+      z.strictObject({ LS: z.literal('valid_and_test').describe('last event test, last but one valid') }),
+      z.strictObject({
+        TS: z.strictObject({
+          valid_from: time.describe('first time of valid'),
+          test_from: time.describe('first time of test'),
+        }),
+      }),
+      z.strictObject({
+        CS: z.union([
+          z.strictObject({
+            test: share.describe('share of items whose events are all test'),
+            valid: share.describe('share of items whose events are all valid'),
+          }),
+          z.strictObject({ file: z.string().describe('list of test items, one id per line') }),
+        ]),
+      }),
+      z.strictObject({ given: z.literal(true).describe('the data bring their own parts') }),
+    ])
+    .default({ RS: [0.8, 0.1, 0.1] })
+    .meta({ exclusive: true })
+    .describe('random, leave-last, time, cold or given split'),
+  order: z.enum(['RO', 'TO']).default('RO').describe('order of RS and CS: random or by time'),
+  ties: z.enum(['time', 'row']).default('time').describe('order TO: whether events of one time stay in one part'),
+  group_by: z.enum(['none', 'user']).default('none').describe('RS per user'),
+  mode: z
+    .string()
+    .regex(/^(full|labeled|(uni|pop)[1-9]\d*)$/, 'expected full, labeled, uniN or popN')
+    .default('labeled')
+    .describe('candidates: rows as they are, all items, or N drawn ones'),
+  metrics: z
+    .array(
+      z
+        .string()
+        .regex(
+          /^(AUC|gAUC|avgAUC|QAUC|logloss|(Recall|HR|NDCG|MRR)@[1-9]\d*)$/,
+          'expected AUC, gAUC, avgAUC, QAUC, logloss, or Recall, HR, NDCG, MRR with @K',
+        ),
+    )
+    .min(1)
+    .default(['AUC', 'gAUC', 'logloss'])
+    .describe('metrics of every evaluation'),
+  repeatable: z.boolean().default(false).describe('ranking: items met earlier stay candidates'),
+});
+
+// ---- model
+
+const encoder = z.strictObject({
+  width: count(1).default(128).describe(ours('width of the text encoder and of the content vectors')),
+  layers: count(1).default(4).describe('layers of the item text encoder'),
+  query_layers: count(1).default(2).describe('layers of the query text encoder'),
+  heads: count(1).default(4).describe(ours('heads')),
+  ffn: count(1).default(512).describe(ours('hidden width of the feed-forward blocks')),
+  dropout: share.default(0).describe(ours('dropout')),
+  image: z
+    .strictObject({
+      width: count(1).default(32).describe(ours('width of the picture encoder')),
+      layers: count(1).default(1).describe(ours('layers')),
+      heads: count(1).default(4).describe(ours('heads')),
+      ffn: count(1).default(64).describe(ours('hidden width of the feed-forward blocks')),
+      patch: count(1).default(8).describe(ours('side of a patch in pixels')),
+    })
+    .prefault({})
+    .describe('picture encoder over patches'),
+  tune_layers: z
+    .union([count(), z.literal('all')])
+    .default('all')
+    .describe(ours('last k blocks that train; a pretrained backbone wants 0 to 2')),
+  weights: z.string().nullable().default(null).describe('folder with given weights; null: random'),
+});
+
+const fusion = z.strictObject({
+  mode: z.enum(['exact', 'ctr']).default('ctr').describe('FusionQFormer as published, or for any number of tokens'),
+  attention: z
+    .enum(['joint', 'cross'])
+    .default('joint')
+    .describe(ours('ctr: queries and tokens together, or queries onto tokens')),
+  queries: count(1).default(4).describe(ours('trainable queries')),
+  layers: count(1).default(2).describe(ours('layers')),
+  heads: count(1).default(8).describe(ours('heads')),
+  width: count(1).default(128).describe(ours('width')),
+  ffn: count().default(0).describe(ours('hidden width of the feed-forward block; 0: none')),
+  dropout: share.default(0.1).describe(ours('hidden dropout')),
+});
+
+const lora = z.strictObject({
+  mode: z
+    .enum(['lora_block', 'lora_cached', 'shared'])
+    .default('lora_cached')
+    .describe(ours('what adapts on the history side')),
+  rank: count(1).default(8).describe(ours('r')),
+  alpha: rate.default(16).describe(ours('the update is scaled by alpha / r')),
+  refresh_steps: count(1).nullable().default(null).describe(ours('steps between snapshots; null: one epoch')),
+  on_refresh: z.enum(['reset', 'keep']).default('reset').describe(ours('what a snapshot does to A and B')),
+});
+
+const cic = z.strictObject({
+  mode: z.enum(['exact', 'ctr']).default('ctr').describe('content-ID contrast over the catalogue, or over the batch'),
+  weight: rate.default(1e-3).describe('weight in the loss; 0 runs no kernel'),
+  temperature: z.number().positive().default(0.1).describe('divides the similarities'),
+  negatives: count(1).default(16).describe('exact: draws per item, with replacement'),
+});
+
+const sqdc = z.strictObject({
+  weight: rate.default(0).describe(ours('lambda, weight in the loss; 0 runs no kernel. 0.1 where queries exist')),
+  scale: z.number().positive().default(50).describe('multiplies the similarities'),
+  columns: z.enum(['positives', 'all']).default('positives').describe('which rows are candidates'),
+  mask_same_item: z.boolean().default(false).describe(ours('leave out columns of the anchor item')),
+});
+
+const model = z.strictObject({
+  name: z.literal('em3').default('em3').describe('preset'),
+  ranker: z.enum(['fm', 'dnn', 'dcnv2', 'din']).default('din').describe(ours('ranking model')),
+  training: z
+    .enum(['id_only', 'frozen', 'two_stage', 'stop_gradient', 'end_to_end'])
+    .default('end_to_end')
+    .describe('where content comes from and which gradients reach the encoders'),
+  two_stage_epochs: count(1).default(4).describe(ours('two_stage: epochs of the first stage')),
+  modalities: z
+    .array(z.enum(['text', 'image']))
+    .min(1)
+    .default(['text', 'image'])
+    .describe('content that is read'),
+  encoder: encoder.prefault({}).describe('content encoders'),
+  fusion: fusion.prefault({}).describe('FusionQFormer'),
+  lora: lora.prefault({}).describe('low-rank adaptation over the content history'),
+  cic: cic.prefault({}).describe('content-ID contrastive loss'),
+  sqdc: sqdc.prefault({}).describe('query-to-document contrastive loss'),
+  history_len: count().default(50).describe('clicks the content history holds; 0: none'),
+  mlp: z.array(count(1)).min(1).default([256, 128]).describe(ours('hidden widths of the ranker')),
+  cross_layers: count(1).default(3).describe(ours('dcnv2: cross layers')),
+  attention_mlp: z.array(count(1)).min(1).default([64, 32]).describe(ours('din: hidden widths of the attention unit')),
+  dropout: share.default(0.1).describe(ours('dropout of the ranker')),
+});
+
+// ---- training
+
+const learningRates = z.strictObject({
+  dense: rate.default(1e-3).describe(ours('ranker and heads')),
+  sparse: rate.default(1e-3).describe(ours('embedding tables')),
+  encoder: rate.default(3e-4).describe(ours('content encoders; pretrained ones want 1e-5 to 5e-5')),
+  lora: rate.default(1e-3).describe(ours('low-rank updates')),
+});
+
+const train = z.strictObject({
+  epochs: count(1).default(5).describe(ours('passes over the train part')),
+  train_batch_size: count(1).default(512).describe(ours('units per training batch')),
+  eval_batch_size: count(1).default(4096).describe(ours('rows per evaluation batch')),
+  unit: z
+    .enum(['row', 'session'])
+    .default('row')
+    .describe(ours('what a training batch counts: rows, or whole sessions')),
+  learning_rate: z.union([rate, learningRates]).prefault({}).describe('one number, or one per group'),
+  weight_decay: rate.default(0.01).describe(ours('of AdamW, dense parameters')),
+  optimizer: z
+    .strictObject({
+      dense: z.enum(['adamw']).default('adamw').describe(ours('dense parameters')),
+      sparse: z
+        .enum(['adam', 'lazy_adam', 'adagrad'])
+        .default('adam')
+        .describe(ours('embedding tables: row-wise Adam, lazy Adam (parity), or row-wise Adagrad')),
+    })
+    .prefault({})
+    .describe('optimizers'),
+  last_epoch_factor: z
+    .number()
+    .positive()
+    .default(1)
+    .describe(ours('learning rates of the last epoch are multiplied by this')),
+  clip_norm: z
+    .number()
+    .positive()
+    .nullable()
+    .default(10)
+    .describe(ours('global norm of the gradients; null: no clipping')),
+  precision: z.enum(['fp32']).default('fp32').describe('activations'),
+  seed: count().default(7).describe(ours('seed of everything random')),
+  valid_metric: z.string().default('AUC').describe(ours('metric of valid that chooses the best checkpoint')),
+  early_stop_patience: count(1)
+    .nullable()
+    .default(null)
+    .describe(ours('evaluations without a better valid metric; null: never stop early')),
+  eval_every_epochs: count(1).default(1).describe(ours('epochs between evaluations of valid')),
+  checkpoint_every_minutes: z
+    .number()
+    .positive()
+    .nullable()
+    .default(10)
+    .describe(ours('besides one per evaluation; null: none')),
+  keep_last: count(1).default(3).describe(ours('checkpoints kept beside the best')),
+  negatives: z
+    .strictObject({
+      kind: z
+        .enum(['none', 'uniform', 'popularity', 'in_batch'])
+        .default('none')
+        .describe('where negatives come from; none: the rows as they are'),
+      n: count(1).default(1).describe(ours('negatives per positive')),
+      alpha: rate.default(0.75).describe(ours('popularity: exponent of the train count')),
+    })
+    .prefault({})
+    .describe('sampled negatives'),
+  prefetch: count(1).default(2).describe('batches prepared ahead'),
+});
+
+export const configSchema = z.strictObject({
+  data: data.prefault({}).describe('where the data are and what their columns mean'),
+  feature_cols: z.array(featureColumn).default([]).describe('features of the model, in order'),
+  text: text.prefault({}).describe('tokens of text features'),
+  image: image.prefault({}).describe('decoding of image features'),
+  eval: evaluation.prefault({}).describe('split and metrics'),
+  model: model.prefault({}).describe('the model'),
+  train: train.prefault({}).describe('the training run'),
+  device: z
+    .string()
+    .regex(/^(auto|cpu|cuda(:\d+)?|cuda-emu)$/, 'expected auto, cpu, cuda or cuda:N')
+    .default('auto')
+    .describe('where kernels run; auto takes CUDA where it works, else the CPU'),
+});
+
+/** A complete configuration: every default filled in. */
+export type Config = z.output<typeof configSchema>;
+/** What a user may write: every key optional. */
+export type ConfigInput = z.input<typeof configSchema>;
+export type FeatureColumn = Config['feature_cols'][number];
+export type SplitRule = Config['eval']['split'];
+
+/** JSON Schema (draft 2020-12) of what a user may write: for editors, documents and the key checks of the loader. */
+export function configJsonSchema(): Record<string, unknown> {
+  return z.toJSONSchema(configSchema, { io: 'input' });
+}
+
+/** Values that the generated shop brings with it (models.md, section 12); below files, above the model's defaults. */
+export const shopDefaults: ConfigInput = {
+  data: { time: 'time', session: 'session', label: { column: 'label' }, history_parts: 'past' },
+  eval: {
+    split: { TS: { valid_from: { quantile: 0.75 }, test_from: { quantile: 0.85 } } },
+    metrics: ['AUC', 'gAUC', 'QAUC', 'logloss'],
+  },
+  model: {
+    encoder: { width: 32, layers: 1, query_layers: 1, heads: 4, ffn: 64 },
+    fusion: { queries: 2, layers: 1, heads: 4, width: 32, ffn: 64, dropout: 0 },
+    cic: { weight: 0 },
+    sqdc: { weight: 0.1 },
+    history_len: 20,
+  },
+  train: { epochs: 8, train_batch_size: 128, unit: 'session', learning_rate: 2e-3, last_epoch_factor: 0.3 },
+};
