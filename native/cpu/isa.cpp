@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace cpu {
+namespace galago::cpu {
 
 static Isa best_isa() {
 #if GALAGO_X86
@@ -42,4 +42,4 @@ Isa isa() {
   return chosen;
 }
 
-}  // namespace cpu
+}  // namespace galago::cpu

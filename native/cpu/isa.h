@@ -1,5 +1,5 @@
 /*
-Which instruction set the CPU backend runs with, and loops that are compiled once for each of them.
+Which instruction set the CPU backend runs with, and code that is compiled once for each of them.
 
 No file is compiled with -mavx2 or -mavx512f: functions carry a target attribute, and isa() picks one at run time.
 GALAGO_CPU_ISA=portable|avx2|avx512 forces a smaller one; tests use it to run every path on one machine.
@@ -7,10 +7,10 @@ GALAGO_CPU_ISA=portable|avx2|avx512 forces a smaller one; tests use it to run ev
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
+// For small functions and lambdas that must disappear into a vector loop:
+// `[=](int64_t i) GALAGO_INLINE_BODY { return x[i] * x[i]; }`
 #define GALAGO_INLINE inline __attribute__((always_inline))
-// Goes between a lambda's parameter list and its body: `[=](int64_t i) GALAGO_INLINE_BODY { ... }`.
 #define GALAGO_INLINE_BODY __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -22,24 +22,43 @@ GALAGO_CPU_ISA=portable|avx2|avx512 forces a smaller one; tests use it to run ev
 #define GALAGO_X86 0
 #endif
 
-namespace cpu {
+namespace galago::cpu {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa : uint8_t { portable, avx2, avx512 };
 
 // The instruction set in use: the best of the processor, or the smaller one that GALAGO_CPU_ISA names.
-// Throws std::invalid_argument when GALAGO_CPU_ISA names none of them or one that the processor lacks.
+// Throws when GALAGO_CPU_ISA names none of them, or one that the processor lacks.
 Isa isa();
 
-namespace loops {
+#if GALAGO_X86
+template <class F>
+GALAGO_TARGET_AVX512 [[gnu::flatten, gnu::noinline]] void vectorize_avx512(F& f) {
+  f();
+}
+template <class F>
+GALAGO_TARGET_AVX2 [[gnu::flatten, gnu::noinline]] void vectorize_avx2(F& f) {
+  f();
+}
+#endif
 
-template <class Body>
-GALAGO_INLINE void each(int64_t n, const Body& body) {
-  for (int64_t i = 0; i < n; ++i) body(i);
+// Runs f() compiled for the best instruction set: everything that f calls and the compiler can see is inlined into a function
+// with that target, so a plain loop vectorises without intrinsics.
+template <class F>
+void vectorize(F&& f) {
+#if GALAGO_X86
+  switch (isa()) {
+    case Isa::avx512: vectorize_avx512(f); return;
+    case Isa::avx2: vectorize_avx2(f); return;
+    case Isa::portable: break;
+  }
+#endif
+  f();
 }
 
-// 64 partial results whatever the vector width, so that every instruction set adds in the same order.
+// A fold that vectorises although floating-point addition may not be reordered: 64 partial results, combined as a tree.
+// The order is the same on every instruction set. Call it inside vectorize().
 template <class T, class Combine, class Body>
-GALAGO_INLINE T fold(int64_t n, T identity, const Combine& combine, const Body& body) {
+GALAGO_INLINE T lane_fold(int64_t n, T identity, const Combine& combine, const Body& body) {
   constexpr int lanes = 64;
   T partial[lanes];
   for (int l = 0; l < lanes; ++l) partial[l] = identity;
@@ -54,68 +73,16 @@ GALAGO_INLINE T fold(int64_t n, T identity, const Combine& combine, const Body& 
   return partial[0];
 }
 
-#if GALAGO_X86
-template <class Body>
-GALAGO_TARGET_AVX2 void each_avx2(int64_t n, const Body& body) {
-  each(n, body);
-}
-template <class Body>
-GALAGO_TARGET_AVX512 void each_avx512(int64_t n, const Body& body) {
-  each(n, body);
-}
-template <class T, class Combine, class Body>
-GALAGO_TARGET_AVX2 T fold_avx2(int64_t n, T identity, const Combine& combine, const Body& body) {
-  return fold(n, identity, combine, body);
-}
-template <class T, class Combine, class Body>
-GALAGO_TARGET_AVX512 T fold_avx512(int64_t n, T identity, const Combine& combine, const Body& body) {
-  return fold(n, identity, combine, body);
-}
-#endif
-
-}  // namespace loops
-
-// body(i) for every i in [0, n), compiled for each instruction set. The body must be free of branches with side effects
-// and marked GALAGO_INLINE_BODY, or the compiler cannot turn it into vector code:
-//   simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_exp(x[i]); });
-template <class Body>
-void simd_loop(int64_t n, const Body& body) {
-#if GALAGO_X86
-  switch (isa()) {
-    case Isa::avx512: return loops::each_avx512(n, body);
-    case Isa::avx2: return loops::each_avx2(n, body);
-    case Isa::portable: break;
-  }
-#endif
-  loops::each(n, body);
-}
-
-// Sum of body(i) over [0, n): 64 partial sums, combined as a tree; the same order on every instruction set.
+// Sum of body(i) over [0, n), inside vectorize(): lane_sum<float>(n, [=](int64_t i) GALAGO_INLINE_BODY { return x[i]; }).
 template <class T, class Body>
-T simd_sum(int64_t n, const Body& body) {
-  const auto add = [](T a, T b) GALAGO_INLINE_BODY { return a + b; };
-#if GALAGO_X86
-  switch (isa()) {
-    case Isa::avx512: return loops::fold_avx512(n, T(0), add, body);
-    case Isa::avx2: return loops::fold_avx2(n, T(0), add, body);
-    case Isa::portable: break;
-  }
-#endif
-  return loops::fold(n, T(0), add, body);
+GALAGO_INLINE T lane_sum(int64_t n, const Body& body) {
+  return lane_fold(n, T(0), [](T a, T b) GALAGO_INLINE_BODY { return a + b; }, body);
 }
 
-// Largest body(i) over [0, n); `lowest` for an empty range. A NaN may or may not be seen.
+// Largest body(i) over [0, n), `lowest` for an empty range. A NaN may or may not be seen.
 template <class T, class Body>
-T simd_max(int64_t n, T lowest, const Body& body) {
-  const auto larger = [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; };
-#if GALAGO_X86
-  switch (isa()) {
-    case Isa::avx512: return loops::fold_avx512(n, lowest, larger, body);
-    case Isa::avx2: return loops::fold_avx2(n, lowest, larger, body);
-    case Isa::portable: break;
-  }
-#endif
-  return loops::fold(n, lowest, larger, body);
+GALAGO_INLINE T lane_max(int64_t n, T lowest, const Body& body) {
+  return lane_fold(n, lowest, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; }, body);
 }
 
-}  // namespace cpu
+}  // namespace galago::cpu

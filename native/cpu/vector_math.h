@@ -14,7 +14,7 @@ Vectorisation needs -O3 -fno-math-errno -fno-trapping-math (CMakeLists.txt); AVX
 
 #include "isa.h"
 
-namespace cpu {
+namespace galago::cpu {
 
 GALAGO_INLINE double fast_exp(double x) { return std::exp(x); }
 GALAGO_INLINE double fast_log(double x) { return std::log(x); }
@@ -122,23 +122,33 @@ GALAGO_INLINE float fast_erf(float x) {
 // Array forms: y may be x.
 template <class T>
 void exp_array(const T* x, T* y, int64_t n) {
-  simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_exp(x[i]); });
+  vectorize([=] {
+    for (int64_t i = 0; i < n; ++i) y[i] = fast_exp(x[i]);
+  });
 }
 template <class T>
 void log_array(const T* x, T* y, int64_t n) {
-  simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_log(x[i]); });
+  vectorize([=] {
+    for (int64_t i = 0; i < n; ++i) y[i] = fast_log(x[i]);
+  });
 }
 template <class T>
 void tanh_array(const T* x, T* y, int64_t n) {
-  simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_tanh(x[i]); });
+  vectorize([=] {
+    for (int64_t i = 0; i < n; ++i) y[i] = fast_tanh(x[i]);
+  });
 }
 template <class T>
 void erf_array(const T* x, T* y, int64_t n) {
-  simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_erf(x[i]); });
+  vectorize([=] {
+    for (int64_t i = 0; i < n; ++i) y[i] = fast_erf(x[i]);
+  });
 }
 template <class T>
 void sigmoid_array(const T* x, T* y, int64_t n) {
-  simd_loop(n, [=](int64_t i) GALAGO_INLINE_BODY { y[i] = fast_sigmoid(x[i]); });
+  vectorize([=] {
+    for (int64_t i = 0; i < n; ++i) y[i] = fast_sigmoid(x[i]);
+  });
 }
 
-}  // namespace cpu
+}  // namespace galago::cpu
