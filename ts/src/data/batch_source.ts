@@ -1,0 +1,345 @@
+/**
+ * Batches from columns: which samples, in which order, and everything that belongs to them. Plain synchronous code over typed
+ * arrays, so that a worker thread and the calling thread give the same bytes.
+ */
+
+import { ArgumentError } from '../errors.js';
+import type { Batch, ImageBatch, Jagged, TokenBatch } from './batch.js';
+import type { PartName } from './events.js';
+import { type Histories, historyRange } from './history.js';
+import { gatherImages, type ImageStore } from './image_store.js';
+import { drawNegative, type NegativeTable } from './negatives.js';
+import type { FeatureSource } from './schema.js';
+import { shuffler } from './shuffle.js';
+import { gatherTokens, type TokenStore } from './token_store.js';
+
+/** Vocabulary rows, one per row of the table that `source` names. */
+export interface CategoricalColumn {
+  readonly name: string;
+  readonly source: FeatureSource;
+  readonly rows: Int32Array;
+}
+
+/** Standardised numbers, one per row of the table that `source` names. */
+export interface NumericColumn {
+  readonly name: string;
+  readonly source: FeatureSource;
+  readonly values: Float32Array;
+}
+
+/** Vocabulary rows, several per row of the table that `source` names. */
+export interface SequenceColumn extends Jagged {
+  readonly name: string;
+  readonly source: FeatureSource;
+}
+
+/** An id history: the vocabulary row `rows[item]` of every history item, the last `maxLen`. */
+export interface IdHistoryColumn {
+  readonly name: string;
+  readonly rows: Int32Array;
+  readonly maxLen: number;
+}
+
+/** Everything a batch is made of; typed arrays over shared memory, so that a worker reads them without a copy. */
+export interface BatchColumns {
+  /** (n): dense users, item rows, ranks of times. */
+  readonly user: Int32Array;
+  readonly item: Int32Array;
+  readonly time: Int32Array;
+  /** (n) or null where the data have none. */
+  readonly session: Int32Array | null;
+  readonly query: Int32Array | null;
+  readonly items: number;
+  readonly labels: readonly { readonly name: string; readonly values: Float32Array }[];
+  readonly categorical: readonly CategoricalColumn[];
+  readonly numeric: readonly NumericColumn[];
+  readonly sequences: readonly SequenceColumn[];
+  readonly idHistories: readonly IdHistoryColumn[];
+  /** null where no history feature is asked for. `historyLen`: items kept in `Batch.history`. */
+  readonly histories: Histories | null;
+  readonly historyLen: number;
+  readonly itemText: TokenStore | null;
+  readonly itemImage: ImageStore | null;
+  readonly queryText: TokenStore | null;
+  /** Event numbers of each part, ascending. With sampled negatives those of train are positives only. */
+  readonly parts: Readonly<Record<PartName, Int32Array>>;
+  /** Train events by session: session s is `rows[offsets[s] .. offsets[s+1])`; null where there are no sessions. */
+  readonly sessions: { readonly rows: Int32Array; readonly offsets: Int32Array } | null;
+  readonly negatives: NegativeTable | null;
+}
+
+/** Which batches of one pass. */
+export interface PassOptions {
+  readonly part: PartName;
+  readonly epoch: number;
+  /** Samples of this epoch to leave out at the front: the cursor of a checkpoint. Default 0. */
+  readonly position?: number;
+  /** Rows, or sessions where `unit` is `session`, before negatives are added. */
+  readonly batchSize: number;
+  /** `session` shuffles and batches whole sessions (train only). Default `row`. */
+  readonly unit?: 'row' | 'session';
+  /** Default: true for train, false else (natural order). */
+  readonly shuffle?: boolean;
+  readonly seed: number;
+  /** Leave out a last batch that is not full. Default false. */
+  readonly dropLast?: boolean;
+}
+
+/** One pass over a part: `next()` until null. */
+export class BatchSource {
+  /** Negatives that 100 redraws did not find, so the next free item was taken. */
+  negativeFallbacks = 0;
+  /** Samples before the next batch. */
+  private position = 0;
+  private unit = 0;
+  private readonly units: number;
+  private readonly bySession: BatchColumns['sessions'];
+  private readonly rows: Int32Array;
+  private readonly order: (k: number) => number;
+  /** Marks items (and queries) met in a batch: place in the batch's list + 1. Cleared by the list itself. */
+  private readonly itemPlace: Int32Array;
+  private queryPlace = new Int32Array(0);
+
+  /** Throws ArgumentError for options that do not fit the data. */
+  constructor(
+    private readonly columns: BatchColumns,
+    private readonly options: PassOptions,
+  ) {
+    const { part, epoch, position = 0, batchSize, unit = 'row', seed, shuffle = part === 'train' } = options;
+    if (!Number.isInteger(batchSize) || batchSize < 1) {
+      throw new ArgumentError(`loader: expected batchSize of at least 1 but received ${batchSize}`, {
+        argument: 'batchSize',
+      });
+    }
+    if (unit === 'session' && (columns.sessions === null || part !== 'train')) {
+      throw new ArgumentError(
+        part === 'train'
+          ? "loader: expected a session column for unit 'session' but the data have none"
+          : `loader: expected unit 'row' for part ${part}: only train is batched by session`,
+        { argument: 'unit' },
+      );
+    }
+    this.bySession = unit === 'session' ? columns.sessions : null;
+    this.rows = this.bySession?.rows ?? columns.parts[part];
+    this.units = this.bySession === null ? this.rows.length : this.bySession.offsets.length - 1;
+    this.order = shuffle ? shuffler(this.units, seed, epoch) : (k) => k;
+    this.itemPlace = new Int32Array(columns.items);
+    this.seek(position);
+  }
+
+  /** Samples of the whole pass. */
+  get samples(): number {
+    return this.rows.length;
+  }
+
+  private seek(position: number): void {
+    if (!Number.isInteger(position) || position < 0 || position > this.rows.length) {
+      throw new ArgumentError(`loader: expected position in [0, ${this.rows.length}] but received ${position}`, {
+        argument: 'position',
+      });
+    }
+    if (this.bySession === null) this.unit = this.position = position;
+    else while (this.position < position) this.position += this.unitSize(this.order(this.unit++));
+    if (this.position !== position) {
+      throw new ArgumentError(`loader: expected position at the start of a session but received ${position}`, {
+        argument: 'position',
+      });
+    }
+  }
+
+  private unitSize(unit: number): number {
+    return this.bySession === null ? 1 : this.bySession.offsets[unit + 1]! - this.bySession.offsets[unit]!;
+  }
+
+  /** The next batch, in fresh arrays that own their memory; null at the end. */
+  next(): Batch | null {
+    const { batchSize, dropLast = false } = this.options;
+    const end = Math.min(this.unit + batchSize, this.units);
+    if (this.unit === end || (dropLast && end - this.unit < batchSize)) return null;
+    const samples = this.takeSamples(end);
+    const batch = this.assemble(samples);
+    this.position += samples.length;
+    return batch;
+  }
+
+  /** Event numbers of the units up to `end`. */
+  private takeSamples(end: number): Int32Array {
+    const { bySession, rows } = this;
+    if (bySession === null) {
+      const samples = new Int32Array(end - this.unit);
+      for (let i = 0; this.unit < end; i++) samples[i] = rows[this.order(this.unit++)]!;
+      return samples;
+    }
+    const samples: number[] = [];
+    for (; this.unit < end; this.unit++) {
+      const session = this.order(this.unit);
+      for (let at = bySession.offsets[session]!; at < bySession.offsets[session + 1]!; at++) samples.push(rows[at]!);
+    }
+    return Int32Array.from(samples);
+  }
+
+  private assemble(samples: Int32Array): Batch {
+    const { columns } = this;
+    const { part, epoch } = this.options;
+    const { events, item, negative } = this.withNegatives(samples);
+    const size = events.length;
+    const user = pick(columns.user, events);
+    const unique = this.unique(item, this.itemPlace);
+    let queryPick: Int32Array | null = null;
+    let queries: Batch['queries'] = null;
+    if (columns.query !== null) {
+      queryPick = pick(columns.query, events);
+      if (columns.queryText !== null) {
+        if (this.queryPlace.length === 0) this.queryPlace = new Int32Array(columns.queryText.offsets.length - 1);
+        const list = this.unique(queryPick, this.queryPlace);
+        queries = { ...list, text: gatherTokens(columns.queryText, list.rows) };
+      }
+    }
+    const joined = (source: FeatureSource): Int32Array => {
+      if (source === 'inter') return events;
+      if (source === 'item') return item;
+      return source === 'user' ? user : queryPick!;
+    };
+
+    const labels: Record<string, Float32Array> = {};
+    for (const { name, values } of columns.labels) {
+      const label = new Float32Array(size);
+      for (let b = 0; b < size; b++) label[b] = negative?.[b] ? 0 : values[events[b]!]!;
+      labels[name] = label;
+    }
+    const categorical: Record<string, Int32Array> = {};
+    for (const { name, source, rows } of columns.categorical) categorical[name] = pick(rows, joined(source));
+    const numeric: Record<string, Float32Array> = {};
+    for (const { name, source, values } of columns.numeric) {
+      const rows = joined(source);
+      const out = new Float32Array(size);
+      for (let b = 0; b < size; b++) out[b] = values[rows[b]!]!;
+      numeric[name] = out;
+    }
+    const sequences: Record<string, Jagged> = {};
+    for (const column of columns.sequences) sequences[column.name] = gatherJagged(column, joined(column.source));
+    const history = this.history(events, user, part, columns.historyLen, null);
+    for (const { name, rows, maxLen } of columns.idHistories) {
+      sequences[name] = this.history(events, user, part, maxLen, rows)!;
+    }
+
+    const text: TokenBatch | null = columns.itemText && gatherTokens(columns.itemText, unique.rows);
+    const image: ImageBatch | null = columns.itemImage && gatherImages(columns.itemImage, unique.rows);
+    return {
+      part,
+      epoch,
+      position: this.position,
+      size,
+      events,
+      user,
+      session: columns.session === null ? new Int32Array(size).fill(-1) : pick(columns.session, events),
+      labels,
+      categorical,
+      numeric,
+      sequences,
+      items: { ...unique, text, image },
+      queries,
+      history,
+    };
+  }
+
+  /** Batch rows: every sample, in train followed by its sampled negatives. */
+  private withNegatives(samples: Int32Array): { events: Int32Array; item: Int32Array; negative: Uint8Array | null } {
+    const { item, user, negatives } = this.columns;
+    if (negatives === null || this.options.part !== 'train') {
+      return { events: samples, item: pick(item, samples), negative: null };
+    }
+    const { seed, epoch } = this.options;
+    const each = 1 + negatives.n;
+    const events = new Int32Array(samples.length * each);
+    const items = new Int32Array(samples.length * each);
+    const negative = new Uint8Array(samples.length * each).fill(1);
+    for (let i = 0; i < samples.length; i++) {
+      const sample = samples[i]!;
+      events.fill(sample, i * each, (i + 1) * each);
+      items[i * each] = item[sample]!;
+      negative[i * each] = 0;
+      for (let draw = 0; draw < negatives.n; draw++) {
+        const drawn = drawNegative(negatives, { seed, epoch, sample, draw, user: user[sample]! });
+        items[i * each + 1 + draw] = drawn.item;
+        if (drawn.fallback) this.negativeFallbacks++;
+      }
+    }
+    return { events, item: items, negative };
+  }
+
+  /** Distinct values ascending, and the place of each value among them. `place` is all zero before and after. */
+  private unique(values: Int32Array, place: Int32Array): { rows: Int32Array; index: Int32Array } {
+    const found = new Int32Array(values.length);
+    let count = 0;
+    for (const value of values) {
+      if (place[value] === 0) {
+        place[value] = 1;
+        found[count++] = value;
+      }
+    }
+    const rows = found.slice(0, count).sort();
+    for (let i = 0; i < count; i++) place[rows[i]!] = i;
+    const index = pick(place, values);
+    for (const row of rows) place[row] = 0;
+    return { rows, index };
+  }
+
+  /** Histories of the rows; item rows, or what `rows` makes of them. */
+  private history(
+    events: Int32Array,
+    user: Int32Array,
+    part: PartName,
+    maxLen: number,
+    rows: Int32Array | null,
+  ): Jagged | null {
+    const { histories, time } = this.columns;
+    if (histories === null) return null;
+    const starts = new Int32Array(events.length);
+    const offsets = new Int32Array(events.length + 1);
+    for (let b = 0; b < events.length; b++) {
+      const row = events[b]!;
+      const [start, end] = historyRange(histories, part, { user: user[b]!, time: time[row]!, row }, maxLen);
+      starts[b] = start;
+      offsets[b + 1] = offsets[b]! + end - start;
+    }
+    const values = new Int32Array(offsets[events.length]!);
+    const { item } = histories[part];
+    for (let b = 0; b < events.length; b++) {
+      for (let at = starts[b]!, to = offsets[b]!; to < offsets[b + 1]!; at++, to++) {
+        values[to] = rows === null ? item[at]! : rows[item[at]!]!;
+      }
+    }
+    return { values, offsets };
+  }
+}
+
+function pick(column: Int32Array, rows: Int32Array): Int32Array {
+  const out = new Int32Array(rows.length);
+  for (let b = 0; b < rows.length; b++) out[b] = column[rows[b]!]!;
+  return out;
+}
+
+function gatherJagged(column: Jagged, rows: Int32Array): Jagged {
+  const offsets = new Int32Array(rows.length + 1);
+  for (let b = 0; b < rows.length; b++) {
+    offsets[b + 1] = offsets[b]! + column.offsets[rows[b]! + 1]! - column.offsets[rows[b]!]!;
+  }
+  const values = new Int32Array(offsets[rows.length]!);
+  for (let b = 0; b < rows.length; b++) {
+    values.set(column.values.subarray(column.offsets[rows[b]!]!, column.offsets[rows[b]! + 1]!), offsets[b]!);
+  }
+  return { values, offsets };
+}
+
+/** The memory of a batch, for handing it to another thread without a copy. */
+export function batchBuffers(batch: Batch): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>();
+  const collect = (value: unknown): void => {
+    if (ArrayBuffer.isView(value)) {
+      if (value.buffer instanceof ArrayBuffer) buffers.add(value.buffer);
+    } else if (typeof value === 'object' && value !== null) Object.values(value).forEach(collect);
+  };
+  collect(batch);
+  return [...buffers];
+}

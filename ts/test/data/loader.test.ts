@@ -1,0 +1,135 @@
+import { setTimeout } from 'node:timers/promises';
+import { afterAll, describe, expect, it } from 'vitest';
+import type { Batch } from '../../src/data/batch.js';
+import { BatchSource, type PassOptions } from '../../src/data/batch_source.js';
+import { BatchMaker, type BatchMakerOptions, Loader } from '../../src/data/loader.js';
+import { ArgumentError } from '../../src/errors.js';
+import { smallColumns } from './small_columns.js';
+import { buildWorker } from './worker_build.js';
+
+const pass: PassOptions = { part: 'train', epoch: 2, batchSize: 16, seed: 7 };
+const built = buildWorker();
+afterAll(() => built.remove());
+
+async function collect(loader: AsyncIterable<Batch>): Promise<Batch[]> {
+  const out: Batch[] = [];
+  for await (const batch of loader) out.push(batch);
+  return out;
+}
+
+function expected(columns = smallColumns(), options = pass): Batch[] {
+  const source = new BatchSource(columns, options);
+  const out: Batch[] = [];
+  for (let batch = source.next(); batch !== null; batch = source.next()) out.push(batch);
+  return out;
+}
+
+describe.each<[string, BatchMakerOptions]>([
+  ['in a worker thread', { workers: 1, workerUrl: built.url }],
+  ['on the calling thread', { workers: 0 }],
+])('Loader %s', (_, options) => {
+  it('gives the batches of the source, in order, any number of times', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    expect(maker.workers).toBe(options.workers);
+    const loader = new Loader(maker, pass);
+    expect(loader.samples).toBe(160);
+    expect(await collect(loader)).toEqual(expected());
+    expect(await collect(loader)).toEqual(expected());
+    expect(loader.waitSeconds).toBeGreaterThan(0);
+  });
+
+  it('resumes at a position with the remaining batches', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    expect(await collect(new Loader(maker, { ...pass, position: 64 }))).toEqual(expected().slice(4));
+  });
+
+  it('serves two passes at the same time', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    const valid = { ...pass, part: 'valid' } as const;
+    const [a, b] = await Promise.all([collect(new Loader(maker, pass)), collect(new Loader(maker, valid))]);
+    expect(a).toEqual(expected());
+    expect(b).toEqual(expected(undefined, valid));
+  });
+
+  it('lets a consumer leave early', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    for await (const batch of new Loader(maker, pass)) if (batch.position === 32) break;
+    expect(await collect(new Loader(maker, pass))).toEqual(expected());
+  });
+
+  it('counts negatives that had to take the next free item', async () => {
+    const columns = smallColumns({ users: 100, negatives: { kind: 'uniform', n: 2 } });
+    await using maker = new BatchMaker(columns, options);
+    const loader = new Loader(maker, pass);
+    expect(await collect(loader)).toEqual(expected(columns));
+    expect(loader.negativeFallbacks).toBe(0);
+  });
+
+  it('delivers an error after all batches before it, and stays usable', async () => {
+    const columns = smallColumns();
+    // Item rows from 15 on have no text: the first batch with such an item fails.
+    const broken = { ...columns, itemText: { ...columns.itemText!, offsets: columns.itemText!.offsets.slice(0, 16) } };
+    await using maker = new BatchMaker(broken, options);
+    const got: Batch[] = [];
+    const run = async (): Promise<void> => {
+      for await (const batch of new Loader(maker, { ...pass, batchSize: 2 })) got.push(batch);
+    };
+    await expect(run()).rejects.toThrow(ArgumentError);
+    const all = expected(columns, { ...pass, batchSize: 2 });
+    const firstBad = all.findIndex((batch) => batch.items.rows.some((row) => row >= 15));
+    expect(got).toEqual(all.slice(0, firstBad));
+    expect(firstBad).toBeGreaterThan(0);
+    await expect(run()).rejects.toThrow(/expected rows\[\d\] in \[0, 15\)/);
+  });
+
+  it('makes no more than prefetch batches ahead of a slow consumer', async () => {
+    const columns = smallColumns();
+    await using maker = new BatchMaker(columns, options);
+    const iterator = new Loader(maker, { ...pass, prefetch: 1 })[Symbol.asyncIterator]();
+    const first = await iterator.next();
+    expect(first.value).toEqual(expected()[0]);
+    await setTimeout(50);
+    // Memory is shared: what is read after this line shows the change, what was made before does not.
+    const before = columns.user[0]!;
+    columns.user.fill(1);
+    const second = (await iterator.next()).value as Batch;
+    const third = (await iterator.next()).value as Batch;
+    expect(second).toEqual(expected()[1]);
+    expect([...third.user].every((user) => user === 1)).toBe(true);
+    expect(before).toBe(0);
+    await iterator.return();
+  });
+
+  it('refuses passes after disposal and wrong options at once', async () => {
+    const maker = new BatchMaker(smallColumns(), options);
+    expect(() => new Loader(maker, { ...pass, prefetch: 0 })).toThrow(/prefetch of at least 1/);
+    expect(() => new Loader(maker, { ...pass, position: 1000 })).toThrow(/position/);
+    const loader = new Loader(maker, pass);
+    const iterator = loader[Symbol.asyncIterator]();
+    await iterator.next();
+    await maker[Symbol.asyncDispose]();
+    await iterator.return();
+    await expect(collect(loader)).rejects.toThrow(/disposed/);
+  });
+});
+
+describe('BatchMaker', () => {
+  it('works on the calling thread where no compiled worker lies', async () => {
+    await using maker = new BatchMaker(smallColumns(), { workerUrl: new URL('file:///nowhere/loader_worker.js') });
+    expect(maker.workers).toBe(0);
+    expect((await collect(new Loader(maker, pass))).length).toBe(10);
+  });
+
+  it('assembles 768 rows with 400 items in few milliseconds', () => {
+    const columns = smallColumns({ events: 60_000, users: 1000, items: 400, pictureSize: 32 });
+    const source = new BatchSource(columns, { ...pass, batchSize: 768 });
+    let best = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < 40; i++) {
+      const start = performance.now();
+      expect(source.next()!.items.rows.length).toBeGreaterThan(330);
+      best = Math.min(best, performance.now() - start);
+    }
+    console.log(`batch of 768 rows: ${best.toFixed(2)} ms`);
+    expect(best).toBeLessThan(50); // no timing test: only far from quadratic. The number is printed.
+  });
+});
