@@ -1,5 +1,11 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  test: { include: ['ts/test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000, pool: 'forks', poolOptions: { forks: { maxForks: 2 } } },
+  test: {
+    include: ['ts/test/**/*.test.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    pool: 'forks',
+    poolOptions: { forks: { maxForks: 2 } },
+  },
 });

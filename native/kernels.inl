@@ -7,6 +7,9 @@
 void activation_forward(const Tensor& x, Tensor& out, Activation kind);
 void activation_backward(const Tensor& x, const Tensor& out, const Tensor& dout, Tensor& dx, Activation kind);
 
+// ---- add_same: out = a + b, same shape: how the tape adds gradients.
+void add_same(const Tensor& a, const Tensor& b, Tensor& out);
+
 // ---- adamw
 
 // ---- batch_norm
@@ -28,6 +31,10 @@ void activation_backward(const Tensor& x, const Tensor& out, const Tensor& dout,
 // ---- embedding
 
 // ---- embedding_bag
+
+// ---- fill: out = value, any dtype. copy: out = x, same dtype and size.
+void fill(Tensor& out, double value);
+void copy(const Tensor& x, Tensor& out);
 
 // ---- gather_rows
 

@@ -14,6 +14,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(activation_forward, "x out kind");
   KERNEL(activation_backward, "x out dout dx kind");
 
+  KERNEL(add_same, "a b out");
+
   // adamw
 
   // batch_norm
@@ -35,6 +37,9 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   // embedding
 
   // embedding_bag
+
+  KERNEL(fill, "out value");
+  KERNEL(copy, "x out");
 
   // gather_rows
 

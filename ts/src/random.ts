@@ -101,3 +101,29 @@ export function streamOf(name: string): number {
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
   return hash >>> 0;
 }
+
+/** Key and counter words of one random op: (seed, step, call). */
+export interface RandomKey {
+  readonly seed: number;
+  readonly step: number;
+  readonly call: number;
+}
+
+let scope: { seed: number; step: number; calls: number } | null = null;
+
+/** Runs `run` with random ops (dropout) keyed by (seed, step) and by their order within it. */
+export function randomScope<T>({ seed, step }: { seed: number; step: number }, run: () => T): T {
+  const before = scope;
+  scope = { seed, step, calls: 0 };
+  try {
+    return run();
+  } finally {
+    scope = before;
+  }
+}
+
+/** The key of the next random op. Outside `randomScope`: seed 0, step 0, call 0. */
+export function nextRandomKey(): RandomKey {
+  if (scope === null) return { seed: 0, step: 0, call: 0 };
+  return { seed: scope.seed, step: scope.step, call: scope.calls++ };
+}

@@ -1,0 +1,190 @@
+/** The tape: ops record how their output came to be, `backward` walks back. Gradients are never modified in place. */
+import { AutogradError, DisposedError, ShapeError } from './errors.js';
+import { native } from './native.js';
+import { RowSparseGrad } from './row_sparse_grad.js';
+import { alias, empty, full, Tensor } from './tensor.js';
+import { keep } from './tidy.js';
+
+type Inputs = readonly (Tensor | null)[];
+
+export interface OpDefinition<In extends Inputs, Attributes, Saved extends Inputs> {
+  readonly name: string;
+  forward(inputs: In, attributes: Attributes): { out: Tensor; saved: Saved };
+  /**
+   * One gradient per input, in order; `null` where the input is not differentiable. `needs[i]` tells whether anyone wants the
+   * i-th. `backward: null` says that the op has no gradient: asking for one throws.
+   */
+  readonly backward:
+    | null
+    | ((
+        dout: Tensor,
+        saved: Saved,
+        attributes: Attributes,
+        needs: { [K in keyof In]: boolean },
+      ) => { [K in keyof In]: Tensor | RowSparseGrad | null });
+}
+
+let recording = true;
+let sequence = 0;
+
+/** Runs `run` without recording: no graph, no saved tensors. */
+export function noGrad<T>(run: () => T): T {
+  const before = recording;
+  recording = false;
+  try {
+    return run();
+  } finally {
+    recording = before;
+  }
+}
+
+/** True inside code whose ops are recorded. */
+export function isRecording(): boolean {
+  return recording;
+}
+
+export function defineOp<const In extends Inputs, Attributes, const Saved extends Inputs>(
+  definition: OpDefinition<In, Attributes, Saved>,
+) {
+  const { name, backward } = definition;
+  return (inputs: In, attributes: Attributes): Tensor => {
+    const { out, saved } = definition.forward(inputs, attributes);
+    if (!recording || !inputs.some((x) => x?.requiresGrad)) return out;
+    if (backward === null)
+      throw new AutogradError(`${name}: has no gradient, but an input requires one; detach it first`, { op: name });
+    const needs = inputs.map((x) => x?.requiresGrad ?? false) as { [K in keyof In]: boolean };
+    const graph = {
+      sequence: sequence++,
+      inputs,
+      backward: (dout: Tensor) => {
+        for (const x of saved)
+          if (x?.disposed)
+            throw new DisposedError(`${name}: a tensor saved for backward was released before it`, { op: name });
+        return backward(dout, saved, attributes, needs);
+      },
+    };
+    out.requiresGrad = true;
+    out.node = graph;
+    return out;
+  };
+}
+
+/** The same values without history: no gradient flows through the result. Shares memory with `x`. */
+export function detach(x: Tensor): Tensor {
+  return alias(x);
+}
+
+type Gradient = Tensor | RowSparseGrad;
+
+function add(name: string, a: Gradient, b: Gradient): Gradient {
+  if (a instanceof RowSparseGrad && b instanceof RowSparseGrad) return a.concat(b);
+  if (a instanceof RowSparseGrad || b instanceof RowSparseGrad)
+    throw new AutogradError(
+      `${name}: a row-sparse and a dense gradient meet at one tensor; look the table up with embedding only`,
+      { op: name },
+    );
+  const out = empty(a.shape, a);
+  native.add_same(a.handle, b.handle, out.handle);
+  return out;
+}
+
+/** A gradient that outlives the scope of the step, with handles of its own: `dout` may be shared between several inputs. */
+function own(gradient: Gradient): Gradient {
+  if (gradient instanceof Tensor) return keep(alias(gradient));
+  const mine = (x: Tensor | null) => (x === null ? null : keep(alias(x)));
+  return new RowSparseGrad(
+    gradient.shape,
+    gradient.pieces.map((piece) => ({
+      indices: mine(piece.indices)!,
+      values: mine(piece.values)!,
+      source: mine(piece.source),
+      weights: mine(piece.weights),
+    })),
+  );
+}
+
+function accumulate(leaf: Tensor, gradient: Gradient): void {
+  const before = leaf.grad;
+  if (before === null) {
+    leaf.grad = own(gradient);
+    return;
+  }
+  leaf.grad = own(add('backward', before, gradient));
+  before.dispose();
+}
+
+/**
+ * Adds d loss / d leaf to `.grad` of every leaf that requires it. `loss` has size 1 (dloss = 1), or `dloss` of its shape is given.
+ * The graph is used up: a second call on it throws `AutogradError`.
+ */
+export function backward(loss: Tensor, dloss?: Tensor): void {
+  if (loss.node === 'used')
+    throw new AutogradError('backward: this graph was already used; run the forward pass again', { op: 'backward' });
+  if (loss.node === null) {
+    if (!loss.requiresGrad)
+      throw new AutogradError('backward: the loss depends on nothing that requires a gradient', { op: 'backward' });
+    accumulate(loss, dloss ?? full(loss.shape, 1, loss));
+    return;
+  }
+  if (dloss === undefined && loss.size !== 1)
+    throw new ShapeError(
+      `backward: expected a loss of size 1 but received (${loss.shape.join(', ')}); pass dloss for others`,
+      { op: 'backward' },
+    );
+  if (dloss !== undefined && dloss.shape.join() !== loss.shape.join())
+    throw new ShapeError(
+      `backward: expected dloss of shape (${loss.shape.join(', ')}) but received (${dloss.shape.join(', ')})`,
+      { op: 'backward', argument: 'dloss' },
+    );
+
+  const pending = new Map<Tensor, Gradient>([[loss, dloss ?? full(loss.shape, 1, loss)]]);
+  for (const out of reachable(loss)) {
+    const node = out.node;
+    if (node === null) continue;
+    if (node === 'used')
+      throw new AutogradError('backward: a part of this graph was already used; run the forward pass again', {
+        op: 'backward',
+      });
+    const dout = pending.get(out);
+    pending.delete(out);
+    out.node = 'used';
+    if (dout === undefined) continue;
+    if (dout instanceof RowSparseGrad)
+      throw new AutogradError('backward: a row-sparse gradient reached a tensor that is no leaf', { op: 'backward' });
+    const gradients = node.backward(dout);
+    node.inputs.forEach((input, i) => {
+      const gradient = gradients[i];
+      if (!gradient || !input?.requiresGrad) return;
+      if (input.node === null) accumulate(input, gradient);
+      else {
+        const before = pending.get(input);
+        pending.set(input, before === undefined ? gradient : add('backward', before, gradient));
+      }
+    });
+  }
+}
+
+/** Tensors with a node below `loss`, latest first: an op's output always comes after its inputs. */
+function reachable(loss: Tensor): Tensor[] {
+  const seen = new Set<Tensor>([loss]);
+  for (const out of seen) {
+    if (out.node === null || out.node === 'used') continue;
+    for (const input of out.node.inputs) if (input !== null && input.node !== null) seen.add(input);
+  }
+  const order = (x: Tensor) => (x.node === null || x.node === 'used' ? -1 : x.node.sequence);
+  return [...seen].sort((a, b) => order(b) - order(a));
+}
+
+/** Releases the gradients of `leaves`. */
+export function zeroGrad(leaves: Iterable<Tensor>): void {
+  for (const leaf of leaves) {
+    leaf.grad?.dispose();
+    leaf.grad = null;
+  }
+}
+
+/** Marks a tensor as a leaf that wants a gradient, outside every scope. */
+export function parameter(x: Tensor): Tensor {
+  x.requiresGrad = true;
+  return keep(x);
+}

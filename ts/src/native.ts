@@ -1,0 +1,133 @@
+/** The addon: where it is found, what it offers, and how its failures become typed errors. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  ArgumentError,
+  DeviceLostError,
+  DeviceUnavailableError,
+  DisposedError,
+  DtypeError,
+  GalagoError,
+  IndexError,
+  OutOfMemoryError,
+  QueueFullError,
+  ShapeError,
+} from './errors.js';
+import type { Kernels } from './native_kernels.js';
+
+/** A tensor in the addon's table: slot and generation in one safe integer; 0 after release. */
+export type Handle = number;
+
+/** Bytes on a device. `live` in use, `reserved` taken from the system, `peak` of live; `tensors` counts handles of this thread. */
+export interface MemoryStatistics {
+  readonly live: number;
+  readonly reserved: number;
+  readonly peak: number;
+  readonly allocations: number;
+  readonly tensors: number;
+}
+
+/** What this build and this processor offer. */
+export interface NativeInfo {
+  readonly isa: 'portable' | 'avx2' | 'avx512';
+  readonly threads: number;
+  readonly compiler: string;
+  readonly cuda: boolean;
+}
+
+interface Addon {
+  create(shape: readonly number[], dtype: number, device: string): Handle;
+  alias(handle: Handle, shape: readonly number[]): Handle;
+  release(handle: Handle): boolean;
+  write(handle: Handle, data: ArrayBufferView): void;
+  read(handle: Handle): Promise<ArrayBuffer>;
+  synchronize(device: string): Promise<void>;
+  memory(device: string): MemoryStatistics;
+  info(): NativeInfo;
+  queued(device: string): number;
+  setStep(device: string, step: number): void;
+  setThreads(count: number): void;
+  releaseCached(): void;
+  resetPeak(): void;
+  setErrorFactory(make: (code: string, message: string, fields: Record<string, unknown>) => Error): void;
+  /** Test mode: fresh and freed memory reads as NaN. */
+  testPoison(on: boolean): void;
+  /** Test mode: the k-th coming request for memory fails. */
+  testFailAllocation(k: number): void;
+  /** A kernel for tests: takes `milliseconds`, then ends well, fails, or reports an index. */
+  testKernel(kind: 'spin' | 'fail' | 'index', milliseconds: number): void;
+  readonly kernels: Kernels;
+  readonly declarations: string;
+}
+
+function makeError(code: string, message: string, fields: Record<string, unknown>): Error {
+  switch (code) {
+    case 'SHAPE':
+      return new ShapeError(message, fields);
+    case 'DTYPE':
+      return new DtypeError(message, fields);
+    case 'DISPOSED':
+      return new DisposedError(message, fields);
+    case 'ARGUMENT':
+      return new ArgumentError(message, fields);
+    case 'INDEX':
+      return new IndexError(message, fields);
+    case 'QUEUE_FULL':
+      return new QueueFullError(message, fields);
+    case 'DEVICE_UNAVAILABLE':
+      return new DeviceUnavailableError(message, fields);
+    case 'DEVICE_MEMORY':
+    case 'HOST_MEMORY':
+      return new OutOfMemoryError(code, located(message, fields), fields);
+    case 'DEVICE_LOST':
+      return new DeviceLostError(located(message, fields), fields);
+    default:
+      return new GalagoError(code, message, fields);
+  }
+}
+
+function located(message: string, fields: Record<string, unknown>): string {
+  const step = fields['step'] === undefined ? '' : ` at step ${String(fields['step'])}`;
+  return `${message} (kernel ${String(fields['kernel'])}${step}); this device accepts no more work in this process`;
+}
+
+/** Places where the addon may lie: a build of this checkout, then the platform package. */
+export function addonCandidates(): string[] {
+  const here = dirname(fileURLToPath(import.meta.url)); // dist/ or ts/src/
+  const roots = [join(here, '..'), join(here, '..', '..')];
+  const flavour = process.env['GALAGO_BUILD'] ?? 'build';
+  return roots.map((root) => join(root, flavour, 'Release', 'galago.node'));
+}
+
+function load(): Addon {
+  const require = createRequire(import.meta.url);
+  const candidates = addonCandidates();
+  const platform = `galago-${process.platform}-${process.arch}-gnu`;
+  let addon: Addon | null = null;
+  let reason: unknown = null;
+  const path = candidates.find((candidate) => existsSync(candidate));
+  try {
+    addon = require(path ?? platform) as Addon;
+  } catch (error) {
+    reason = error;
+  }
+  if (addon === null) {
+    const detail = reason instanceof Error ? reason.message.split('\n')[0] : String(reason);
+    throw new DeviceUnavailableError(
+      `galago: the native addon could not be loaded (${path ?? `no file at ${candidates.join(' or ')}, no package ${platform}`}: ${detail}). ` +
+        'In a checkout run `npm run build` (needs a C++20 compiler and CMake); as a dependency run `npm install` again on this machine.',
+      { candidates, reason: detail },
+      { cause: reason },
+    );
+  }
+  addon.setErrorFactory(makeError);
+  return addon;
+}
+
+/** The loaded addon. Importing this module throws `DeviceUnavailableError` where it cannot be loaded. */
+export const addon: Addon = load();
+
+/** The kernels of native/kernels.inl: each checks its arguments, enqueues, and returns at once. */
+export const native: Kernels = addon.kernels;

@@ -1,0 +1,257 @@
+/** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
+import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
+import { addon, type Handle, type MemoryStatistics, native } from './native.js';
+import type { RowSparseGrad } from './row_sparse_grad.js';
+import { scopes } from './tidy.js';
+
+export type DType = 'float32' | 'float64' | 'int32' | 'int64' | 'uint8' | 'bfloat16';
+export type DeviceName = 'cpu';
+export type Shape = readonly number[];
+
+const dtypeCodes = { float32: 0, float64: 1, int32: 2, int64: 3, uint8: 4, bfloat16: 5 } as const;
+const hostArrays = {
+  float32: Float32Array,
+  float64: Float64Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  bfloat16: Uint16Array,
+} as const;
+
+/** The typed array that holds a dtype on the host; bfloat16 comes as its raw 16 bits. */
+export type HostArray = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array | Uint16Array;
+
+export interface TensorOptions {
+  readonly dtype?: DType;
+  readonly device?: DeviceName;
+}
+
+/** A node of the autograd tape: how a tensor came to be. */
+export interface GraphNode {
+  readonly sequence: number;
+  readonly inputs: readonly (Tensor | null)[];
+  readonly backward: (dout: Tensor) => readonly (Tensor | RowSparseGrad | null)[];
+}
+
+export function sizeOf(shape: Shape): number {
+  let size = 1;
+  for (const dimension of shape) size *= dimension;
+  return size;
+}
+
+export class Tensor implements Disposable {
+  requiresGrad = false;
+  /** Gradient of a leaf after `backward`; accumulates until `zeroGrad`. */
+  grad: Tensor | RowSparseGrad | null = null;
+  /** Set by the tape; null for leaves. 'used' after its backward has run. */
+  node: GraphNode | 'used' | null = null;
+  /** Not owned by any `tidy` scope. */
+  kept = false;
+  #handle: Handle;
+
+  /** Takes over `handle`. Use `tensor`, `zeros`, `empty` instead. */
+  constructor(
+    handle: Handle,
+    readonly shape: Shape,
+    readonly dtype: DType,
+    readonly device: DeviceName,
+  ) {
+    this.#handle = handle;
+    scopes.at(-1)?.push(this);
+  }
+
+  get handle(): Handle {
+    return this.#handle;
+  }
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  get disposed(): boolean {
+    return this.#handle === 0;
+  }
+
+  /** Releases the memory once queued work is done with it. A second call does nothing. */
+  dispose(): void {
+    if (this.#handle === 0) return;
+    addon.release(this.#handle);
+    this.#handle = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** The values, after all work queued before this call. Rejects with the device's error if that work failed. */
+  async data(): Promise<HostArray> {
+    if (this.disposed) throw new DisposedError('data: the tensor was released before this call', { op: 'data' });
+    const buffer = await addon.read(this.#handle);
+    return new hostArrays[this.dtype](buffer);
+  }
+
+  /** The one value of a tensor of size 1. */
+  async item(): Promise<number> {
+    if (this.size !== 1)
+      throw new ShapeError(`item: expected a tensor of size 1 but received (${this.shape.join(', ')})`, { op: 'item' });
+    return Number((await this.data())[0]);
+  }
+
+  toString(): string {
+    return `Tensor(${this.shape.join(', ')}) ${this.dtype} on ${this.device}${this.disposed ? ', released' : ''}`;
+  }
+}
+
+function checkShape(op: string, shape: Shape): void {
+  if (shape.length > 6)
+    throw new ShapeError(`${op}: expected at most 6 dimensions but received (${shape.join(', ')})`, { op });
+  for (const dimension of shape)
+    if (!Number.isSafeInteger(dimension) || dimension < 0)
+      throw new ShapeError(`${op}: expected non-negative integer dimensions but received (${shape.join(', ')})`, {
+        op,
+      });
+}
+
+/** A tensor whose values are not set yet, with the dtype and device of `like`, or of the options (float32 on cpu). */
+export function empty(shape: Shape, like: Tensor | TensorOptions = {}): Tensor {
+  checkShape('empty', shape);
+  const { dtype = 'float32', device = 'cpu' } = like;
+  return new Tensor(addon.create(shape, dtypeCodes[dtype], device), shape, dtype, device);
+}
+
+export function full(shape: Shape, value: number, like: Tensor | TensorOptions = {}): Tensor {
+  const out = empty(shape, like);
+  native.fill(out.handle, value);
+  return out;
+}
+
+export function zeros(shape: Shape, like: Tensor | TensorOptions = {}): Tensor {
+  return full(shape, 0, like);
+}
+
+function dtypeOf(data: HostArray): DType {
+  if (data instanceof Float32Array) return 'float32';
+  if (data instanceof Float64Array) return 'float64';
+  if (data instanceof Int32Array) return 'int32';
+  if (data instanceof BigInt64Array) return 'int64';
+  if (data instanceof Uint8Array) return 'uint8';
+  throw new DtypeError('tensor: a Uint16Array needs dtype bfloat16', { op: 'tensor', argument: 'dtype' });
+}
+
+/**
+ * A tensor with these values, copied now. A typed array keeps its dtype; an array of numbers becomes float32 unless `dtype` says
+ * otherwise. Integer dtypes refuse fractions, NaN and values out of range.
+ */
+export function tensor(
+  data: HostArray | readonly number[] | number,
+  shape?: Shape,
+  options: TensorOptions = {},
+): Tensor {
+  let host: HostArray;
+  if (typeof data === 'number' || Array.isArray(data)) {
+    host = fromNumbers(typeof data === 'number' ? [data] : (data as readonly number[]), options.dtype ?? 'float32');
+    shape ??= typeof data === 'number' ? [] : [host.length];
+  } else {
+    host = data as HostArray;
+    const dtype = host instanceof Uint16Array && options.dtype === 'bfloat16' ? 'bfloat16' : dtypeOf(host);
+    if (options.dtype !== undefined && options.dtype !== dtype)
+      throw new DtypeError(`tensor: expected data of ${options.dtype} but received ${dtype}`, {
+        op: 'tensor',
+        argument: 'data',
+      });
+    options = { ...options, dtype };
+    shape ??= [host.length];
+  }
+  checkShape('tensor', shape);
+  if (host.length !== sizeOf(shape))
+    throw new ShapeError(
+      `tensor: expected ${sizeOf(shape)} values for shape (${shape.join(', ')}) but received ${host.length}`,
+      {
+        op: 'tensor',
+        argument: 'data',
+      },
+    );
+  const out = empty(shape, { dtype: 'float32', ...options });
+  addon.write(out.handle, host);
+  return out;
+}
+
+function fromNumbers(values: readonly number[], dtype: DType): HostArray {
+  if (dtype === 'float32' || dtype === 'float64') return hostArrays[dtype].from(values);
+  if (dtype === 'bfloat16')
+    throw new DtypeError('tensor: bfloat16 needs a Uint16Array of raw bits', { op: 'tensor', argument: 'dtype' });
+  const limits =
+    dtype === 'uint8'
+      ? [0, 255]
+      : dtype === 'int32'
+        ? [-2147483648, 2147483647]
+        : [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];
+  values.forEach((value, i) => {
+    if (!Number.isInteger(value) || value < limits[0]! || value > limits[1]!)
+      throw new ArgumentError(`tensor: expected ${dtype} values but received ${value} at position ${i}`, {
+        op: 'tensor',
+        argument: 'data',
+        position: i,
+      });
+  });
+  return dtype === 'int64' ? BigInt64Array.from(values.map(BigInt)) : hostArrays[dtype].from(values);
+}
+
+/** Overwrites the values of `target` in queue order, from a typed array of its dtype and size. */
+export function assign(target: Tensor, data: HostArray): void {
+  if (!(data instanceof hostArrays[target.dtype]))
+    throw new DtypeError(`assign: expected data of ${target.dtype} but received ${data.constructor.name}`, {
+      op: 'assign',
+      argument: 'data',
+    });
+  if (data.length !== target.size)
+    throw new ShapeError(
+      `assign: expected ${target.size} values for shape (${target.shape.join(', ')}) but received ${data.length}`,
+      {
+        op: 'assign',
+        argument: 'data',
+      },
+    );
+  addon.write(target.handle, data);
+}
+
+/** Another tensor over the same memory. For `reshape` and the tape; shares storage. */
+export function alias(x: Tensor, shape: Shape = x.shape): Tensor {
+  return new Tensor(addon.alias(x.handle, shape), shape, x.dtype, x.device);
+}
+
+/** A copy of the values in memory of its own, outside the tape. */
+export function clone(x: Tensor): Tensor {
+  const out = empty(x.shape, x);
+  native.copy(x.handle, out.handle);
+  return out;
+}
+
+/** Handles of a list of tensors, for kernels that take many. */
+export function handlesOf(tensors: readonly Tensor[]): Float64Array {
+  return Float64Array.from(tensors, (x) => x.handle);
+}
+
+/** A device: what runs behind its queue, and how much memory it holds. */
+export interface DeviceControl {
+  readonly name: DeviceName;
+  /** Resolves when everything queued so far is done; rejects with the device's error. */
+  synchronize(): Promise<void>;
+  memory(): MemoryStatistics;
+  /** Calls waiting in the queue. */
+  queued(): number;
+  /** The step that later errors name. */
+  setStep(step: number): void;
+}
+
+export function device(name: DeviceName | 'auto' = 'auto'): DeviceControl {
+  const resolved: DeviceName = name === 'auto' ? 'cpu' : name;
+  addon.memory(resolved); // throws where the device does not exist
+  return {
+    name: resolved,
+    synchronize: () => addon.synchronize(resolved),
+    memory: () => addon.memory(resolved),
+    queued: () => addon.queued(resolved),
+    setStep: (step) => addon.setStep(resolved, step),
+  };
+}
