@@ -1,0 +1,194 @@
+/** Columns while they grow: fields arrive as text, one row at a time; a row that turns out bad is simply overwritten by the next. */
+import type { Column } from './table.js';
+
+export type ColumnKind = Column['kind'];
+
+/** Why a field is unusable: a counter's name, and what was expected. */
+export interface FieldFault {
+  readonly reason: 'number' | 'integer';
+  readonly expected: string;
+}
+
+export interface ColumnBuilder {
+  readonly name: string;
+  /** Writes field `text` as row `row`, which is the next row or the last one again. Returns a fault and writes nothing, or null. */
+  set(row: number, text: string): FieldFault | null;
+  finish(rows: number): Column;
+}
+
+export function columnBuilder(name: string, kind: ColumnKind, separator: string): ColumnBuilder {
+  switch (kind) {
+    case 'token':
+      return tokenBuilder(name);
+    case 'token_seq':
+      return tokenSeqBuilder(name, separator);
+    case 'float':
+      return floatBuilder(name);
+    case 'float_seq':
+      return floatSeqBuilder(name, separator);
+    case 'int64':
+      return int64Builder(name);
+    case 'uint64':
+      return uint64Builder(name);
+  }
+}
+
+const NOT_A_NUMBER: FieldFault = { reason: 'number', expected: 'a finite number' };
+const NOT_INT64: FieldFault = { reason: 'integer', expected: 'an integer of 64 bits' };
+const NOT_UINT64: FieldFault = { reason: 'integer', expected: 'an unsigned integer of 64 bits' };
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
+const INTEGER = /^[+-]?\d{1,40}$/;
+
+/** Number of a decimal text; NaN for anything else, also for hexadecimal, `nan`, `inf` and what overflows. */
+function parseNumber(text: string): number {
+  const value = NUMBER.test(text) ? Number(text) : NaN;
+  return Number.isFinite(value) ? value : NaN;
+}
+
+type Growable = Float64Array | BigInt64Array | BigUint64Array | Int32Array | Uint8Array;
+
+/** `array` itself, or a copy with room for `length` elements. */
+function withRoom<T extends Growable>(array: T, length: number): T {
+  if (length <= array.length) return array;
+  const larger = new (array.constructor as new (length: number) => T)(Math.max(length, 2 * array.length));
+  larger.set(array as never);
+  return larger;
+}
+
+/** One flag per row. */
+class MissingMask {
+  private flags = new Uint8Array(1024);
+
+  set(row: number, text: string): boolean {
+    this.flags = withRoom(this.flags, row + 1);
+    this.flags[row] = text === '' ? 1 : 0;
+    return text === '';
+  }
+
+  /** Null when no row is missing. */
+  finish(rows: number): Uint8Array | null {
+    const flags = this.flags.slice(0, rows);
+    return flags.includes(1) ? flags : null;
+  }
+}
+
+function tokenBuilder(name: string): ColumnBuilder {
+  const values: string[] = [];
+  const missing = new MissingMask();
+  const known = new Map<string, string>(); // one string per distinct token, however often it occurs
+  return {
+    name,
+    set(row, text) {
+      missing.set(row, text);
+      let token = known.get(text);
+      if (token === undefined) known.set(text, (token = text));
+      values[row] = token;
+      return null;
+    },
+    finish: (rows) => ({ kind: 'token', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
+  };
+}
+
+function tokenSeqBuilder(name: string, separator: string): ColumnBuilder {
+  const values: string[] = [];
+  const missing = new MissingMask();
+  return {
+    name,
+    set(row, text) {
+      missing.set(row, text);
+      values[row] = text;
+      return null;
+    },
+    finish: (rows) => ({
+      kind: 'token_seq',
+      name,
+      values: values.slice(0, rows),
+      separator,
+      missing: missing.finish(rows),
+    }),
+  };
+}
+
+function floatBuilder(name: string): ColumnBuilder {
+  let values = new Float64Array(1024);
+  const missing = new MissingMask();
+  return {
+    name,
+    set(row, text) {
+      values = withRoom(values, row + 1);
+      const value = missing.set(row, text) ? NaN : parseNumber(text);
+      if (text !== '' && Number.isNaN(value)) return NOT_A_NUMBER;
+      values[row] = value;
+      return null;
+    },
+    finish: (rows) => ({ kind: 'float', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
+  };
+}
+
+function floatSeqBuilder(name: string, separator: string): ColumnBuilder {
+  let values = new Float64Array(1024);
+  let offsets = new Int32Array(1024);
+  const missing = new MissingMask();
+  return {
+    name,
+    set(row, text) {
+      offsets = withRoom(offsets, row + 2);
+      let end = offsets[row]!;
+      if (!missing.set(row, text)) {
+        for (const part of text.split(separator)) {
+          const value = parseNumber(part);
+          if (Number.isNaN(value)) return NOT_A_NUMBER;
+          values = withRoom(values, end + 1);
+          values[end++] = value;
+        }
+      }
+      offsets[row + 1] = end;
+      return null;
+    },
+    finish: (rows) => ({
+      kind: 'float_seq',
+      name,
+      values: values.slice(0, offsets[rows]),
+      offsets: offsets.slice(0, rows + 1),
+      missing: missing.finish(rows),
+    }),
+  };
+}
+
+function int64Builder(name: string): ColumnBuilder {
+  let values = new BigInt64Array(1024);
+  const missing = new MissingMask();
+  return {
+    name,
+    set(row, text) {
+      values = withRoom(values, row + 1);
+      values[row] = 0n;
+      if (missing.set(row, text)) return null;
+      if (!INTEGER.test(text)) return NOT_INT64;
+      const value = BigInt(text.startsWith('+') ? text.slice(1) : text);
+      if (BigInt.asIntN(64, value) !== value) return NOT_INT64;
+      values[row] = value;
+      return null;
+    },
+    finish: (rows) => ({ kind: 'int64', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
+  };
+}
+
+function uint64Builder(name: string): ColumnBuilder {
+  let values = new BigUint64Array(1024);
+  const missing = new MissingMask();
+  return {
+    name,
+    set(row, text) {
+      values = withRoom(values, row + 1);
+      values[row] = 0n;
+      if (missing.set(row, text)) return null;
+      if (!INTEGER.test(text)) return NOT_UINT64;
+      const value = BigInt(text.startsWith('+') ? text.slice(1) : text);
+      if (BigInt.asUintN(64, value) !== value) return NOT_UINT64;
+      values[row] = value;
+      return null;
+    },
+    finish: (rows) => ({ kind: 'uint64', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
+  };
+}
