@@ -33,6 +33,7 @@ const data = z.strictObject({
   user_id: z.string().default('user_id').describe('column of the user'),
   item_id: z.string().default('item_id').describe('column of the item'),
   time: z.string().nullable().default('timestamp').describe('column of the event time; null: row order is time order'),
+  query_id: z.string().nullable().default(null).describe('column of the query; each query text is encoded once'),
   session: z.string().nullable().default(null).describe('column of the request: group of QAUC and of the SQDC mask'),
   label: z
     .strictObject({
@@ -67,8 +68,8 @@ const data = z.strictObject({
 // ---- feature columns
 
 const name = z.string().min(1).describe('column, or name of a derived feature');
-const source = z.enum(['event', 'user', 'item']).default('event').describe('table that holds the column');
-const embeddingDim = count(1).default(32).describe(ours('width of the embedding'));
+const source = z.enum(['inter', 'user', 'item', 'query']).default('inter').describe('table that holds the column');
+const embeddingDim = count(1).nullable().default(null).describe('width of the embedding; null: model.embedding_dim');
 const minCount = count(1).default(1).describe(ours('ids with fewer training events share one row'));
 
 const featureColumn = z.discriminatedUnion('type', [
@@ -112,7 +113,7 @@ const featureColumn = z.discriminatedUnion('type', [
   z.strictObject({
     name,
     type: z.literal('text'),
-    source: z.enum(['event', 'item']).default('item').describe('item: part of the item text; event: the query text'),
+    source: z.enum(['item', 'query']).default('item').describe('part of the item text, or the text of the query'),
     max_len: count(1).default(32).describe(ours('tokens kept, from the head')),
   }),
   z.strictObject({
@@ -136,7 +137,8 @@ const text = z.strictObject({
     .string()
     .default('word')
     .describe('`word` (vocabulary of the train part) or the path of a tokenizer.json or vocab.txt'),
-  min_count: count(1).default(1).describe(ours('word tokenizer: words seen less often become unknown')),
+  min_count: count(1).default(2).describe(ours('word tokenizer: words seen less often become unknown')),
+  max_words: count(1).default(30_000).describe(ours('word tokenizer: the most frequent words kept')),
   positions: z.enum(['global', 'per_field']).default('global').describe(ours('where positions start again')),
 });
 
@@ -286,6 +288,7 @@ const model = z.strictObject({
   cic: cic.prefault({}).describe('content-ID contrastive loss'),
   sqdc: sqdc.prefault({}).describe('query-to-document contrastive loss'),
   history_len: count().default(50).describe('clicks the content history holds; 0: none'),
+  embedding_dim: count(1).default(32).describe(ours('width of id embeddings that state none')),
   mlp: z.array(count(1)).min(1).default([256, 128]).describe(ours('hidden widths of the ranker')),
   cross_layers: count(1).default(3).describe(ours('dcnv2: cross layers')),
   attention_mlp: z.array(count(1)).min(1).default([64, 32]).describe(ours('din: hidden widths of the attention unit')),
@@ -354,7 +357,7 @@ const train = z.strictObject({
         .default('none')
         .describe('where negatives come from; none: the rows as they are'),
       n: count(1).default(1).describe(ours('negatives per positive')),
-      alpha: rate.default(0.75).describe(ours('popularity: exponent of the train count')),
+      alpha: rate.default(1).describe(ours('popularity: exponent of the train count')),
     })
     .prefault({})
     .describe('sampled negatives'),
@@ -390,11 +393,18 @@ export function configJsonSchema(): Record<string, unknown> {
 
 /** Values that the generated shop brings with it (models.md, section 12); below files, above the model's defaults. */
 export const shopDefaults: ConfigInput = {
-  data: { time: 'time', session: 'session', label: { column: 'label' }, history_parts: 'past' },
-  eval: {
-    split: { TS: { valid_from: { quantile: 0.75 }, test_from: { quantile: 0.85 } } },
-    metrics: ['AUC', 'gAUC', 'QAUC', 'logloss'],
-  },
+  data: { time: 'time', session: 'session', query_id: 'query_id', label: { column: 'label' }, history_parts: 'past' },
+  feature_cols: [
+    { name: 'user_id', type: 'categorical', embedding_dim: 32 },
+    { name: 'item_id', type: 'categorical', embedding_dim: 32 },
+    { name: 'query_id', type: 'categorical', embedding_dim: 16 },
+    { name: 'history', type: 'history', of: 'item_id', share_embedding: 'item_id', max_len: 20 },
+    { name: 'query', type: 'text', source: 'query', max_len: 8 },
+    { name: 'title', type: 'text', source: 'item', max_len: 8 },
+    { name: 'tags', type: 'text', source: 'item', max_len: 4 },
+    { name: 'picture', type: 'image', source: 'item', size: 32 },
+  ],
+  eval: { split: { given: true }, metrics: ['AUC', 'gAUC', 'QAUC', 'logloss'] },
   model: {
     encoder: { width: 32, layers: 1, query_layers: 1, heads: 4, ffn: 64 },
     fusion: { queries: 2, layers: 1, heads: 4, width: 32, ffn: 64, dropout: 0 },

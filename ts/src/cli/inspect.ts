@@ -1,0 +1,52 @@
+import { statSync } from 'node:fs';
+import { extname } from 'node:path';
+import { ConfigError } from '../errors.js';
+import { readSafetensorsFile } from '../io/safetensors.js';
+import { resolveConfig } from '../train/config.js';
+import { bytesText, textTable } from './text_table.js';
+import type { Output, Verb, VerbArguments } from './verb.js';
+
+type Result = Record<string, unknown>;
+
+/** `galago inspect`: what a file or folder holds. */
+export const inspect: Verb = {
+  name: 'inspect',
+  summary: 'Shows what a .safetensors file or a configuration holds, after checking it.',
+  positionals: '<path>',
+  options: {},
+  overrides: true,
+  notes: ['A configuration is shown complete: every value with the file and line, or the default, that it comes from.'],
+  async run(args, output) {
+    const [path, extra] = args.positionals;
+    if (path === undefined || extra !== undefined) {
+      throw new ConfigError(`inspect: expected one path but received ${args.positionals.length}`, { key: 'path' });
+    }
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
+    if (status.isFile() && extname(path) === '.safetensors') return inspectSafetensors(path, output);
+    if (status.isFile() && ['.yaml', '.yml', '.json'].includes(extname(path))) return inspectConfig(path, args, output);
+    throw new ConfigError(`inspect: expected a .safetensors, .yaml or .json file but received ${path}`, { file: path });
+  },
+};
+
+async function inspectSafetensors(path: string, { stdout }: Output): Promise<Result> {
+  const { tensors, metadata } = await readSafetensorsFile(path);
+  const list = [...tensors].map(([name, { dtype, shape, data }]) => ({ name, dtype, shape, bytes: data.byteLength }));
+  const bytes = list.reduce((sum, tensor) => sum + tensor.bytes, 0);
+  const values = list.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
+  stdout.write(`${path}: ${list.length} tensors, ${values} values, ${bytesText(bytes)}\n`);
+  for (const [key, value] of metadata) stdout.write(`${key}: ${value}\n`);
+  stdout.write(
+    textTable(
+      ['tensor', 'dtype', 'shape', 'size'],
+      list.map((tensor) => [tensor.name, tensor.dtype, `(${tensor.shape.join(', ')})`, bytesText(tensor.bytes)]),
+    ),
+  );
+  return { kind: 'safetensors', path, bytes, values, metadata: Object.fromEntries(metadata), tensors: list };
+}
+
+function inspectConfig(path: string, args: VerbArguments, { stdout }: Output): Result {
+  const resolved = resolveConfig({ files: [path], overrides: args.overrides });
+  stdout.write(resolved.toYaml());
+  return { kind: 'config', path, config: resolved.config };
+}

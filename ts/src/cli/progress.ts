@@ -1,0 +1,81 @@
+import { type Options, Presets, SingleBar } from 'cli-progress';
+import { shortNumber } from './text_table.js';
+
+/** What the line shows. Numbers that are not known yet are null. */
+export interface Progress {
+  /** From 1. */
+  readonly epoch: number;
+  readonly epochs: number;
+  readonly step: number;
+  readonly steps: number;
+  readonly loss: number | null;
+  readonly samplesPerSecond: number | null;
+  /** Share of the time spent waiting for data, 0 to 1. */
+  readonly dataWait: number | null;
+  /** Name and last value of the validation metric. */
+  readonly valid: { readonly metric: string; readonly value: number } | null;
+}
+
+/** `epoch 1/3  step 400/1200  loss 0.5512  48.2k samples/s  wait 2%  valid AUC 0.7712` */
+export function progressText({
+  epoch,
+  epochs,
+  step,
+  steps,
+  loss,
+  samplesPerSecond,
+  dataWait,
+  valid,
+}: Progress): string {
+  const parts = [`epoch ${epoch}/${epochs}`, `step ${step}/${steps}`];
+  if (loss !== null) parts.push(`loss ${Number.isFinite(loss) ? loss.toFixed(4) : loss}`);
+  if (samplesPerSecond !== null) parts.push(`${shortNumber(samplesPerSecond)} samples/s`);
+  if (dataWait !== null) parts.push(`wait ${Math.round(100 * dataWait)}%`);
+  if (valid !== null) parts.push(`valid ${valid.metric} ${valid.value.toFixed(4)}`);
+  return parts.join('  ');
+}
+
+/** The progress line of the CLI. */
+export interface ProgressLine {
+  update(progress: Progress): void;
+  /** Prints `text` on lines of its own, above the progress line. */
+  note(text: string): void;
+  /** Leaves the last state on screen and stops the timer. */
+  stop(): void;
+}
+
+/**
+ * A progress line on `stream` (stderr): redrawn in place on a terminal, at most ten times a second; elsewhere a line every
+ * `scheduleMs` milliseconds (10 s) and the last one.
+ */
+export function progressLine(stream: NodeJS.WritableStream, scheduleMs = 10_000): ProgressLine {
+  let text = '';
+  const terminal = (stream as { isTTY?: boolean }).isTTY === true;
+  const options: Options = {
+    format: () => text,
+    stream,
+    fps: 10,
+    hideCursor: true,
+    noTTYOutput: true,
+    notTTYSchedule: scheduleMs,
+    gracefulExit: false,
+    linewrap: false,
+  };
+  const bar = new SingleBar(options, Presets.legacy);
+  let started = false;
+  return {
+    update(progress) {
+      text = progressText(progress);
+      if (started) bar.update(progress.step);
+      else bar.start(progress.steps, progress.step);
+      started = true;
+    },
+    note(line) {
+      stream.write(terminal && started ? `\r\x1b[K${line}\n` : `${line}\n`);
+    },
+    stop() {
+      if (started) bar.stop();
+      started = false;
+    },
+  };
+}

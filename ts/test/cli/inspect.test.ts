@@ -1,0 +1,65 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
+import { captured, lastJson } from './captured.js';
+
+let folder = '';
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'galago-inspect-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('inspect', () => {
+  it('lists the tensors of a safetensors file', async () => {
+    const path = join(folder, 'a.safetensors');
+    const tensors = new Map([
+      ['w', hostTensor('F32', [2, 3], new Float32Array(6))],
+      ['step', hostTensor('I64', [], new BigInt64Array([7n]))],
+    ]);
+    writeFileSync(path, safetensorsBytes(tensors));
+    const { exitCode, stdout } = await captured(['inspect', path, '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('2 tensors, 7 values, 32 B\n');
+    expect(stdout).toMatch(/^w +F32 +\(2, 3\) +24 B$/m);
+    expect(lastJson(stdout)).toMatchObject({
+      verb: 'inspect',
+      kind: 'safetensors',
+      tensors: [
+        { name: 'w', dtype: 'F32', shape: [2, 3], bytes: 24 },
+        { name: 'step', dtype: 'I64', shape: [], bytes: 8 },
+      ],
+    });
+  });
+
+  it('passes on what the reader says about a broken file', async () => {
+    const path = join(folder, 'short.safetensors');
+    writeFileSync(path, Buffer.from([1, 2, 3]));
+    const { exitCode, stderr } = await captured(['inspect', path]);
+    expect(exitCode).toBe(65);
+    expect(stderr).toContain('short.safetensors');
+  });
+
+  it('shows a configuration with origins and overrides', async () => {
+    const path = join(folder, 'c.yaml');
+    writeFileSync(path, 'train:\n  epochs: 2\n');
+    const { exitCode, stdout } = await captured(['inspect', path, '--train.seed=3']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain(`epochs: 2 # ${path}:2\n`);
+    expect(stdout).toContain('seed: 3 # command line\n');
+    const wrong = await captured(['inspect', path, '--train.sed=3']);
+    expect(wrong).toMatchObject({
+      exitCode: 78,
+      stderr: 'config: unknown key train.sed (command line); nearest is train.seed\n',
+    });
+  });
+
+  it('refuses what it does not know', async () => {
+    expect((await captured(['inspect'])).stderr).toBe('inspect: expected one path but received 0\n');
+    expect((await captured(['inspect', join(folder, 'none')])).stderr).toMatch(/none does not exist\n$/);
+    const path = join(folder, 'x.bin');
+    writeFileSync(path, '');
+    expect((await captured(['inspect', path])).exitCode).toBe(78);
+  });
+});
