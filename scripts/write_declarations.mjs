@@ -7,7 +7,7 @@ const file = new URL('../ts/src/native_kernels.ts', import.meta.url);
 const text = `// Written by scripts/write_declarations.mjs from native/bindings/table.cpp at every build. Not edited by hand.
 type Handle = number;
 type HandleList = Float64Array;
-/** What `linear` and `activation` apply to every element. */
+/** What linear and activation apply to every element. */
 export type Activation = 'none' | 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh';
 
 /** Kernel entry points of native/kernels.inl. */
