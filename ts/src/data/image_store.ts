@@ -1,5 +1,6 @@
 /** The pictures of all rows of an entity, decoded and resized, over shared memory: read by every worker without a copy. */
 
+import { OutOfMemoryError } from '../errors.js';
 import type { ImageBatch } from './batch.js';
 import { checkedRow } from './token_store.js';
 
@@ -14,13 +15,26 @@ export function pictureBytes(size: number): number {
   return size * size * 3;
 }
 
-/** A store of `count` pictures, all missing. */
+/**
+ * A store of `count` pictures, all missing.
+ * @throws OutOfMemoryError when the host cannot give that many bytes in one piece.
+ */
 export function emptyImageStore(count: number, size: number): ImageStore {
-  return {
-    pixels: new Uint8Array(new SharedArrayBuffer(count * pictureBytes(size))),
-    present: new Uint8Array(new SharedArrayBuffer(count)),
-    size,
-  };
+  const bytes = count * pictureBytes(size);
+  try {
+    return {
+      pixels: new Uint8Array(new SharedArrayBuffer(bytes)),
+      present: new Uint8Array(new SharedArrayBuffer(count)),
+      size,
+    };
+  } catch (error) {
+    throw new OutOfMemoryError(
+      'HOST_MEMORY',
+      `images: ${count} pictures of ${size} x ${size} need ${bytes} bytes in one piece, which the host does not give`,
+      { requested: bytes },
+      { cause: error },
+    );
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { emptyImageStore, gatherImages } from '../../src/data/image_store.js';
+import { OutOfMemoryError } from '../../src/errors.js';
 
 describe('gatherImages', () => {
   const store = emptyImageStore(3, 2);
@@ -25,5 +26,12 @@ describe('gatherImages', () => {
 
   it.each([-1, 3, 1.5])('rejects row %s', (row) => {
     expect(() => gatherImages(store, [row])).toThrow(/gatherImages: expected rows\[0\] in \[0, 3\) but received/);
+  });
+});
+
+describe('emptyImageStore', () => {
+  it('says what was asked for when the host has not so much memory', () => {
+    expect(() => emptyImageStore(2 ** 40, 224)).toThrow(OutOfMemoryError);
+    expect(() => emptyImageStore(2 ** 40, 224)).toThrow(/pictures of 224 x 224 need \d+ bytes/);
   });
 });
