@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+/** Where to write a JSON report beside the one on screen. */
+const report = process.env.GALAGO_TEST_REPORT;
+
 export default defineConfig({
   test: {
     include: ['ts/test/**/*.test.ts'],
@@ -7,5 +10,6 @@ export default defineConfig({
     hookTimeout: 60_000,
     pool: 'forks',
     poolOptions: { forks: { maxForks: 2 } },
+    reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
   },
 });
