@@ -1,48 +1,38 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { packageRoot } from './package_root.js';
+import type { NativeInfo } from '../native.js';
 import { alignedPairs, bytesText } from './text_table.js';
 import type { Verb } from './verb.js';
 
 /** What the compiled addon says about itself, or why it is not there and what to do. */
 export type AddonReport =
-  | { loaded: true; path: string; bytes: number; isa: string; threads: number; compiler: string; cuda: boolean }
-  | { loaded: false; path: string; reason: string; advice: string };
+  | ({ loaded: true; path: string | null } & NativeInfo)
+  | { loaded: false; reason: string; advice: string };
 
-/** Loads the addon at `path` and asks it for its report. Never throws. */
-export function probeAddon(path = join(packageRoot(), 'build', 'release', 'Release', 'galago.node')): AddonReport {
-  if (!existsSync(path)) {
-    return {
-      loaded: false,
-      path,
-      reason: 'the file does not exist',
-      advice:
-        'run npm run build:native; it needs a C++20 compiler (g++ 12 or newer), CMake 3.20 or newer and make or Ninja',
-    };
-  }
+/** Loads the addon and asks it for its report. Never throws: an addon that does not load is a report too. */
+export async function probeAddon(
+  load: () => Promise<typeof import('../native.js')> = () => import('../native.js'),
+): Promise<AddonReport> {
   try {
-    const addon = createRequire(import.meta.url)(path) as {
-      info(): { isa: string; threads: number; compiler: string; cuda: boolean };
-    };
-    return { loaded: true, path, bytes: statSync(path).size, ...addon.info() };
+    const { addon, addonCandidates } = await load();
+    const path = addonCandidates().find((candidate) => existsSync(candidate)) ?? null;
+    return { loaded: true, path, ...addon.info() };
   } catch (error) {
-    const reason = error instanceof Error ? (error.message.split('\n')[0] ?? error.message) : String(error);
-    return { loaded: false, path, reason, advice: adviceFor(reason) };
+    const reason = error instanceof Error ? error.message : String(error);
+    return { loaded: false, reason, advice: adviceFor(reason) };
   }
 }
 
 /** What helps against a load error, by the words of the dynamic loader. */
 export function adviceFor(reason: string): string {
   if (/GLIBC(XX)?_/.test(reason))
-    return 'this binary was built for a newer system; run npm run build:native on this machine';
+    return 'this binary was built for a newer system: npm run build compiles one for this machine';
   if (/wrong ELF class|invalid ELF header|Exec format|file too short/.test(reason)) {
-    return 'this binary is cut short or for another machine; remove the build folder and run npm run build:native';
+    return 'this binary is cut short or for another machine: remove the build folder, then npm run build';
   }
-  if (/cannot open shared object/.test(reason))
-    return 'a system library is missing; install the one named here, or run npm run build:native';
-  return 'remove the build folder and run npm run build:native';
+  if (/cannot open shared object/.test(reason)) return 'a system library is missing: install the one named here';
+  return 'npm run build compiles it: a C++20 compiler (g++ 12 or newer), CMake 3.20 or newer and make or Ninja';
 }
 
 /** Vector instruction sets of the processor that our kernels can use, as the operating system reports them; empty where it does not. */
@@ -98,7 +88,7 @@ export const doctor: Verb = {
   options: {},
   overrides: false,
   async run(_args, { stdout }) {
-    const addon = probeAddon();
+    const addon = await probeAddon();
     const driver = probeCudaDriver();
     const flags = processorFlags(readIfThere('/proc/cpuinfo'));
     const cuda = {
@@ -120,12 +110,11 @@ export const doctor: Verb = {
     };
     const addonRows: [string, string][] = addon.loaded
       ? [
-          ['addon', `loaded, ${bytesText(addon.bytes)}: ${addon.path}`],
+          ['addon', `loaded: ${addon.path ?? 'platform package'}`],
           ['kernels', `${addon.isa}, built with ${addon.compiler}`],
         ]
       : [
           ['addon', `not loaded: ${addon.reason}`],
-          ['', addon.path],
           ['what to do', addon.advice],
         ];
     const setBy = process.env.GALAGO_NUM_THREADS === undefined ? '' : ' (GALAGO_NUM_THREADS)';

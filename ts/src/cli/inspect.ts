@@ -1,8 +1,9 @@
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { extname } from 'node:path';
 import { ConfigError } from '../errors.js';
 import { readSafetensorsFile } from '../io/safetensors.js';
 import { resolveConfig } from '../train/config.js';
+import { inspectData } from './inspect_data.js';
 import { bytesText, textTable } from './text_table.js';
 import type { Output, Verb, VerbArguments } from './verb.js';
 
@@ -11,21 +12,28 @@ type Result = Record<string, unknown>;
 /** `galago inspect`: what a file or folder holds. */
 export const inspect: Verb = {
   name: 'inspect',
-  summary: 'Shows what a .safetensors file or a configuration holds, after checking it.',
+  summary: 'Shows what a data folder, a .safetensors file or a configuration holds, after checking it.',
   positionals: '<path>',
   options: {},
   overrides: true,
-  notes: ['A configuration is shown complete: every value with the file and line, or the default, that it comes from.'],
+  notes: [
+    'A data folder may be folder/stem; --data.user_id=... and the like name its columns.',
+    'A configuration is shown complete: every value with the file and line, or the default, that it comes from.',
+  ],
   async run(args, output) {
     const [path, extra] = args.positionals;
     if (path === undefined || extra !== undefined) {
       throw new ConfigError(`inspect: expected one path but received ${args.positionals.length}`, { key: 'path' });
     }
     const status = statSync(path, { throwIfNoEntry: false });
+    if (status?.isDirectory() || (!status && existsSync(`${path}.inter`)))
+      return inspectData(path, args.overrides, output);
     if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
-    if (status.isFile() && extname(path) === '.safetensors') return inspectSafetensors(path, output);
-    if (status.isFile() && ['.yaml', '.yml', '.json'].includes(extname(path))) return inspectConfig(path, args, output);
-    throw new ConfigError(`inspect: expected a .safetensors, .yaml or .json file but received ${path}`, { file: path });
+    if (extname(path) === '.safetensors') return inspectSafetensors(path, output);
+    if (['.yaml', '.yml', '.json'].includes(extname(path))) return inspectConfig(path, args, output);
+    throw new ConfigError(`inspect: expected a folder, a .safetensors, .yaml or .json file but received ${path}`, {
+      file: path,
+    });
   },
 };
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -53,6 +53,38 @@ describe('inspect', () => {
       exitCode: 78,
       stderr: 'config: unknown key train.sed (command line); nearest is train.seed\n',
     });
+  });
+
+  it('describes a data folder', async () => {
+    const data = join(folder, 'shop');
+    mkdirSync(data);
+    const events = ['u1\ta\t3\t10', 'u1\tb\t5\t10', 'u1\ta\t1\t12', 'u2\tc\t4\t9'];
+    writeFileSync(
+      join(data, 'shop.inter'),
+      `user_id:token\titem_id:token\trating:float\ttimestamp:float\n${events.join('\n')}\n`,
+    );
+    writeFileSync(join(data, 'shop.item'), 'item_id:token\ttitle:token_seq\na\tred lamp\nb\t\nd\ta b c d\n');
+    writeFileSync(join(data, 'shop.net'), '');
+    const { exitCode, stdout } = await captured(['inspect', data, '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^ {2}rating +float +0 +1 +5$/m);
+    expect(stdout).toMatch(/^ {2}title +token_seq +1 +2 +2 +4 +4$/m);
+    expect(stdout).toContain('not read: shop.net\n');
+    expect(lastJson(stdout)).toMatchObject({
+      kind: 'data',
+      stem: 'shop',
+      interactions: {
+        users: 2,
+        items: 3,
+        repeated_pairs: 1,
+        events_with_tied_time: 2,
+        items_without_description: 1,
+        items_without_events: 1,
+      },
+    });
+    const named = await captured(['inspect', join(data, 'shop'), '--data.user_id=nobody', '--json']);
+    expect(lastJson(named.stdout)).toMatchObject({ stem: 'shop', interactions: null });
+    expect((await captured(['inspect', join(folder)])).exitCode).toBe(65);
   });
 
   it('refuses what it does not know', async () => {
