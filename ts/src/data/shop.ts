@@ -6,20 +6,38 @@
 import { ArgumentError } from '../errors.js';
 import { philoxBlocks, uniform } from '../random.js';
 import { drawPicture, pictureNumbers } from './shop_pictures.js';
+import { Pools } from './shop_pools.js';
+import {
+  COLOURS,
+  FILLERS,
+  joined,
+  LONG_DOCUMENT_NUMBERS,
+  type LongDocument,
+  longDocument,
+  MATERIALS,
+  NOUNS,
+  QUALITY_WORDS,
+  SYLLABLES,
+  TAGS,
+} from './shop_words.js';
 
 export interface ShopOptions {
   seed?: number;
   items?: number;
   users?: number;
   sessions?: number;
+  /** `long`: the material word moves from `tags` into a long text of meaningless words. Clicks and ceilings stay. Default `short`. */
+  documents?: 'short' | 'long';
 }
 
 /** What a model may read of an item. Item ids are 0 .. count. */
 export interface ShopItems {
   readonly count: number;
   readonly title: string[];
-  /** Three words, '' where tags are missing. */
+  /** Three words (two with long documents), '' where tags are missing. */
   readonly tags: string[];
+  /** One per item with `documents: 'long'`, else null. */
+  readonly documents: LongDocument[] | null;
   readonly price: Float64Array;
   /** uint8 (count, 32, 32, 3), row-major; all zero where the picture is missing. */
   readonly pictures: Uint8Array;
@@ -122,27 +140,6 @@ export const SLOTS = 6;
 const START_TIME = 1_700_000_000;
 const SECONDS_PER_SESSION = 100;
 
-const NOUNS = [
-  ['lamp', 'light'],
-  ['chair', 'seat'],
-  ['scarf', 'shawl'],
-  ['mug', 'cup'],
-  ['bag', 'tote'],
-  ['clock', 'timer'],
-  ['rug', 'mat'],
-  ['vase', 'jar'],
-  ['pillow', 'cushion'],
-  ['shelf', 'rack'],
-  ['jacket', 'coat'],
-  ['shoe', 'sneaker'],
-] as const;
-const SYLLABLES = ['ba', 'do', 'ki', 'lu', 'me', 'no', 'ra', 'ti'];
-const QUALITY_WORDS = [['refurbished', 'basic'], [''], ['premium', 'handmade']] as const;
-const FILLERS = ['', 'for home', 'set of two', 'gift', 'new season', 'large'];
-const MATERIALS = ['wool', 'wood', 'metal', 'glass'];
-const TAGS = ['indoor', 'outdoor', 'summer', 'winter', 'kids', 'office', 'travel', 'classic', 'modern', 'compact'];
-const COLOURS = ['red', 'orange', 'lime', 'green', 'teal', 'blue', 'purple', 'pink'];
-
 const STREAM_ITEM = 1;
 const STREAM_PIXEL = 2;
 const STREAM_USER = 3;
@@ -150,6 +147,7 @@ const STREAM_SESSION = 4;
 const STREAM_SLOT = 5;
 const STREAM_CLICK = 6;
 const STREAM_ORDER = 7;
+const STREAM_DOCUMENT = 8;
 
 /** The first `count` raw words of (stream, index): word n is raw(stream, index, n). Writes into `out`. */
 function draw(seed: number, stream: number, index: number, out: Uint32Array, count = out.length): Uint32Array {
@@ -167,10 +165,6 @@ function normal(words: Uint32Array, first: number): number {
   return sum - 6;
 }
 
-function joined(...words: string[]): string {
-  return words.filter((word) => word !== '').join(' ');
-}
-
 /** Item ids ascending by raw(7, item, n): a permutation. */
 function shuffledItems(seed: number, count: number, n: number): Int32Array {
   const words = new Uint32Array(4);
@@ -186,7 +180,7 @@ function launchSession(position: number, count: number, validFrom: number, testF
   return 20 * position < 17 * count ? validFrom : testFrom;
 }
 
-function generateItems(seed: number, count: number, validFrom: number, testFrom: number) {
+function generateItems(seed: number, count: number, validFrom: number, testFrom: number, long: boolean) {
   const factors: ShopItemFactors = {
     category: new Uint8Array(count),
     hue: new Float64Array(count),
@@ -199,6 +193,7 @@ function generateItems(seed: number, count: number, validFrom: number, testFrom:
     count,
     title: [],
     tags: [],
+    documents: long ? [] : null,
     price: new Float64Array(count),
     pictures: new Uint8Array(count * 32 * 32 * 3),
     pictureMissing: new Uint8Array(count),
@@ -207,6 +202,7 @@ function generateItems(seed: number, count: number, validFrom: number, testFrom:
   };
   const words = new Uint32Array(40);
   const noise = new Uint32Array(32 * 32 * 3);
+  const text = new Uint32Array(LONG_DOCUMENT_NUMBERS);
   for (let item = 0; item < count; item++) {
     draw(seed, STREAM_ITEM, item, words);
     const u = (n: number) => uniform(words[n]!);
@@ -224,8 +220,13 @@ function generateItems(seed: number, count: number, validFrom: number, testFrom:
     const brand = SYLLABLES[choose(8, 6)]! + SYLLABLES[choose(8, 7)]!;
     const qualityWord = QUALITY_WORDS[quality + 1]![quality === 0 ? 0 : choose(2, 9)]!;
     items.title.push(joined(brand, qualityWord, NOUNS[category]![choose(2, 5)]!, FILLERS[choose(6, 8)]!));
-    const tags = joined(TAGS[choose(10, 10)]!, MATERIALS[material]!, TAGS[choose(10, 11)]!);
-    items.tags.push(u(25) < 0.04 ? '' : tags);
+    const tagsMissing = u(25) < 0.04;
+    const tags = joined(TAGS[choose(10, 10)]!, long ? '' : MATERIALS[material]!, TAGS[choose(10, 11)]!);
+    items.tags.push(tagsMissing ? '' : tags);
+    if (items.documents) {
+      draw(seed, STREAM_DOCUMENT, item, text);
+      items.documents.push(longDocument(text, tagsMissing ? null : MATERIALS[material]!));
+    }
     items.price[item] = 5 + choose(95, 37);
 
     if (u(24) < 0.04) {
@@ -297,61 +298,6 @@ function generateSessions(seed: number, count: number, users: number, factors: S
   return sessions;
 }
 
-/** Items that may be drawn, ascending by id, with cumulative popularity. */
-class Pool {
-  private readonly items: number[] = [];
-  private cumulative: number[] = [];
-  private stale = false;
-
-  constructor(private readonly weights: Float64Array) {}
-
-  add(item: number): void {
-    this.items.push(item);
-    this.stale = true;
-  }
-
-  /** The first item whose cumulative weight exceeds floor(u * total); -1 from an empty pool. */
-  pick(u: number): number {
-    if (this.stale) this.accumulate();
-    const target = Math.floor(u * (this.cumulative.at(-1) ?? 0));
-    let low = 0;
-    let high = this.items.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.cumulative[middle]! > target) high = middle;
-      else low = middle + 1;
-    }
-    return this.items[low] ?? -1;
-  }
-
-  private accumulate(): void {
-    this.items.sort((a, b) => a - b);
-    let total = 0;
-    this.cumulative = this.items.map((item) => (total += this.weights[item]!));
-    this.stale = false;
-  }
-}
-
-/** Pools of one kind of item: one per category, and one over all of them. */
-class Pools {
-  private readonly byCategory: Pool[];
-  readonly all: Pool;
-
-  constructor(weights: Float64Array) {
-    this.byCategory = NOUNS.map(() => new Pool(weights));
-    this.all = new Pool(weights);
-  }
-
-  add(item: number, category: number): void {
-    this.byCategory[category]!.add(item);
-    this.all.add(item);
-  }
-
-  of(category: number): Pool {
-    return this.byCategory[category]!;
-  }
-}
-
 const DRAWS = 50;
 
 /** Six different items per session (sessions * 6), from the pools that have launched by then. */
@@ -368,8 +314,8 @@ function generateImpressions(
   });
   const byLaunch = Int32Array.from({ length: items.count }, (_, item) => item);
   byLaunch.sort((a, b) => items.launch[a]! - items.launch[b]!);
-  const training = new Pools(weights);
-  const fresh = new Pools(weights);
+  const training = new Pools(NOUNS.length, weights);
+  const fresh = new Pools(NOUNS.length, weights);
   const impressions = new Int32Array(sessions.count * SLOTS);
   const words = new Uint32Array(SLOTS * 2 * DRAWS);
   let launched = 0;
@@ -498,9 +444,15 @@ export function generateShop(options: ShopOptions = {}): Shop {
   const itemCount = positiveInteger('items', options.items ?? 2000, 40);
   const userCount = positiveInteger('users', options.users ?? 1000, 1);
   const sessionCount = positiveInteger('sessions', options.sessions ?? 24000, 20);
+  const { documents = 'short' } = options;
+  if (documents !== 'short' && documents !== 'long')
+    throw new ArgumentError(`generateShop: documents must be short or long, got ${String(documents)}`, {
+      op: 'generateShop',
+      argument: 'documents',
+    });
   const validFrom = Math.floor(0.75 * sessionCount);
   const testFrom = Math.floor(0.85 * sessionCount);
-  const { items, itemFactors } = generateItems(seed, itemCount, validFrom, testFrom);
+  const { items, itemFactors } = generateItems(seed, itemCount, validFrom, testFrom, documents === 'long');
   const userFactors = generateUsers(seed, userCount);
   const sessions = generateSessions(seed, sessionCount, userCount, userFactors);
   const users = { count: userCount };

@@ -37,17 +37,20 @@ export async function writeShop(
   const pictures = await writePictures(shop, join(folder, 'images'), signal);
   const { items, sessions, events } = shop;
   await writeRows(join(folder, `${STEM}.user`), ['user_id:token'], shop.users.count, (user) => [user], signal);
+  const { documents } = items;
+  const itemHeader = ['item_id:token', 'title:token_seq', 'tags:token_seq', 'price:float', 'image:token'];
+  if (documents) itemHeader.push('ocr:token_seq', 'asr:token_seq', 'cover:token_seq');
   await writeRows(
     join(folder, `${STEM}.item`),
-    ['item_id:token', 'title:token_seq', 'tags:token_seq', 'price:float', 'image:token'],
+    itemHeader,
     items.count,
-    (item) => [
-      item,
-      items.title[item]!,
-      items.tags[item]!,
-      items.price[item]!,
-      items.pictureMissing[item] ? '' : pictureName(item),
-    ],
+    (item) => {
+      const image = items.pictureMissing[item] ? '' : pictureName(item);
+      const short = [item, items.title[item]!, items.tags[item]!, items.price[item]!, image];
+      if (!documents) return short;
+      const { ocr, asr, cover } = documents[item]!;
+      return [...short, ocr, asr, cover];
+    },
     signal,
   );
   const header = ['user_id:token', 'item_id:token', 'session_id:token', 'query_id:token', 'query:token_seq'];

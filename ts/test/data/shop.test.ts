@@ -63,6 +63,35 @@ describe('golden values of seed 1', () => {
   });
 });
 
+describe('long documents', () => {
+  const options = { seed: 3, items: 200, users: 30, sessions: 300 };
+  const short = generateShop(options);
+  const long = generateShop({ ...options, documents: 'long' });
+  const materials = ['wool', 'wood', 'metal', 'glass'];
+
+  it('change texts alone', () => {
+    expect(long.items.title).toEqual(short.items.title);
+    expect(long.events.click).toEqual(short.events.click);
+    expect(knownScores(long).content).toEqual(knownScores(short).content);
+    expect(short.items.documents).toBeNull();
+  });
+
+  it('hold the material once, where tags are not missing', () => {
+    for (let item = 0; item < 200; item++) {
+      const { ocr, asr, cover } = long.items.documents![item]!;
+      const missing = short.items.tags[item] === '';
+      const found = ocr.split(' ').filter((word) => materials.includes(word));
+      expect(found).toEqual(missing ? [] : [materials[long.itemFactors.material[item]!]]);
+      expect(long.items.tags[item]!.split(' ').length).toBe(missing ? 1 : 2);
+      expect(ocr.split(' ').length).toBeGreaterThanOrEqual(40);
+      expect(ocr.split(' ').length).toBeLessThanOrEqual(124);
+      expect(asr === '' ? 0 : asr.split(' ').length).toBeLessThanOrEqual(4);
+      expect(cover.split(' ').length).toBeLessThanOrEqual(12);
+      expect(`${asr} ${cover}`).toMatch(/^( ?[a-z]{6})*$/);
+    }
+  });
+});
+
 describe('protocol', () => {
   it('shows items after their launch, never twice in a session, cold ones only in slots 4 and 5 after training', () => {
     let tooEarly = 0;

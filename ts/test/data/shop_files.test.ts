@@ -62,6 +62,14 @@ describe('writeShop', () => {
     expect(names.filter((name) => name === '').length).toBe(120 - present);
   });
 
+  it('long documents come back', async () => {
+    const long = generateShop({ seed: 4, items: 60, users: 3, sessions: 40, documents: 'long' });
+    await writeShop(long, join(folder, 'long'));
+    const { item } = await readAtomicFolder(join(folder, 'long'));
+    for (const field of ['ocr', 'asr', 'cover'] as const)
+      expect(item!.columns.get(field)!.values).toEqual(long.items.documents!.map((document) => document[field]));
+  });
+
   it('says where the split by time lies', () => {
     expect(written).toMatchObject({ stem: 'shop', validFromTime: 1_700_075_000, testFromTime: 1_700_085_000 });
   });
