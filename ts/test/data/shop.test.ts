@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest';
 import { generateShop, knownScores, PART_TEST, PART_TRAIN, SLOTS } from '../../src/data/shop.js';
 import { ArgumentError } from '../../src/errors.js';
 import { evaluateSlices } from '../../src/metrics/slices.js';
-import { philox } from '../../src/random.js';
 
 const shop = generateShop();
 const { events, items, sessions } = shop;
@@ -13,13 +12,6 @@ function sum(values: ArrayLike<number>): number {
   for (let i = 0; i < values.length; i++) total += values[i]!;
   return total;
 }
-
-describe('Philox', () => {
-  it('gives the published words for zero key and counter', () => {
-    const words = Array.from(philox([0, 0, 0, 0], [0, 0]), (word) => word.toString(16));
-    expect(words).toEqual(['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']);
-  });
-});
 
 describe('golden values of seed 1', () => {
   it('counts', () => {
