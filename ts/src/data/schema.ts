@@ -10,7 +10,7 @@ interface FeatureBase {
   readonly source: FeatureSource;
 }
 
-/** One id per row. `vocabularySize` counts rows of the embedding table, the row of unknown ids included. */
+/** One id per row. `vocabularySize` counts rows of the embedding table; row 0 stands for ids that train does not know. */
 export interface CategoricalFeature extends FeatureBase {
   readonly type: 'categorical';
   readonly vocabularySize: number;
@@ -20,9 +20,10 @@ export interface CategoricalFeature extends FeatureBase {
   readonly shareEmbedding: string | null;
 }
 
-/** One number per row, standardised as (x - mean) / deviation with the train part's values; a missing number is the mean, so 0. */
+/** One number per row: (f(x) - mean) / deviation, f = log1p or x; a missing number is the train mean. Mean and deviation are those of train (0 and 1 unless standardised). */
 export interface NumericFeature extends FeatureBase {
   readonly type: 'numeric';
+  readonly transform: 'none' | 'log1p' | 'standardize';
   readonly mean: number;
   readonly deviation: number;
 }
@@ -53,6 +54,8 @@ export interface TextFeature extends FeatureBase {
   /** Number of token ids. */
   readonly vocabularySize: number;
   readonly maxTokens: number;
+  /** Rows that a position embedding needs. */
+  readonly positions: number;
   /** Number of token types (which field a token came from). */
   readonly types: number;
 }

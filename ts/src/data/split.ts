@@ -47,31 +47,42 @@ export interface Split {
 
 /**
  * Splits `events` by `rule`. `itemIds` (items) are the ids as text: `CS` hashes or looks them up. `seed` keys `RO` and `CS`.
+ * `coldItems`: ids of items that are *new items* whatever the rule; the rule then splits the events of the others.
  * Throws ArgumentError for a rule that makes no sense, DataError (DATA_SCHEMA) when a time is needed and there is none.
  */
 export function splitEvents(
   events: Events,
   rule: SplitRule,
-  { seed = 0, itemIds }: { seed?: number; itemIds?: readonly string[] } = {},
+  {
+    seed = 0,
+    itemIds,
+    coldItems = [],
+  }: { seed?: number; itemIds?: readonly string[]; coldItems?: readonly string[] } = {},
 ): Split {
   const counters: Record<string, number> = {};
   const part = new Uint8Array(events.count);
-  let cold: Uint8Array | null = null;
+  // Part code per item: TRAIN for warm items, whose events the rule splits.
+  const chosen =
+    rule.kind === 'CS' || coldItems.length > 0
+      ? chooseItems(rule, coldItems, itemIds, events.items, seed, counters)
+      : null;
+  const isWarm = (row: number): boolean => chosen === null || chosen[events.item[row]!] === TRAIN;
+  const warm = (order: Order): Int32Array => orderedRows(events, order, seed).filter(isWarm);
   let text: string;
   let order: Order = 'TO';
-  if (rule.kind === 'RS') {
+  if (rule.kind === 'RS' || rule.kind === 'CS') {
     order = rule.order ?? 'RO';
     needTime(events, 'order TO', order === 'TO' && rule.ties !== 'row');
-    const rows = orderedRows(events, order, seed);
-    if (rule.groupBy === 'user') {
-      const byUser = groupRows(events.user, events.users, rows);
+    const byUser = rule.kind === 'RS' && rule.groupBy === 'user';
+    if (byUser) {
+      const { rows, offsets } = groupRows(events.user, events.users, warm(order));
       for (let u = 0; u < events.users; u++) {
-        cut(events, byUser.rows.subarray(byUser.offsets[u], byUser.offsets[u + 1]), rule, order, part, counters);
+        cut(events, rows.subarray(offsets[u], offsets[u + 1]), rule, order, part, counters);
       }
-    } else cut(events, rows, rule, order, part, counters);
-    text = `RS ${rule.ratios.join('/')} ${order}${rule.groupBy === 'user' ? ' by user' : ''} seed ${seed}`;
+    } else cut(events, warm(order), rule, order, part, counters);
+    text = `${rule.kind} ${rule.ratios.join('/')} ${order}${byUser ? ' by user' : ''} seed ${seed}`;
   } else if (rule.kind === 'LS') {
-    leaveLast(events, part, counters);
+    leaveLast(events, warm('TO'), part, counters);
     text = 'LS valid_and_test';
   } else if (rule.kind === 'TS') {
     const [valid, test] = [thresholdOf(events, rule.validFrom), thresholdOf(events, rule.testFrom)];
@@ -83,18 +94,6 @@ export function splitEvents(
     }
     const shown = (rank: number): string => String(events.times![rank] ?? 'never');
     text = `TS valid from ${shown(valid)} test from ${shown(test)}`;
-  } else if (rule.kind === 'CS') {
-    order = rule.order ?? 'RO';
-    const chosen = coldItems(rule, itemIds, events.items, seed, counters);
-    cold = new Uint8Array(events.items);
-    for (let i = 0; i < events.items; i++) cold[i] = chosen[i] === TEST ? 1 : 0;
-    const warm = orderedRows(events, order, seed).filter((row) => chosen[events.item[row]!] === TRAIN);
-    cut(events, warm, rule, order, part, counters);
-    for (let i = 0; i < events.count; i++) {
-      const of = chosen[events.item[i]!]!;
-      if (of !== TRAIN) part[i] = of;
-    }
-    text = `CS ${'testItems' in rule ? `${counters.coldItems} items by list` : `${rule.test}/${rule.valid} of items`}, warm ${rule.ratios.join('/')} ${order} seed ${seed}`;
   } else {
     if (rule.part.length !== events.count || rule.part.some((code) => code > TEST)) {
       throw new ArgumentError(`split: expected ${events.count} part codes 0, 1 or 2 but received ${rule.part.length}`, {
@@ -102,8 +101,13 @@ export function splitEvents(
       });
     }
     part.set(rule.part);
-    cold = rule.cold ?? null;
     text = 'as given';
+  }
+  let cold = rule.kind === 'given' ? (rule.cold ?? null) : null;
+  if (chosen !== null) {
+    for (let i = 0; i < events.count; i++) if (!isWarm(i)) part[i] = chosen[events.item[i]!]!;
+    cold = chosen.map((code) => (code === TEST ? 1 : 0));
+    text += `, ${counters.coldItems} new items ${rule.kind === 'CS' && 'test' in rule ? 'by hash' : 'by list'}`;
   }
   if (cold === null) {
     cold = new Uint8Array(events.items).fill(1);
@@ -159,8 +163,9 @@ function cut(
   for (let i = validStart; i < rows.length; i++) part[rows[i]!] = i < testStart ? VALID : TEST;
 }
 
-function leaveLast(events: Events, part: Uint8Array, counters: Record<string, number>): void {
-  const { rows, offsets } = groupRows(events.user, events.users, timeOrder(events));
+/** `ordered`: rows by (time, row). */
+function leaveLast(events: Events, ordered: Int32Array, part: Uint8Array, counters: Record<string, number>): void {
+  const { rows, offsets } = groupRows(events.user, events.users, ordered);
   counters.usersBelowThree = 0;
   for (let u = 0; u < events.users; u++) {
     const end = offsets[u + 1]!;
@@ -192,35 +197,26 @@ function needTime(events: Events, who: string, needed: boolean): void {
   }
 }
 
-/** Part code per item under `CS`: TEST for new items, VALID for those whose events join valid, TRAIN for warm ones. */
-function coldItems(
-  rule: Extract<SplitRule, { kind: 'CS' }>,
+/** Part code per item: TEST for new items, VALID for those whose events join valid, TRAIN for warm ones. */
+function chooseItems(
+  rule: SplitRule,
+  coldItems: readonly string[],
   itemIds: readonly string[] | undefined,
   items: number,
   seed: number,
   counters: Record<string, number>,
 ): Uint8Array {
   if (itemIds?.length !== items) {
-    throw new ArgumentError(`split CS: expected ${items} item ids but received ${itemIds?.length ?? 'none'}`, {
+    throw new ArgumentError(`split: expected ${items} item ids but received ${itemIds?.length ?? 'none'}`, {
       argument: 'itemIds',
     });
   }
   const chosen = new Uint8Array(items);
-  if ('testItems' in rule) {
-    const rowOf = new Map(itemIds.map((id, row) => [id, row]));
-    counters.coldItemsUnknown = 0;
-    for (const id of rule.testItems) {
-      const row = rowOf.get(id);
-      if (row === undefined) counters.coldItemsUnknown++;
-      else chosen[row] = TEST;
-    }
-  } else {
+  if (rule.kind === 'CS' && 'test' in rule) {
     if (!(rule.test >= 0 && rule.valid >= 0 && rule.test + rule.valid < 1)) {
       throw new ArgumentError(
         `split CS: expected shares of at least 0 below 1 together but received ${rule.test}, ${rule.valid}`,
-        {
-          argument: 'test',
-        },
+        { argument: 'test' },
       );
     }
     for (let i = 0; i < items; i++) {
@@ -228,6 +224,15 @@ function coldItems(
       chosen[i] = share < rule.test ? TEST : share < rule.test + rule.valid ? VALID : TRAIN;
     }
   }
+  const listed = [...coldItems, ...(rule.kind === 'CS' && 'testItems' in rule ? rule.testItems : [])];
+  const rowOf = new Map(itemIds.map((id, row) => [id, row]));
+  let unknown = 0;
+  for (const id of listed) {
+    const row = rowOf.get(id);
+    if (row === undefined) unknown++;
+    else chosen[row] = TEST;
+  }
+  counters.coldItemsUnknown = unknown;
   counters.coldItems = chosen.reduce((count, code) => count + (code === TEST ? 1 : 0), 0);
   return chosen;
 }

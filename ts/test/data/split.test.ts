@@ -140,6 +140,22 @@ describe('splitEvents', () => {
     expect(split.counters).toMatchObject({ coldItems: 1, coldItemsUnknown: 1, newItemsTest: 1 });
   });
 
+  it('holds listed items out under any rule', () => {
+    const rules: SplitRule[] = [
+      { kind: 'RS', ratios },
+      { kind: 'RS', ratios, order: 'TO' },
+      { kind: 'LS' },
+      { kind: 'TS', validFrom: { quantile: 0.6 }, testFrom: { quantile: 0.8 } },
+    ];
+    fc.assert(
+      fc.property(randomEvents, fc.constantFrom(...rules), (events, rule) => {
+        const split = splitEvents(events, rule, { itemIds, coldItems: ['item1', 'item2'] });
+        expect([...split.cold]).toEqual([0, 1, 1, 0, 0, 0, 0]);
+        for (let i = 0; i < events.count; i++) if (split.cold[events.item[i]!]) expect(split.part[i]).toBe(TEST);
+      }),
+    );
+  });
+
   it('without CS an item is cold when train has no event of it', () => {
     fc.assert(
       fc.property(randomEvents, (events) => {

@@ -1,0 +1,565 @@
+/** From tables to a data set: numbers rows, splits, then resolves every feature with the train part's statistics. */
+
+import { createHash, type Hash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
+import { ArgumentError, DataError } from '../errors.js';
+import type { BatchColumns } from './batch_source.js';
+import { Dataset, type SplitManifest } from './dataset.js';
+import { Entity, encodeStrings } from './entity.js';
+import { type Events, groupRows, PARTS, type PartName, rankTimes, rowNumbers, TRAIN } from './events.js';
+import { type FeatureSpec, type ResolveContext, resolveTables, type SpecOf, sourceOf } from './features.js';
+import { buildHistories, type HistoryParts } from './history.js';
+import type { ImageStore } from './image_store.js';
+import { checkLeaks } from './leak_check.js';
+import type { BatchMakerOptions } from './loader.js';
+import { type NegativeOptions, negativeTable } from './negatives.js';
+import type { Feature, FeatureSource, Schema } from './schema.js';
+import { type SplitRule, splitEvents } from './split.js';
+import type { Table } from './table.js';
+import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
+import { sharedInt32, type TokenStore } from './token_store.js';
+import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
+import { buildWordVocabulary } from './word_vocabulary.js';
+
+/** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
+export interface Pictures {
+  readonly store: ImageStore;
+  readonly skip: readonly number[];
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** What a reader or generator brings. */
+export interface DataSource {
+  readonly name: string;
+  readonly inter: Table;
+  readonly item: Table | null;
+  readonly user: Table | null;
+  /** Makes the pictures when the schema has an image feature; null where the data have none. */
+  readonly pictures: ((items: Entity, spec: SpecOf<'image'>) => Promise<Pictures>) | null;
+  /** SHA-256 (hex) of the input files by name. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+export interface LabelSpec {
+  readonly column: string;
+  /** Name in `Batch.labels`; default the column. */
+  readonly name?: string;
+  /** Label 1 where the column is at least this; null or absent: the column is 0 or 1. */
+  readonly atLeast?: number | null;
+}
+
+export interface DatasetOptions extends BatchMakerOptions {
+  readonly userId?: string;
+  readonly itemId?: string;
+  /** Column of the event time; null: rows are in order of time. Default `timestamp`. */
+  readonly time?: string | null;
+  /** Column of the request that a row belongs to. */
+  readonly session?: string | null;
+  /** Interaction column that tells queries apart; default the first query field. */
+  readonly query?: string | null;
+  /** The first is the main label. None: every event is a positive, under the name `label`. */
+  readonly labels?: readonly LabelSpec[];
+  readonly features: readonly FeatureSpec[];
+  readonly split: SplitRule;
+  /** Ids of items that are new items whatever the rule: all their events are test. */
+  readonly coldItems?: readonly string[];
+  /** Keys split, shuffle and negatives. Default 0. */
+  readonly seed?: number;
+  readonly history?: {
+    /** Default: `train` for RO and CS, `earlier` else (rule L2). */
+    readonly parts?: HistoryParts | null;
+    readonly ties?: 'strict' | 'order';
+    readonly where?: 'positives' | 'all';
+    /** Items kept in `Batch.history`; default the longest history feature. */
+    readonly maxLen?: number;
+  };
+  readonly negatives?: NegativeOptions | null;
+  readonly allowDuplicates?: boolean;
+  readonly text?: {
+    /** `word` (default): a vocabulary of the train part's texts; or a path; or a tokenizer. */
+    readonly tokenizer?: string | TextTokenizer;
+    /** Words seen less often are unknown. */
+    readonly minCount?: number;
+    readonly positions?: 'global' | 'per_field';
+  };
+  readonly signal?: AbortSignal;
+}
+
+/** Builds a data set. DataError for data that break a rule (DATA_LEAK for the no-leak rules), ArgumentError for options that make no sense. */
+export async function buildDataset(source: DataSource, options: DatasetOptions): Promise<Dataset> {
+  const {
+    userId = 'user_id',
+    itemId = 'item_id',
+    seed = 0,
+    features: specs,
+    allowDuplicates = false,
+    signal,
+  } = options;
+  const counters: Record<string, number> = {};
+  checkNames(specs);
+
+  // ---- rows and numbers
+  const inter = new Entity('inter', source.inter.rows, source.inter);
+  const users = numberRows(inter, userId, source.user, 'user', counters);
+  const items = numberRows(inter, itemId, source.item, 'item', counters);
+  const { labels, positive, labelColumns } = readLabels(inter, options.labels ?? []);
+  const events = readEvents(inter, users, items, options.time === undefined ? 'timestamp' : options.time);
+  const session = optionalCodes(inter, options.session ?? null);
+  const queries = numberQueries(inter, source.inter, specs, options.query ?? null);
+  for (const [table, read] of [
+    ['inter', source.inter],
+    ['item', source.item],
+    ['user', source.user],
+  ] as const) {
+    if (read !== null)
+      for (const [reason, count] of Object.entries(read.counters.skipped))
+        counters[`skipped:${table}:${reason}`] = count;
+  }
+
+  // ---- parts and histories
+  const split = splitEvents(events, options.split, { seed, itemIds: items.ids, coldItems: options.coldItems });
+  for (const [name, count] of Object.entries(split.counters)) counters[`split:${name}`] = count;
+  const rowsOf = (code: number): Int32Array => rowNumbers(events.count).filter((row) => split.part[row] === code);
+  const train = rowsOf(TRAIN);
+  if (train.length === 0)
+    throw new DataError(
+      'DATA_SCHEMA',
+      `data ${source.name}: expected train events but the split ${split.text} leaves none of ${events.count}`,
+    );
+  const trainCount = new Int32Array(events.items);
+  for (const row of train) trainCount[events.item[row]!]!++;
+
+  // ---- features
+  const entities = { inter, user: users.entity, item: items.entity, query: queries?.entity ?? null };
+  const joined = (of: FeatureSource): Int32Array => {
+    if (of === 'inter') return rowNumbers(events.count);
+    return of === 'user' ? events.user : of === 'item' ? events.item : queries!.row;
+  };
+  const context: ResolveContext = {
+    entities,
+    train,
+    joined,
+    userId,
+    itemId,
+    userIds: users.ids,
+    itemIds: items.ids,
+    counters,
+  };
+  const resolved = resolveTables(specs, context);
+  const features = new Map(resolved.features);
+  const texts = await resolveTexts(specs, context, options);
+  for (const feature of texts.features) features.set(feature.name, feature);
+  const pictures = await resolvePictures(specs, source, items.entity, counters);
+  if (pictures !== null) features.set(pictures.feature.name, pictures.feature);
+  signal?.throwIfAborted();
+
+  // ---- columns of the batches
+  const { parts, ties, where = 'positives', maxLen } = options.history ?? {};
+  const byChance = options.split.kind === 'CS' || split.order === 'RO';
+  const historyParts = parts ?? (byChance ? 'train' : 'earlier');
+  const historyLen = maxLen ?? Math.max(0, ...resolved.columns.idHistories.map((history) => history.maxLen));
+  const skip = new Set(pictures?.skip ?? []);
+  const samples = (rows: Int32Array): Int32Array =>
+    skip.size === 0 ? rows : rows.filter((row) => !skip.has(events.item[row]!));
+  const trainSamples = samples(train);
+  const negatives = options.negatives == null ? null : negativeTable(events, split.part, positive, options.negatives);
+  const columns: BatchColumns = {
+    user: shared(events.user),
+    item: shared(events.item),
+    time: shared(events.time),
+    session: session && shared(session),
+    query: queries && shared(queries.row),
+    items: events.items,
+    labels,
+    ...resolved.columns,
+    histories:
+      historyLen === 0
+        ? null
+        : shared(
+            buildHistories(events, split.part, { parts: historyParts, ties, where: where === 'all' ? null : positive }),
+          ),
+    historyLen,
+    itemText: texts.item?.store ?? null,
+    itemImage: pictures?.store ?? null,
+    queryText: texts.query?.store ?? null,
+    parts: shared({
+      train: negatives === null ? trainSamples : trainSamples.filter((row) => positive[row] === 1),
+      valid: samples(rowsOf(1)),
+      test: samples(rowsOf(2)),
+    }),
+    sessions: session && negatives === null ? shared(trainSessions(session, trainSamples)) : null,
+    negatives: negatives && shared(negatives),
+  };
+  counters.samplesSkippedForPictures =
+    events.count - [0, 1, 2].reduce((sum, code) => sum + samples(rowsOf(code)).length, 0);
+  if (negatives !== null) counters.trainRowsWithoutPositive = trainSamples.length - columns.parts.train.length;
+
+  const schema: Schema = {
+    features: orderedFeatures(specs, features),
+    userId: features.has(userId) ? userId : null,
+    itemId: features.has(itemId) ? itemId : null,
+    labels: labels.map(({ name }) => name),
+    users: events.users,
+    items: events.items,
+    queries: queries?.entity.rows ?? 0,
+  };
+  const subject = { events, split, schema, columns, historyParts, positive, labelColumns, allowDuplicates };
+  const leakChecks = checkLeaks(subject);
+  const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
+  const digest = await digestOf({ schema, columns, cold: split.cold, signal });
+  return new Dataset(
+    {
+      ...subject,
+      name: source.name,
+      seed,
+      items: { ids: items.ids, fields: items.entity, trainCount, cold: split.cold },
+      userIds: users.ids,
+      vocabularies: resolved.vocabularies,
+      text: { item: texts.item?.pipeline ?? null, query: texts.query?.pipeline ?? null },
+      textStatistics: { item: texts.item?.statistics ?? null, query: texts.query?.statistics ?? null },
+      counters,
+      digest,
+      splitManifest,
+      leakChecks,
+    },
+    options,
+  );
+}
+
+function checkNames(specs: readonly FeatureSpec[]): void {
+  const seen = new Set<string>();
+  for (const { name } of specs) {
+    if (seen.has(name))
+      throw new ArgumentError(`features: expected ${name} once but it stands twice`, { argument: name });
+    seen.add(name);
+  }
+}
+
+// ---- rows and numbers
+
+interface NumberedRows {
+  readonly entity: Entity;
+  readonly ids: readonly string[];
+  /** (n) row of each event. */
+  readonly row: Int32Array;
+}
+
+/** Rows of items (or users): those of their table, then ids that only interactions name. Users without a table: by first appearance. */
+function numberRows(
+  inter: Entity,
+  name: string,
+  table: Table | null,
+  source: 'user' | 'item',
+  counters: Record<string, number>,
+): NumberedRows {
+  const rowOf = new Map<string, number>();
+  const index: number[] = [];
+  if (table !== null) {
+    for (const [row, id] of new Entity(source, table.rows, table).strings(name).entries()) {
+      if (id === '')
+        throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
+      if (rowOf.has(id))
+        throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
+          row,
+        });
+      rowOf.set(id, row);
+      index.push(row);
+    }
+  }
+  const coded = encodeStrings(inter.strings(name));
+  const missing = coded.codes.indexOf(-1);
+  if (missing >= 0)
+    throw new DataError('DATA_ROW', `interactions: expected an id in ${name} but row ${missing} has none`, {
+      row: missing,
+    });
+  let strangers = 0;
+  const rowOfCode = coded.ids.map((id) => {
+    const known = rowOf.get(id);
+    if (known !== undefined) return known;
+    strangers++;
+    rowOf.set(id, rowOf.size);
+    return index.push(-1) - 1;
+  });
+  if (table !== null) counters[`${source}sWithoutRow`] = strangers;
+  return {
+    entity: new Entity(source, index.length, table, Int32Array.from(index)),
+    ids: [...rowOf.keys()],
+    row: coded.codes.map((code) => rowOfCode[code]!),
+  };
+}
+
+/** Queries: one row per distinct key; their fields are those of the first event. null without query features. */
+function numberQueries(
+  inter: Entity,
+  table: Table,
+  specs: readonly FeatureSpec[],
+  column: string | null,
+): NumberedRows | null {
+  const key = column ?? specs.find((spec) => sourceOf(spec) === 'query')?.name;
+  if (key === undefined) return null;
+  const coded = encodeStrings(inter.strings(key));
+  // An event without a query belongs to the query without a text.
+  const none = coded.ids.length;
+  const codes = coded.codes.map((code) => (code < 0 ? none : code));
+  const rows = codes.includes(none) ? none + 1 : none;
+  const first = new Int32Array(rows).fill(-1);
+  codes.forEach((code, event) => {
+    if (first[code] === -1) first[code] = event;
+  });
+  return {
+    entity: new Entity('query', rows, table, first),
+    ids: rows > none ? [...coded.ids, ''] : coded.ids,
+    row: codes,
+  };
+}
+
+function optionalCodes(inter: Entity, name: string | null): Int32Array | null {
+  return name === null ? null : encodeStrings(inter.strings(name)).codes;
+}
+
+function readEvents(inter: Entity, users: NumberedRows, items: NumberedRows, timeColumn: string | null): Events {
+  const ranked = timeColumn === null ? null : rankTimes(inter.times(timeColumn));
+  return {
+    count: inter.rows,
+    users: users.ids.length,
+    items: items.ids.length,
+    user: users.row,
+    item: items.row,
+    time: ranked?.time ?? rowNumbers(inter.rows),
+    times: ranked?.times ?? null,
+  };
+}
+
+function readLabels(
+  inter: Entity,
+  specs: readonly LabelSpec[],
+): { labels: BatchColumns['labels']; positive: Uint8Array; labelColumns: readonly string[] } {
+  const labels = specs.map(({ column, name = column, atLeast = null }) => {
+    const raw = inter.numbers(column);
+    const values = sharedFloat32(raw.length);
+    for (let i = 0; i < raw.length; i++) {
+      const value = raw[i]!;
+      if (!Number.isFinite(value) || (atLeast === null && value !== 0 && value !== 1)) {
+        const expected = atLeast === null ? '0 or 1 (or a threshold at_least)' : 'a finite number';
+        throw new DataError('DATA_ROW', `label ${column}: expected ${expected} but received ${value} in row ${i}`, {
+          column,
+          row: i,
+        });
+      }
+      values[i] = atLeast === null ? value : value >= atLeast ? 1 : 0;
+    }
+    return { name, values };
+  });
+  if (labels.length === 0) labels.push({ name: 'label', values: sharedFloat32(inter.rows).fill(1) });
+  return { labels, positive: Uint8Array.from(labels[0]!.values), labelColumns: specs.map(({ column }) => column) };
+}
+
+/** Train samples by session; a sample without one is a session by itself. */
+function trainSessions(session: Int32Array, train: Int32Array): { rows: Int32Array; offsets: Int32Array } {
+  const numberOf = new Map<number, number>();
+  let count = 0;
+  const group = train.map((row) => {
+    const of = session[row]!;
+    if (of < 0) return count++;
+    let number = numberOf.get(of);
+    if (number === undefined) {
+      number = count++;
+      numberOf.set(of, number);
+    }
+    return number;
+  });
+  const { rows, offsets } = groupRows(group, count);
+  return { rows: rows.map((place) => train[place]!), offsets };
+}
+
+// ---- texts and pictures
+
+interface ResolvedText {
+  readonly pipeline: TextPipeline;
+  readonly store: TokenStore;
+  readonly statistics: TextStatistics;
+}
+
+/** One text per item and per query: the text features of that source are its fields. */
+async function resolveTexts(
+  specs: readonly FeatureSpec[],
+  context: ResolveContext,
+  { text = {}, signal }: DatasetOptions,
+): Promise<{ item: ResolvedText | null; query: ResolvedText | null; features: Feature[] }> {
+  const all = specs.filter((spec): spec is SpecOf<'text'> => spec.type === 'text');
+  const stray = all.find((spec) => sourceOf(spec) !== 'item' && sourceOf(spec) !== 'query');
+  if (stray !== undefined)
+    throw new ArgumentError(
+      `feature ${stray.name}: expected a text of source item or query but received ${sourceOf(stray)}`,
+      { argument: stray.name },
+    );
+  const out: { item: ResolvedText | null; query: ResolvedText | null; features: Feature[] } = {
+    item: null,
+    query: null,
+    features: [],
+  };
+  if (all.length === 0) return out;
+
+  const columnsOf = (source: 'item' | 'query'): Record<string, string[]> => {
+    const fields = all.filter((spec) => sourceOf(spec) === source);
+    const entity = context.entities[source];
+    if (fields.length > 0 && entity === null)
+      throw new DataError(
+        'DATA_SCHEMA',
+        `feature ${fields[0]!.name}: expected ${source} fields but the data have none`,
+      );
+    return Object.fromEntries(fields.map(({ name }) => [name, entity!.strings(name)]));
+  };
+  const columns = { item: columnsOf('item'), query: columnsOf('query') };
+  const tokenizer = await tokenizerOf(text, function* () {
+    for (const source of ['item', 'query'] as const) {
+      const rows = context.joined(source === 'query' && context.entities.query === null ? 'inter' : source);
+      const inTrain = new Set(context.train.map((event) => rows[event]!));
+      for (const values of Object.values(columns[source])) for (const row of inTrain) yield values[row]!;
+    }
+  });
+  for (const source of ['item', 'query'] as const) {
+    const fields = all.filter((spec) => sourceOf(spec) === source).map(({ name, maxLen }) => ({ name, maxLen }));
+    if (fields.length === 0) continue;
+    const pipeline = textPipeline({ tokenizer, fields, positions: text.positions });
+    const { store, statistics } = await pipeline.tokenizeAll(columns[source], { signal });
+    out[source] = { pipeline, store, statistics };
+    context.counters[`missingText:${source}`] = statistics.missing;
+    for (const field of statistics.fields)
+      context.counters[`truncated:${field.name}`] = Math.round(field.truncated * field.filled);
+    out.features.push({
+      name: fields.length === 1 ? fields[0]!.name : `${source}_text`,
+      source,
+      type: 'text',
+      fields,
+      vocabularySize: tokenizer.size,
+      maxTokens: pipeline.maxLength,
+      positions: pipeline.positionCount,
+      types: fields.length,
+    });
+  }
+  return out;
+}
+
+async function tokenizerOf(
+  { tokenizer = 'word', minCount }: NonNullable<DatasetOptions['text']>,
+  trainTexts: () => Iterable<string>,
+): Promise<TextTokenizer> {
+  if (typeof tokenizer !== 'string') return tokenizer;
+  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount }) : loadTokenizer(tokenizer);
+}
+
+async function resolvePictures(
+  specs: readonly FeatureSpec[],
+  source: DataSource,
+  items: Entity,
+  counters: Record<string, number>,
+): Promise<(Pictures & { feature: Feature }) | null> {
+  const wanted = specs.filter((spec): spec is SpecOf<'image'> => spec.type === 'image');
+  if (wanted.length === 0) return null;
+  const [spec] = wanted;
+  if (wanted.length > 1 || sourceOf(spec!) !== 'item')
+    throw new ArgumentError('features: expected at most one image feature, of source item', { argument: 'image' });
+  if (source.pictures === null)
+    throw new DataError('DATA_SCHEMA', `feature ${spec!.name}: expected pictures but data ${source.name} have none`);
+  const pictures = await source.pictures(items, spec!);
+  for (const [name, count] of Object.entries(pictures.counters)) counters[`image:${name}`] = count;
+  return { ...pictures, feature: { name: spec!.name, source: 'item', type: 'image', size: pictures.store.size } };
+}
+
+/** Features in the order of the specs; a text stands where its first field does. */
+function orderedFeatures(specs: readonly FeatureSpec[], features: ReadonlyMap<string, Feature>): Feature[] {
+  const place = (feature: Feature): number => {
+    const first = feature.type === 'text' ? feature.fields[0]!.name : feature.name;
+    return specs.findIndex((spec) => spec.name === first);
+  };
+  return [...features.values()].sort((a, b) => place(a) - place(b));
+}
+
+// ---- shared memory and digests
+
+function sharedFloat32(length: number): Float32Array {
+  return new Float32Array(new SharedArrayBuffer(4 * length));
+}
+
+/** The same value with all its int32 and float64 arrays over shared memory; other values stay. */
+function shared<T>(value: T): T;
+function shared(value: unknown): unknown {
+  if (value instanceof Int32Array) {
+    const out = sharedInt32(value.length);
+    out.set(value);
+    return out;
+  }
+  if (value instanceof Float64Array) {
+    const out = new Float64Array(new SharedArrayBuffer(value.byteLength));
+    out.set(value);
+    return out;
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  const done = new Map<unknown, unknown>(); // logs that parts share stay one
+  return Object.fromEntries(
+    Object.entries(value as Record<string, unknown>).map(([key, part]) => {
+      if (!done.has(part)) done.set(part, shared(part));
+      return [key, done.get(part)];
+    }),
+  );
+}
+
+function manifestOf(
+  rule: string,
+  seed: number,
+  files: Readonly<Record<string, string>>,
+  parts: BatchColumns['parts'],
+  events: Events,
+  cold: Uint8Array,
+): SplitManifest {
+  const each = <T>(value: (rows: Int32Array) => T): Record<PartName, T> => ({
+    train: value(parts.train),
+    valid: value(parts.valid),
+    test: value(parts.test),
+  });
+  return {
+    rule,
+    seed,
+    files,
+    sizes: each((rows) => rows.length),
+    newItemEvents: PARTS.reduce(
+      (sum, name) => sum + parts[name].filter((row) => cold[events.item[row]!] === 1).length,
+      0,
+    ),
+    parts: each((rows) => createHash('sha256').update(bytesOf(rows)).digest('hex')),
+  };
+}
+
+function bytesOf(array: ArrayBufferView): Buffer {
+  return Buffer.from(array.buffer as ArrayBuffer, array.byteOffset, array.byteLength);
+}
+
+/** Bytes hashed between two turns of the event loop. */
+const HASH_SLICE = 1 << 20;
+
+/** SHA-256 (hex) of a value: keys in order, numbers as text, typed arrays as their bytes. Gives the event loop a turn every MiB. */
+async function digestOf({ signal, ...value }: Record<string, unknown> & { signal?: AbortSignal }): Promise<string> {
+  const hash = createHash('sha256');
+  await addTo(hash, value, signal);
+  return hash.digest('hex');
+}
+
+async function addTo(hash: Hash, value: unknown, signal: AbortSignal | undefined): Promise<void> {
+  if (ArrayBuffer.isView(value)) {
+    const bytes = bytesOf(value);
+    hash.update(`${value.constructor.name} ${bytes.length}:`);
+    for (let at = 0; at < bytes.length; at += HASH_SLICE) {
+      hash.update(bytes.subarray(at, at + HASH_SLICE));
+      if (at > 0) await setImmediate();
+      signal?.throwIfAborted();
+    }
+  } else if (typeof value === 'object' && value !== null) {
+    hash.update('{');
+    for (const [key, part] of Object.entries(value)) {
+      hash.update(`${JSON.stringify(key)}:`);
+      await addTo(hash, part, signal);
+    }
+    hash.update('}');
+  } else hash.update(`${JSON.stringify(value) ?? 'undefined'},`);
+}

@@ -1,0 +1,176 @@
+/** The data set: schema, parts, tables and statistics behind the batches, and the loaders that make them. */
+
+import type { ImageBatch, TokenBatch } from './batch.js';
+import type { BatchColumns } from './batch_source.js';
+import type { Entity } from './entity.js';
+import type { Events, PartName } from './events.js';
+import type { HistoryParts } from './history.js';
+import type { Vocabulary } from './ids.js';
+import { gatherImages } from './image_store.js';
+import type { LeakCheck } from './leak_check.js';
+import { BatchMaker, type BatchMakerOptions, Loader, type LoaderOptions } from './loader.js';
+import type { Schema } from './schema.js';
+import type { Split } from './split.js';
+import type { TextPipeline, TextStatistics } from './text.js';
+import { gatherTokens } from './token_store.js';
+
+/** Rule L9: what a checkpoint keeps, and what must be equal when it is evaluated. Digests are SHA-256 (hex). */
+export interface SplitManifest {
+  readonly rule: string;
+  readonly seed: number;
+  /** Digests of the input files by name; empty for generated data. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly sizes: Readonly<Record<PartName, number>>;
+  /** Events of new items (they are test). */
+  readonly newItemEvents: number;
+  /** Digest of each part's event numbers. */
+  readonly parts: Readonly<Record<PartName, string>>;
+}
+
+/** The items, by item row: every item of the item table, then those that only interactions name. */
+export interface ItemTable {
+  readonly ids: readonly string[];
+  /** Item fields as they were read, by column name. */
+  readonly fields: Entity;
+  /** (items) events of the train part. */
+  readonly trainCount: Int32Array;
+  /** (items) 1 for new items (slice *cold*). */
+  readonly cold: Uint8Array;
+}
+
+/** A pass as a data set makes it: the seed is the data set's own unless given. */
+export type PartLoaderOptions<Part extends PartName = 'train' | 'valid'> = Omit<
+  LoaderOptions,
+  'part' | 'seed' | 'epoch'
+> & {
+  readonly part: Part;
+  readonly epoch?: number;
+  readonly seed?: number;
+};
+
+/** The unsealed test part (rule L8). */
+export interface TestPart {
+  /** How often it has been opened, this time included. */
+  readonly opening: number;
+  /** Event numbers, ascending. */
+  readonly rows: Int32Array;
+  loader(options: Omit<PartLoaderOptions<'test'>, 'part'>): Loader;
+}
+
+/** Everything that `buildDataset` computes. */
+export interface DatasetParts {
+  readonly name: string;
+  readonly seed: number;
+  readonly schema: Schema;
+  readonly events: Events;
+  readonly split: Split;
+  readonly columns: BatchColumns;
+  readonly historyParts: HistoryParts;
+  readonly positive: Uint8Array;
+  readonly labelColumns: readonly string[];
+  readonly allowDuplicates: boolean;
+  readonly items: ItemTable;
+  readonly userIds: readonly string[];
+  readonly vocabularies: ReadonlyMap<string, Vocabulary>;
+  readonly text: { readonly item: TextPipeline | null; readonly query: TextPipeline | null };
+  readonly textStatistics: { readonly item: TextStatistics | null; readonly query: TextStatistics | null };
+  readonly counters: Readonly<Record<string, number>>;
+  readonly digest: string;
+  readonly splitManifest: SplitManifest;
+  readonly leakChecks: readonly LeakCheck[];
+}
+
+/** Made by `loadDataset`, `datasetFromShop` or `buildDataset`; ends its loader thread on disposal. */
+export class Dataset implements AsyncDisposable {
+  readonly name: string;
+  readonly seed: number;
+  readonly schema: Schema;
+  readonly events: Events;
+  readonly split: Split;
+  readonly columns: BatchColumns;
+  readonly historyParts: HistoryParts;
+  /** (n) 1 for events whose main label is 1. */
+  readonly positive: Uint8Array;
+  readonly labelColumns: readonly string[];
+  readonly allowDuplicates: boolean;
+  readonly items: ItemTable;
+  /** By dense user number. */
+  readonly userIds: readonly string[];
+  /** Id vocabularies by feature name. */
+  readonly vocabularies: ReadonlyMap<string, Vocabulary>;
+  /** How texts become tokens: for serving and for checkpoints. */
+  readonly text: DatasetParts['text'];
+  readonly textStatistics: DatasetParts['textStatistics'];
+  /** What was dropped, filled, truncated or never seen before, by name. */
+  readonly counters: Readonly<Record<string, number>>;
+  /** SHA-256 (hex) of all columns and the schema. */
+  readonly digest: string;
+  readonly splitManifest: SplitManifest;
+  readonly leakChecks: readonly LeakCheck[];
+  private readonly maker: BatchMaker;
+  private openings = 0;
+
+  constructor(parts: DatasetParts, options: BatchMakerOptions = {}) {
+    this.name = parts.name;
+    this.seed = parts.seed;
+    this.schema = parts.schema;
+    this.events = parts.events;
+    this.split = parts.split;
+    this.columns = parts.columns;
+    this.historyParts = parts.historyParts;
+    this.positive = parts.positive;
+    this.labelColumns = parts.labelColumns;
+    this.allowDuplicates = parts.allowDuplicates;
+    this.items = parts.items;
+    this.userIds = parts.userIds;
+    this.vocabularies = parts.vocabularies;
+    this.text = parts.text;
+    this.textStatistics = parts.textStatistics;
+    this.counters = parts.counters;
+    this.digest = parts.digest;
+    this.splitManifest = parts.splitManifest;
+    this.leakChecks = parts.leakChecks;
+    this.maker = new BatchMaker(parts.columns, options);
+  }
+
+  /** Samples per part. */
+  get sizes(): Readonly<Record<PartName, number>> {
+    const { train, valid, test } = this.columns.parts;
+    return { train: train.length, valid: valid.length, test: test.length };
+  }
+
+  /** How often the test part was opened; reports show it beside every test metric. */
+  get testOpenings(): number {
+    return this.openings;
+  }
+
+  /** Threads that make batches: 1, or 0 where they are made on the calling thread. */
+  get workers(): 0 | 1 {
+    return this.maker.workers;
+  }
+
+  /** Batches of train or valid. Throws ArgumentError for options that do not fit. */
+  loader(options: PartLoaderOptions): Loader {
+    return new Loader(this.maker, { seed: this.seed, epoch: 0, ...options });
+  }
+
+  /** Unseals the test part, which the choice of a model must not see (rule L8). Every call counts. */
+  openTest(): TestPart {
+    this.openings++;
+    return {
+      opening: this.openings,
+      rows: this.columns.parts.test,
+      loader: (options) => new Loader(this.maker, { seed: this.seed, epoch: 0, ...options, part: 'test' }),
+    };
+  }
+
+  /** Texts and pictures of item rows, in their order: to encode a catalogue. ArgumentError for a row outside the table. */
+  itemContent(rows: ArrayLike<number>): { text: TokenBatch | null; image: ImageBatch | null } {
+    const { itemText, itemImage } = this.columns;
+    return { text: itemText && gatherTokens(itemText, rows), image: itemImage && gatherImages(itemImage, rows) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.maker[Symbol.asyncDispose]();
+  }
+}

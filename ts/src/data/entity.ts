@@ -1,0 +1,127 @@
+/**
+ * Columns of one side of the data (interactions, items, users, queries), by row number of that side. Item and user fields are stored
+ * once and joined by row; a row that its table does not have is missing in every field.
+ */
+
+import { DataError, IdError } from '../errors.js';
+import type { FeatureSource } from './schema.js';
+import type { Column, Table } from './table.js';
+
+/** Dense codes of strings in order of first appearance. -1: missing. */
+export interface Codes {
+  readonly codes: Int32Array;
+  readonly ids: readonly string[];
+}
+
+export function encodeStrings(values: readonly string[]): Codes {
+  const codeOf = new Map<string, number>();
+  const codes = new Int32Array(values.length);
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    if (value === '') {
+      codes[i] = -1;
+      continue;
+    }
+    let code = codeOf.get(value);
+    if (code === undefined) {
+      code = codeOf.size;
+      codeOf.set(value, code);
+    }
+    codes[i] = code;
+  }
+  return { codes, ids: [...codeOf.keys()] };
+}
+
+/** One side of the data. Row r is row `index[r]` of `table` (-1: the table has none); without `index` row r itself. */
+export class Entity {
+  constructor(
+    readonly source: FeatureSource,
+    readonly rows: number,
+    private readonly table: Table | null,
+    private readonly index: Int32Array | null = null,
+  ) {}
+
+  has(name: string): boolean {
+    return this.table?.columns.has(name) ?? false;
+  }
+
+  get columns(): readonly Column[] {
+    return this.table === null ? [] : [...this.table.columns.values()];
+  }
+
+  /** Ids or words as text, exact; '' where missing. IdError for a column of float64. */
+  strings(name: string): string[] {
+    const column = this.column(name);
+    if (column.kind === 'float' || column.kind === 'float_seq') {
+      throw new IdError(
+        `${this.source} column ${name}: expected ids or words (token) but received ${column.kind}: a 64-bit id does not survive a double`,
+        {
+          column: name,
+        },
+      );
+    }
+    const { values, missing } = column;
+    return this.gather((row) => (row < 0 || missing?.[row] ? '' : String(values[row])));
+  }
+
+  /** Numbers; NaN where missing. */
+  numbers(name: string): Float64Array {
+    const column = this.column(name);
+    if (column.kind === 'float' || column.kind === 'int64' || column.kind === 'uint64') {
+      const { values, missing } = column;
+      return Float64Array.from(this.gather((row) => (row < 0 || missing?.[row] ? Number.NaN : Number(values[row]))));
+    }
+    if (column.kind === 'float_seq') throw this.wrongKind(name, 'one number per row', column.kind);
+    return Float64Array.from(
+      this.gather((row) => {
+        const text = row < 0 ? '' : column.values[row]!;
+        const value = text === '' ? Number.NaN : Number(text);
+        if (text !== '' && Number.isNaN(value)) {
+          throw new DataError(
+            'DATA_ROW',
+            `${this.source} column ${name}: expected a number but received ${text} in row ${row}`,
+            {
+              column: name,
+              row,
+            },
+          );
+        }
+        return value;
+      }),
+    );
+  }
+
+  /** Event times: exact 64-bit integers or float64. */
+  times(name: string): Float64Array | BigInt64Array {
+    const column = this.column(name);
+    return column.kind === 'int64' && this.index === null ? column.values : this.numbers(name);
+  }
+
+  /** Several words per row. */
+  words(name: string, splitter: string | null): string[][] {
+    const column = this.column(name);
+    const separator = splitter ?? (column.kind === 'token_seq' ? column.separator : ' ');
+    return this.strings(name).map((text) => (text === '' ? [] : text.split(separator).filter((word) => word !== '')));
+  }
+
+  private gather<T>(value: (row: number) => T): T[] {
+    const out: T[] = [];
+    for (let r = 0; r < this.rows; r++) out.push(value(this.index === null ? r : this.index[r]!));
+    return out;
+  }
+
+  private column(name: string): Column {
+    const column = this.table?.columns.get(name);
+    if (column === undefined) {
+      const names = this.columns.map((other) => other.name).join(', ') || 'none';
+      throw new DataError('DATA_SCHEMA', `${this.source} column ${name}: expected one of ${names}`, { column: name });
+    }
+    return column;
+  }
+
+  private wrongKind(name: string, expected: string, kind: string): DataError {
+    return new DataError('DATA_SCHEMA', `${this.source} column ${name}: expected ${expected} but received ${kind}`, {
+      column: name,
+    });
+  }
+}

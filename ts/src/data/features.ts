@@ -1,0 +1,280 @@
+/**
+ * From columns to features: vocabularies, means and deviations from the train part only (data.md, rule L4), everything else
+ * follows by row. Row 0 of every vocabulary stands for ids never seen in train, seen too rarely, or missing.
+ */
+
+import { DataError } from '../errors.js';
+import type {
+  BatchColumns,
+  CategoricalColumn,
+  IdHistoryColumn,
+  NumericColumn,
+  SequenceColumn,
+} from './batch_source.js';
+import type { Entity } from './entity.js';
+import { UNKNOWN_ROW, Vocabulary } from './ids.js';
+import type { Feature, FeatureSource } from './schema.js';
+import { sharedInt32 } from './token_store.js';
+
+interface SpecBase {
+  readonly name: string;
+  /** Default `item` for texts and pictures, else `inter`. Ids of users and items belong to their tables whatever is said here. */
+  readonly source?: FeatureSource;
+}
+
+interface TableSpec {
+  /** Width of the embedding; null or absent leaves it to the model. */
+  readonly embeddingDim?: number | null;
+  /** Ids with fewer train events share row 0. Default 1. */
+  readonly minCount?: number;
+  /** Categorical feature whose table and vocabulary are used. */
+  readonly shareEmbedding?: string | null;
+}
+
+/** What a user asks for, by column name; `schema.ts` is what it became. */
+export type FeatureSpec =
+  | (SpecBase & TableSpec & { readonly type: 'categorical' })
+  | (SpecBase & { readonly type: 'numeric'; readonly transform?: 'none' | 'log1p' | 'standardize' })
+  | (SpecBase & TableSpec & { readonly type: 'sequence'; readonly splitter?: string; readonly maxLen: number })
+  | (SpecBase & TableSpec & { readonly type: 'history'; readonly of: string; readonly maxLen: number })
+  /** Fields of one source are laid out in one text, in this order. */
+  | (SpecBase & { readonly type: 'text'; readonly maxLen: number })
+  | (SpecBase & { readonly type: 'image'; readonly size: number })
+  | (SpecBase & { readonly type: 'meta' });
+
+/** The source of a feature, default filled in. */
+export function sourceOf(spec: FeatureSpec): FeatureSource {
+  return spec.source ?? (spec.type === 'text' || spec.type === 'image' ? 'item' : 'inter');
+}
+
+export type SpecOf<T extends FeatureSpec['type']> = Extract<FeatureSpec, { type: T }>;
+
+/** What resolving needs to know. `joined(source)[event]` is the row of that source for an event. */
+export interface ResolveContext {
+  readonly entities: Readonly<Record<FeatureSource, Entity | null>>;
+  /** Event numbers of the train part, ascending. */
+  readonly train: Int32Array;
+  readonly joined: (source: FeatureSource) => Int32Array;
+  readonly userId: string;
+  readonly itemId: string;
+  readonly userIds: readonly string[];
+  readonly itemIds: readonly string[];
+  readonly counters: Record<string, number>;
+}
+
+export interface ResolvedTables {
+  readonly features: ReadonlyMap<string, Feature>;
+  readonly vocabularies: ReadonlyMap<string, Vocabulary>;
+  readonly columns: Pick<BatchColumns, 'categorical' | 'numeric' | 'sequences' | 'idHistories'>;
+}
+
+/** Resolves ids, numbers, sequences and histories; texts and pictures are the data set's own. */
+export function resolveTables(specs: readonly FeatureSpec[], context: ResolveContext): ResolvedTables {
+  const features = new Map<string, Feature>();
+  const vocabularies = new Map<string, Vocabulary>();
+  const categorical: CategoricalColumn[] = [];
+  const numeric: NumericColumn[] = [];
+  const sequences: SequenceColumn[] = [];
+  const idHistories: IdHistoryColumn[] = [];
+
+  /** The vocabulary of a feature: the shared one, or a new one of `words`, the ids of all train events. */
+  const vocabularyFor = (spec: SpecOf<'categorical' | 'sequence'>, words: () => readonly string[]): Vocabulary => {
+    const shared = spec.shareEmbedding == null ? undefined : vocabularies.get(spec.shareEmbedding);
+    if (spec.shareEmbedding != null && shared === undefined) {
+      throw unknownFeature(spec.name, 'share_embedding', spec.shareEmbedding);
+    }
+    const { minCount = 1 } = spec;
+    const vocabulary = shared ?? Vocabulary.build(spec.name, { kind: 'string', values: words() }, { minCount });
+    vocabularies.set(spec.name, vocabulary);
+    return vocabulary;
+  };
+  /** Rows of a source, one per train event. */
+  const trainRows = (source: FeatureSource): Int32Array => {
+    const rows = context.joined(source);
+    return context.train.map((event) => rows[event]!);
+  };
+
+  // Tables that others share come first; histories need the column they are of.
+  const order = { categorical: 0, sequence: 1, numeric: 1, history: 2, text: 3, image: 3, meta: 3 } as const;
+  const shares = (spec: FeatureSpec): number => ('shareEmbedding' in spec && spec.shareEmbedding != null ? 0.5 : 0);
+  for (const spec of specs.toSorted((a, b) => order[a.type] + shares(a) - (order[b.type] + shares(b)))) {
+    if (spec.type === 'categorical') {
+      const { source, ids } = idColumn(spec, context);
+      const inTrain = (): string[] => Array.from(trainRows(source), (row) => ids[row]!).filter((id) => id !== '');
+      const vocabulary = vocabularyFor(spec, inTrain);
+      const rows = sharedInt32(ids.length);
+      for (let i = 0; i < ids.length; i++) rows[i] = ids[i] === '' ? UNKNOWN_ROW : vocabulary.row(ids[i]!);
+      categorical.push({ name: spec.name, source, rows });
+      features.set(spec.name, {
+        name: spec.name,
+        source,
+        type: 'categorical',
+        vocabularySize: vocabulary.size,
+        embeddingDim: spec.embeddingDim ?? null,
+        shareEmbedding: spec.shareEmbedding ?? null,
+      });
+    } else if (spec.type === 'sequence') {
+      const { source, entity } = entityOf(spec, context);
+      const lists = entity.words(spec.name, spec.splitter ?? null);
+      const vocabulary = vocabularyFor(spec, () => Array.from(trainRows(source), (row) => lists[row]!).flat());
+      const offsets = sharedInt32(lists.length + 1);
+      let truncated = 0;
+      for (let i = 0; i < lists.length; i++) {
+        offsets[i + 1] = offsets[i]! + Math.min(lists[i]!.length, spec.maxLen);
+        if (lists[i]!.length > spec.maxLen) truncated++;
+      }
+      const values = sharedInt32(offsets[lists.length]!);
+      for (let i = 0; i < lists.length; i++) {
+        for (let k = 0, to = offsets[i]!; to < offsets[i + 1]!; k++, to++) values[to] = vocabulary.row(lists[i]![k]!);
+      }
+      context.counters[`truncated:${spec.name}`] = truncated;
+      sequences.push({ name: spec.name, source, values, offsets });
+      features.set(spec.name, {
+        name: spec.name,
+        source,
+        type: 'sequence',
+        vocabularySize: vocabulary.size,
+        embeddingDim: spec.embeddingDim ?? null,
+        shareEmbedding: spec.shareEmbedding ?? null,
+        maxLen: spec.maxLen,
+      });
+    } else if (spec.type === 'numeric') {
+      const { source, entity } = entityOf(spec, context);
+      const { values, mean, deviation, missing } = standardised(spec, entity, context);
+      context.counters[`missing:${spec.name}`] = missing;
+      numeric.push({ name: spec.name, source, values });
+      features.set(spec.name, {
+        name: spec.name,
+        source,
+        type: 'numeric',
+        transform: spec.transform ?? 'standardize',
+        mean,
+        deviation,
+      });
+    } else if (spec.type === 'history') {
+      const of = categorical.find((column) => column.name === spec.of && column.source === 'item');
+      const vocabulary = vocabularies.get(spec.of);
+      if (of === undefined || vocabulary === undefined) throw unknownFeature(spec.name, 'of', spec.of);
+      if (
+        spec.shareEmbedding != null &&
+        spec.shareEmbedding !== spec.of &&
+        !sameTable(features, spec.shareEmbedding, spec.of)
+      ) {
+        throw new DataError(
+          'DATA_SCHEMA',
+          `feature ${spec.name}: expected share_embedding to name the table of ${spec.of} but received ${spec.shareEmbedding}`,
+          {
+            feature: spec.name,
+          },
+        );
+      }
+      idHistories.push({ name: spec.name, rows: of.rows, maxLen: spec.maxLen });
+      features.set(spec.name, {
+        name: spec.name,
+        source: 'inter',
+        type: 'history',
+        of: spec.of,
+        vocabularySize: vocabulary.size,
+        embeddingDim: spec.embeddingDim ?? null,
+        shareEmbedding: spec.shareEmbedding ?? null,
+        maxLen: spec.maxLen,
+      });
+    } else if (spec.type === 'meta') {
+      features.set(spec.name, { name: spec.name, source: sourceOf(spec), type: 'meta' });
+    }
+  }
+  return { features, vocabularies, columns: { categorical, numeric, sequences, idHistories } };
+}
+
+function sameTable(features: ReadonlyMap<string, Feature>, a: string, b: string): boolean {
+  const root = (name: string): string => {
+    const feature = features.get(name);
+    return feature?.type === 'categorical' && feature.shareEmbedding !== null ? root(feature.shareEmbedding) : name;
+  };
+  return root(a) === root(b);
+}
+
+function unknownFeature(name: string, key: string, value: string): DataError {
+  return new DataError(
+    'DATA_SCHEMA',
+    `feature ${name}: expected ${key} to name a categorical feature (of the items for a history) but received ${value}`,
+    {
+      feature: name,
+      key,
+    },
+  );
+}
+
+export function entityOf(
+  spec: FeatureSpec,
+  { entities }: Pick<ResolveContext, 'entities'>,
+): { source: FeatureSource; entity: Entity } {
+  const source = sourceOf(spec);
+  const entity = entities[source];
+  if (entity === null)
+    throw new DataError('DATA_SCHEMA', `feature ${spec.name}: expected a ${source} table but the data have none`, {
+      feature: spec.name,
+    });
+  return { source, entity };
+}
+
+/** Ids by row, '' where missing. Those of users and items are their row's own; other columns are read. */
+function idColumn(
+  spec: SpecOf<'categorical'>,
+  context: ResolveContext,
+): { source: FeatureSource; ids: readonly string[] } {
+  if (spec.name === context.userId) return { source: 'user', ids: context.userIds };
+  if (spec.name === context.itemId) return { source: 'item', ids: context.itemIds };
+  const { source, entity } = entityOf(spec, context);
+  const ids = entity.strings(spec.name);
+  context.counters[`missing:${spec.name}`] = ids.filter((id) => id === '').length;
+  return { source, ids };
+}
+
+function standardised(
+  spec: SpecOf<'numeric'>,
+  entity: Entity,
+  context: ResolveContext,
+): { values: Float32Array; mean: number; deviation: number; missing: number } {
+  const { transform = 'standardize' } = spec;
+  const raw = entity.numbers(spec.name);
+  if (transform === 'log1p') {
+    for (let i = 0; i < raw.length; i++) {
+      if (raw[i]! <= -1)
+        throw new DataError(
+          'DATA_ROW',
+          `feature ${spec.name}: expected numbers above -1 for log1p but received ${raw[i]} in row ${i}`,
+          { row: i },
+        );
+      raw[i] = Math.log1p(raw[i]!);
+    }
+  }
+  if (raw.some((value) => value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY)) {
+    throw new DataError('DATA_ROW', `feature ${spec.name}: expected finite numbers but received an infinity`, {
+      feature: spec.name,
+    });
+  }
+  const rowOfEvent = context.joined(sourceOf(spec));
+  let [count, sum, squares] = [0, 0, 0];
+  for (const event of context.train) {
+    const value = raw[rowOfEvent[event]!]!;
+    if (!Number.isNaN(value)) {
+      count++;
+      sum += value;
+    }
+  }
+  const trainMean = count === 0 ? 0 : sum / count;
+  for (const event of context.train) {
+    const value = raw[rowOfEvent[event]!]!;
+    if (!Number.isNaN(value)) squares += (value - trainMean) ** 2;
+  }
+  const mean = transform === 'standardize' ? trainMean : 0;
+  const deviation = transform === 'standardize' ? Math.sqrt(squares / count) || 1 : 1;
+  const values = new Float32Array(new SharedArrayBuffer(4 * raw.length));
+  let missing = 0;
+  for (let i = 0; i < raw.length; i++) {
+    if (Number.isNaN(raw[i])) missing++;
+    values[i] = ((Number.isNaN(raw[i]) ? trainMean : raw[i]!) - mean) / deviation;
+  }
+  return { values, mean, deviation, missing };
+}

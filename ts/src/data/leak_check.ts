@@ -1,0 +1,201 @@
+/** The no-leak rules of data.md, section 4, as checks of a finished data set: each looks at the result, not at the code that made it. */
+
+import { DataError } from '../errors.js';
+import type { BatchColumns } from './batch_source.js';
+import { type Events, groupRows, PARTS, TRAIN, timeOrder } from './events.js';
+import { type HistoryParts, historyRange } from './history.js';
+import type { Schema } from './schema.js';
+import type { Split } from './split.js';
+
+export interface LeakCheck {
+  readonly rule: 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
+  /** null: kept elsewhere (the detail says where), nothing to look at here. */
+  readonly ok: boolean | null;
+  readonly detail: string;
+}
+
+/** What the checks look at; a data set has all of it. */
+export interface LeakSubject {
+  readonly events: Events;
+  readonly split: Split;
+  readonly schema: Schema;
+  readonly columns: BatchColumns;
+  readonly historyParts: HistoryParts;
+  /** Columns that labels come from. */
+  readonly labelColumns: readonly string[];
+  /** (n) 1 for positives. */
+  readonly positive: Uint8Array;
+  readonly allowDuplicates: boolean;
+}
+
+/** All rules, violated or not. */
+export function leakReport(subject: LeakSubject): LeakCheck[] {
+  const check = (rule: LeakCheck['rule'], violation: string | null, promise: string): LeakCheck => ({
+    rule,
+    ok: violation === null,
+    detail: violation ?? promise,
+  });
+  const history = historyViolations(subject);
+  const duplicates = countDuplicates(subject);
+  const { labelColumns, schema, historyParts, allowDuplicates } = subject;
+  const asFeature = schema.features.find(({ name }) => labelColumns.includes(name) || schema.labels.includes(name));
+  const inTwoParts = `${duplicates.across} equal (user, item, time) in two parts`;
+  return [
+    check('L1', history.L1, 'histories hold only events before their target'),
+    check(
+      'L2',
+      history.L2,
+      `histories from ${historyParts === 'past' ? 'any earlier event' : historyParts === 'earlier' ? 'earlier parts' : 'train'}`,
+    ),
+    check(
+      'L3',
+      history.L3 ?? (asFeature ? `feature ${asFeature.name} is the label` : null),
+      'no label among features or in histories',
+    ),
+    check('L4', trainOnlyViolation(subject), 'vocabularies and statistics are those of train'),
+    check('L5', negativeViolation(subject), 'negatives from train items, only train positives left out'),
+    check('L6', coldViolation(subject), 'new items stand in no train row and in no vocabulary'),
+    { rule: 'L7', ok: null, detail: 'evaluation writes nothing: kept by the trainer' },
+    { rule: 'L8', ok: null, detail: 'test is sealed: openTest() counts every opening' },
+    { rule: 'L9', ok: null, detail: 'split manifest: compared when a checkpoint is loaded' },
+    check(
+      'L10',
+      duplicates.across > 0 && !allowDuplicates ? inTwoParts : null,
+      allowDuplicates ? `allowed: ${inTwoParts}` : `none in two parts, ${duplicates.within} within a part`,
+    ),
+  ];
+}
+
+/** The report; throws DataError DATA_LEAK with all violations if there is one. */
+export function checkLeaks(subject: LeakSubject): LeakCheck[] {
+  const report = leakReport(subject);
+  const violated = report.filter(({ ok }) => ok === false);
+  if (violated.length > 0) {
+    const list = violated.map(({ rule, detail }) => `${rule} (${detail})`).join(', ');
+    throw new DataError('DATA_LEAK', `leak check: expected no violation but found ${list}`, { violated });
+  }
+  return report;
+}
+
+type Violations = Record<'L1' | 'L2' | 'L3', string | null>;
+
+function historyViolations({ events, split, columns, positive, historyParts }: LeakSubject): Violations {
+  const found: Violations = { L1: null, L2: null, L3: null };
+  const { histories } = columns;
+  if (histories === null) return found;
+  // Logs must ascend in (time, row): then the last entry of a slice speaks for all before it.
+  for (const log of new Set([histories.train, histories.valid, histories.test])) {
+    for (let u = 0; u < events.users; u++) {
+      for (let at = log.offsets[u]! + 1; at < log.offsets[u + 1]!; at++) {
+        const [a, b] = [log.row[at - 1]!, log.row[at]!];
+        if (events.time[a]! > events.time[b]! || (events.time[a] === events.time[b] && a > b)) {
+          found.L1 ??= `history of user ${u} is not in order of time`;
+        }
+      }
+    }
+  }
+  for (let row = 0; row < events.count; row++) {
+    const name = PARTS[split.part[row]!]!;
+    const log = histories[name];
+    const [start, end] = historyRange(
+      histories,
+      name,
+      { user: events.user[row]!, time: events.time[row]!, row },
+      Number.POSITIVE_INFINITY,
+    );
+    if (end === start) continue;
+    const last = log.row[end - 1]!;
+    const before =
+      events.time[last]! < events.time[row]! ||
+      (histories.ties === 'order' && events.time[last] === events.time[row] && last < row);
+    if (!before || events.user[last] !== events.user[row])
+      found.L1 ??= `history of event ${row} holds event ${last}, which is not before it`;
+    if (last === row) found.L3 ??= `event ${row} stands in its own history`;
+  }
+  const lastPart = {
+    train: historyParts === 'past' ? 2 : 0,
+    valid: historyParts === 'past' ? 2 : 0,
+    test: { train: 0, earlier: 1, past: 2 }[historyParts],
+  };
+  for (const name of PARTS) {
+    for (const row of histories[name].row) {
+      if (split.part[row]! > lastPart[name])
+        found.L2 ??= `histories of ${name} hold event ${row} of ${PARTS[split.part[row]!]}`;
+    }
+  }
+  if (positive.length !== events.count) found.L3 ??= `${positive.length} labels for ${events.count} events`;
+  return found;
+}
+
+/** Rows of embedding tables that events or items outside train have and train does not. */
+function trainOnlyViolation({ columns, events, split, schema }: LeakSubject): string | null {
+  // A feature that shares a table may show rows that only the table's owner has in train.
+  const sharing = new Set(
+    schema.features.map((feature) =>
+      'shareEmbedding' in feature && feature.shareEmbedding !== null ? feature.name : null,
+    ),
+  );
+  const rowsOf = { inter: null, item: columns.item, user: columns.user, query: columns.query };
+  for (const { name, source, rows } of columns.categorical) {
+    if (sharing.has(name)) continue;
+    const joined = rowsOf[source];
+    const inTrain = new Set<number>([0]);
+    for (let i = 0; i < events.count; i++)
+      if (split.part[i] === TRAIN) inTrain.add(rows[joined === null ? i : joined[i]!]!);
+    const stranger = rows.find((row) => !inTrain.has(row));
+    if (stranger !== undefined) return `${name}: row ${stranger} of its vocabulary does not occur in train`;
+  }
+  return null;
+}
+
+function negativeViolation({ columns, events, split, positive }: LeakSubject): string | null {
+  const { negatives } = columns;
+  if (negatives === null) return null;
+  const inTrain = new Uint8Array(events.items);
+  const liked = new Set<number>();
+  for (let i = 0; i < events.count; i++) {
+    if (split.part[i] !== TRAIN) continue;
+    inTrain[events.item[i]!] = 1;
+    if (positive[i]) liked.add(events.user[i]! * events.items + events.item[i]!);
+  }
+  const stranger = negatives.items.find((item) => inTrain[item] === 0);
+  if (stranger !== undefined) return `candidate ${stranger} is no item of train`;
+  for (let u = 0; u < events.users; u++) {
+    for (let at = negatives.offsets[u]!; at < negatives.offsets[u + 1]!; at++) {
+      if (!liked.has(u * events.items + negatives.positives[at]!))
+        return `user ${u}: item ${negatives.positives[at]} is left out but is no train positive`;
+    }
+  }
+  return liked.size === negatives.positives.length
+    ? null
+    : `${liked.size} train positives but ${negatives.positives.length} are left out`;
+}
+
+function coldViolation({ events, split, columns, schema }: LeakSubject): string | null {
+  for (let i = 0; i < events.count; i++) {
+    if (split.part[i] === TRAIN && split.cold[events.item[i]!] === 1)
+      return `train event ${i} is of the new item ${events.item[i]}`;
+  }
+  const ids = columns.categorical.find(({ name }) => name === schema.itemId);
+  const known = ids?.rows.findIndex((row, item) => row !== 0 && split.cold[item] === 1) ?? -1;
+  return known < 0 ? null : `the new item ${known} has a row of its own in the vocabulary`;
+}
+
+/** Equal (user, item, time): pairs of neighbours in the same part, and in different ones. Without times there are none. */
+export function countDuplicates({ events, split }: Pick<LeakSubject, 'events' | 'split'>): {
+  within: number;
+  across: number;
+} {
+  let [within, across] = [0, 0];
+  if (events.times === null) return { within, across };
+  const byItem = groupRows(events.item, events.items, timeOrder(events)).rows;
+  const { rows } = groupRows(events.user, events.users, byItem);
+  for (let i = 1; i < rows.length; i++) {
+    const [a, b] = [rows[i - 1]!, rows[i]!];
+    if (events.user[a] !== events.user[b] || events.item[a] !== events.item[b] || events.time[a] !== events.time[b])
+      continue;
+    if (split.part[a] === split.part[b]) within++;
+    else across++;
+  }
+  return { within, across };
+}

@@ -1,0 +1,338 @@
+/** Where data sets come from: a folder of RecBole atomic files, or the generated shop. */
+
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ArgumentError, DataError } from '../errors.js';
+import { type AtomicFolderOptions, readAtomicFolder } from './atomic.js';
+import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec, type Pictures } from './build_dataset.js';
+import type { Dataset } from './dataset.js';
+import type { Entity } from './entity.js';
+import type { FeatureSpec, SpecOf } from './features.js';
+import { findImagesById } from './image_file.js';
+import { emptyImageStore } from './image_store.js';
+import { type DecodeImagesOptions, decodeImages } from './images.js';
+import { generateShop, type Shop, type ShopOptions } from './shop.js';
+import { PICTURE_SIZE } from './shop_pictures.js';
+import type { SplitRule } from './split.js';
+import type { Column, Table } from './table.js';
+
+type ImageOptions = Pick<
+  DecodeImagesOptions,
+  'fit' | 'onBadImage' | 'maxBadFraction' | 'maxDecodeBytes' | 'cacheDir' | 'onProgress'
+>;
+type FileOptions = Pick<
+  AtomicFolderOptions,
+  'fieldSeparator' | 'seqSeparator' | 'benchmarkFilename' | 'dtypes' | 'onBadRow' | 'maxBadFraction'
+>;
+
+export interface LoadOptions extends Partial<DatasetOptions> {
+  /** Folder of pictures; default `images` in the data folder. */
+  readonly imageRoot?: string | null;
+  readonly images?: ImageOptions;
+  readonly files?: FileOptions;
+}
+
+/**
+ * Loads `where`: a RecBole folder (or `folder/stem`), or `{ shop: options }`, the generated shop. What is not said is chosen from the
+ * columns: time `timestamp`; label `label`, `click` or `rating` (at least 4); features by `defaultFeatures`; split .8/.1/.1 at random.
+ * Throws DataError for data that break their contract (DATA_LEAK for a violated no-leak rule), ArgumentError for wrong options.
+ */
+export async function loadDataset(
+  where: string | { readonly shop: ShopOptions },
+  options: LoadOptions = {},
+): Promise<Dataset> {
+  return typeof where === 'string'
+    ? datasetFromFolder(where, options)
+    : datasetFromShop(generateShop(where.shop), options);
+}
+
+// ---- RecBole folders
+
+async function datasetFromFolder(path: string, options: LoadOptions): Promise<Dataset> {
+  const { userId = 'user_id', itemId = 'item_id' } = options;
+  const files = await readAtomicFolder(path, {
+    ...options.files,
+    signal: options.signal,
+    required: { inter: [userId, itemId], item: [itemId], user: [userId] },
+  });
+  const parts = [...files.parts.values()];
+  const inter = files.inter ?? concatTables(files.stem, parts);
+  const given: SplitRule | null = files.inter === null ? { kind: 'given', part: partCodes(parts) } : null;
+  const names = files.inter === null ? [...files.parts.keys()].map((part) => `.${part}.inter`) : ['.inter'];
+  if (files.item !== null) names.push('.item');
+  if (files.user !== null) names.push('.user');
+  const source: DataSource = {
+    name: files.stem,
+    inter,
+    item: files.item,
+    user: files.user,
+    pictures: (items, spec) => decodedPictures(items, spec, files.folder, options, files.item),
+    files: Object.fromEntries(
+      await Promise.all(
+        names.map(
+          async (name) => [files.stem + name, await fileDigest(join(files.folder, files.stem + name))] as const,
+        ),
+      ),
+    ),
+  };
+  const time = options.time === undefined ? (inter.columns.has('timestamp') ? 'timestamp' : null) : options.time;
+  const labels = options.labels ?? defaultLabels(inter);
+  const chosen = { ...options, userId, itemId, time, labels };
+  return buildDataset(source, {
+    ...chosen,
+    features: options.features ?? defaultFeatures(source, chosen),
+    split: given ?? options.split ?? { kind: 'RS', ratios: [0.8, 0.1, 0.1] },
+  });
+}
+
+/** `label`, `click` or `rating` (at least 4), whichever comes first; none otherwise: every row is a positive. */
+function defaultLabels(inter: Table): LabelSpec[] {
+  for (const label of [{ column: 'label' }, { column: 'click' }, { column: 'rating', atLeast: 4 }]) {
+    if (inter.columns.has(label.column)) return [label];
+  }
+  return [];
+}
+
+/**
+ * Features from columns: both ids, the item history (last 50), of the items `genres` as a sequence, other `token_seq` columns as fields
+ * of the text (32 tokens each), `image` as a picture of 64 pixels, numbers as they are, standardised.
+ */
+export function defaultFeatures(
+  { item, pictures }: Pick<DataSource, 'item' | 'pictures'>,
+  { userId, itemId }: { userId: string; itemId: string },
+): FeatureSpec[] {
+  const features: FeatureSpec[] = [
+    { name: userId, type: 'categorical' },
+    { name: itemId, type: 'categorical' },
+    { name: 'history', type: 'history', of: itemId, shareEmbedding: itemId, maxLen: 50 },
+  ];
+  for (const { name, kind } of item?.columns.values() ?? []) {
+    if (name === 'genres') features.push({ name, type: 'sequence', source: 'item', maxLen: 8 });
+    else if (name === 'image' && pictures !== null) features.push({ name, type: 'image', source: 'item', size: 64 });
+    else if (kind === 'token_seq') features.push({ name, type: 'text', source: 'item', maxLen: 32 });
+    else if (kind === 'float') features.push({ name, type: 'numeric', source: 'item' });
+  }
+  return features;
+}
+
+/** Paths come from the column named like the feature, else pictures are files named by item id. */
+async function decodedPictures(
+  items: Entity,
+  spec: SpecOf<'image'>,
+  folder: string,
+  { imageRoot, images = {}, itemId = 'item_id', signal }: LoadOptions,
+  table: Table | null,
+): Promise<Pictures> {
+  const byColumn = table?.columns.has(spec.name) === true;
+  const paths = byColumn ? items.strings(spec.name) : null;
+  // Paths that begin with the folder's name are relative to the data folder.
+  const inFolder =
+    paths?.some((path) => path !== '') === true && paths.every((path) => path === '' || path.startsWith('images/'));
+  const root = imageRoot ?? (inFolder ? folder : join(folder, 'images'));
+  const decoded = await decodeImages(paths ?? (await findImagesById(root, items.strings(itemId))), {
+    ...images,
+    root,
+    size: spec.size,
+    signal,
+  });
+  const { bad, ...counters } = decoded.counters;
+  return {
+    store: decoded.store,
+    skip: images.onBadImage === 'skip' ? decoded.bad.map(({ row }) => row) : [],
+    counters: {
+      ...counters,
+      ...Object.fromEntries(Object.entries(bad).map(([reason, count]) => [`bad:${reason}`, count])),
+    },
+  };
+}
+
+function partCodes(parts: readonly Table[]): Uint8Array {
+  if (parts.length > 3)
+    throw new ArgumentError(`benchmarkFilename: expected train, valid and test but received ${parts.length} parts`);
+  const codes = new Uint8Array(parts.reduce((sum, { rows }) => sum + rows, 0));
+  let at = 0;
+  for (const [code, { rows }] of parts.entries()) codes.fill(code, at, (at += rows));
+  return codes;
+}
+
+/** Tables below each other; they must have the same columns. */
+function concatTables(name: string, tables: readonly Table[]): Table {
+  const [first] = tables;
+  const columns = [...first!.columns.values()].map((column): Column => {
+    const all = tables.map((table) => {
+      const other = table.columns.get(column.name);
+      if (other?.kind !== column.kind) {
+        throw new DataError(
+          'DATA_SCHEMA',
+          `${table.name}: expected column ${column.name} of type ${column.kind} as in ${first!.name} but found ${other?.kind ?? 'none'}`,
+          {
+            file: table.name,
+            column: column.name,
+          },
+        );
+      }
+      return other;
+    });
+    const missing = all.some((part) => part.missing !== null)
+      ? Uint8Array.from(all.flatMap((part, i) => [...(part.missing ?? new Uint8Array(tables[i]!.rows))]))
+      : null;
+    switch (column.kind) {
+      case 'token':
+      case 'token_seq':
+        return { ...column, missing, values: all.flatMap((part) => part.values as string[]) };
+      case 'float':
+        return {
+          ...column,
+          missing,
+          values: Float64Array.from(all.flatMap((part) => [...(part.values as Float64Array)])),
+        };
+      case 'int64':
+        return {
+          ...column,
+          missing,
+          values: BigInt64Array.from(all.flatMap((part) => [...(part.values as BigInt64Array)])),
+        };
+      default:
+        throw new DataError(
+          'DATA_SCHEMA',
+          `${name}: expected token, token_seq, float or int64 columns in parts but ${column.name} is ${column.kind}`,
+          {
+            column: column.name,
+          },
+        );
+    }
+  });
+  return {
+    name,
+    rows: tables.reduce((sum, { rows }) => sum + rows, 0),
+    columns: new Map(columns.map((column) => [column.name, column])),
+    counters: {
+      bytes: tables.reduce((sum, { counters }) => sum + counters.bytes, 0),
+      skipped: sums(tables.map(({ counters }) => counters.skipped)),
+      emptyLines: tables.reduce((sum, { counters }) => sum + counters.emptyLines, 0),
+      missing: sums(tables.map(({ counters }) => counters.missing)),
+    },
+  };
+}
+
+function sums(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const record of records) for (const [key, value] of Object.entries(record)) out[key] = (out[key] ?? 0) + value;
+  return out;
+}
+
+async function fileDigest(path: string): Promise<string> {
+  await stat(path);
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+// ---- the generated shop
+
+/** Features of models.md, section 12. */
+export const SHOP_FEATURES: readonly FeatureSpec[] = [
+  { name: 'user_id', type: 'categorical', embeddingDim: 32 },
+  { name: 'item_id', type: 'categorical', embeddingDim: 32 },
+  { name: 'query_id', type: 'categorical', source: 'query', embeddingDim: 16 },
+  { name: 'history', type: 'history', of: 'item_id', shareEmbedding: 'item_id', maxLen: 20 },
+  { name: 'price', type: 'numeric', source: 'item' },
+  { name: 'query', type: 'text', source: 'query', maxLen: 8 },
+  { name: 'title', type: 'text', source: 'item', maxLen: 8 },
+  { name: 'tags', type: 'text', source: 'item', maxLen: 4 },
+  { name: 'picture', type: 'image', source: 'item', size: PICTURE_SIZE },
+];
+
+/**
+ * The generated shop as a data set, with its own parts and new items; event numbers are those of `shop.events`. Labels `click` and
+ * `buy`; histories hold the user's clicked items of earlier sessions. Options say what differs.
+ */
+export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Promise<Dataset> {
+  const { events, items, sessions } = shop;
+  const token = (name: string, values: string[]): Column => ({ kind: 'token', name, values, missing: null });
+  const texts = (name: string, values: string[]): Column => ({
+    kind: 'token_seq',
+    name,
+    values,
+    separator: ' ',
+    missing: null,
+  });
+  const float = (name: string, values: Float64Array): Column => ({ kind: 'float', name, values, missing: null });
+  const ofEvent = <T>(value: (event: number) => T): T[] =>
+    Array.from({ length: events.count }, (_, event) => value(event));
+  const ofSession = (values: readonly string[]): string[] => ofEvent((event) => values[events.session[event]!]!);
+  const numbered = (count: number): string[] => Array.from({ length: count }, (_, i) => String(i));
+  const [userNames, itemNames, sessionNames] = [
+    numbered(shop.users.count),
+    numbered(items.count),
+    numbered(sessions.count),
+  ];
+  const source: DataSource = {
+    name: 'shop',
+    inter: table('shop.inter', events.count, [
+      token(
+        'user_id',
+        ofEvent((event) => userNames[events.user[event]!]!),
+      ),
+      token(
+        'item_id',
+        ofEvent((event) => itemNames[events.item[event]!]!),
+      ),
+      token('session_id', ofSession(sessionNames)),
+      token('query_id', ofSession(Array.from(sessions.queryId, String))),
+      texts('query', ofSession(sessions.query)),
+      float('timestamp', events.time),
+      float('click', Float64Array.from(events.click)),
+      float('buy', Float64Array.from(events.buy)),
+    ]),
+    item: table('shop.item', items.count, [
+      token('item_id', itemNames),
+      texts('title', items.title),
+      texts('tags', items.tags),
+      float('price', items.price),
+    ]),
+    user: table('shop.user', shop.users.count, [token('user_id', userNames)]),
+    pictures: async (_, spec) => {
+      if (spec.size !== PICTURE_SIZE) {
+        throw new ArgumentError(
+          `feature ${spec.name}: expected size ${PICTURE_SIZE}, the shop's pictures, but received ${spec.size}`,
+          { argument: 'size' },
+        );
+      }
+      const store = emptyImageStore(items.count, PICTURE_SIZE);
+      store.pixels.set(items.pictures);
+      items.pictureMissing.forEach((missing, item) => {
+        store.present[item] = missing ? 0 : 1;
+      });
+      return { store, skip: [], counters: { missing: items.pictureMissing.reduce((sum, flag) => sum + flag, 0) } };
+    },
+    files: {},
+  };
+  return buildDataset(source, {
+    time: 'timestamp',
+    session: 'session_id',
+    query: 'query_id',
+    labels: [{ column: 'click' }, { column: 'buy' }],
+    features: SHOP_FEATURES,
+    split: { kind: 'given', part: events.part, cold: items.cold },
+    seed: shop.seed,
+    ...given(options),
+    history: { parts: 'past', ...given(options.history ?? {}) },
+  });
+}
+
+/** Options without those that are undefined, so that they do not hide defaults. */
+function given<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+function table(name: string, rows: number, columns: readonly Column[]): Table {
+  return {
+    name,
+    rows,
+    columns: new Map(columns.map((column) => [column.name, column])),
+    counters: { bytes: 0, skipped: {}, emptyLines: 0, missing: {} },
+  };
+}
