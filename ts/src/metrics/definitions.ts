@@ -10,7 +10,7 @@ export const metricDefinitions = {
     'share of cases with at least one target in the top K; rank = 1 + scored higher + half of the other equal ones, top K: rank < K + 1',
   'Recall@K': 'targets in the top K / targets, mean over cases; ranks as in HR@K',
   'NDCG@K':
-    'sum of 1 / log2(rank + 1) over targets in the top K / the same for ranks 1 .. min(K, targets), mean over cases',
+    'sum of 1 / log2(rank + 1) over targets in the top K / the same for ranks 1 .. min(K, targets), at most 1, mean over cases',
   'MRR@K': '1 / rank of the best target if it is in the top K, else 0, mean over cases',
 } as const;
 

@@ -93,8 +93,8 @@ export function rankingAt(ranks: Numbers, k: number): RankingAtK {
   return {
     hitRate: hits > 0 ? 1 : 0,
     recall: hits / ranks.length,
-    // Tied targets share a middle rank, whose gain may exceed the ideal's mean gain by rounding in the last digit only.
-    ndcg: gain / ideal,
+    // Targets tied around K may all have a rank below K + 1, more of them than places: never better than the ideal.
+    ndcg: Math.min(1, gain / ideal),
     mrr: hits > 0 ? 1 / best : 0,
   };
 }

@@ -63,6 +63,24 @@ describe('ranking metrics', () => {
     expect(rankingAt([1, 2, 3], 2).recall).toBeCloseTo(2 / 3, 12);
   });
 
+  it('stays between 0 and 1 when targets tie around K', () => {
+    expect(rankingAt([1.5, 1.5], 1)).toEqual({ hitRate: 1, recall: 1, ndcg: 1, mrr: 1 / 1.5 });
+    const ranks = fc.array(fc.integer({ min: 2, max: 30 }), { minLength: 1, maxLength: 8 });
+    fc.assert(
+      fc.property(ranks, fc.integer({ min: 1, max: 10 }), (doubled, k) => {
+        for (const value of Object.values(
+          rankingAt(
+            doubled.map((rank) => rank / 2),
+            k,
+          ),
+        )) {
+          expect(value).toBeGreaterThanOrEqual(0);
+          expect(value).toBeLessThanOrEqual(1);
+        }
+      }),
+    );
+  });
+
   it('the meter averages cases and counts empty ones', () => {
     const meter = new RankingMeter([1, 10]);
     meter.add([1]);
