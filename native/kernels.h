@@ -8,6 +8,8 @@
 namespace galago {
 
 enum class Activation : uint8_t { none, relu, gelu, silu, sigmoid, tanh };
+enum class Binary : uint8_t { add, sub, mul, div };
+enum class Unary : uint8_t { exp, log, sqrt, square, abs, reciprocal };
 
 namespace cpu {
 #include "kernels.inl"

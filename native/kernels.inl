@@ -14,9 +14,14 @@ void add_same(const Tensor& a, const Tensor& b, Tensor& out);
 
 // ---- batch_norm
 
-// ---- bce_with_logits
+// ---- bce_with_logits: loss = sum_i w_i (max(x,0) - x y + log1p(e^-|x|)) / W, W = sum w (N without weights), 0 if W = 0;
+//   dlogits = dloss (sigmoid(x) - y) w / W.   logits, labels, weights, dlogits (N)   loss, dloss ()
+void bce_with_logits_forward(const Tensor& logits, const Tensor& labels, const Tensor& weights, Tensor& loss);
+void bce_with_logits_backward(const Tensor& logits, const Tensor& labels, const Tensor& weights, const Tensor& dloss, Tensor& dlogits);
 
-// ---- concat
+// ---- concat: inputs, equal but for `axis`, side by side along it; backward cuts dout into the inputs' shapes.
+void concat_forward(const TensorList& inputs, Tensor& out, int64_t axis);
+void concat_backward(const Tensor& dout, TensorList& dinputs, int64_t axis);
 
 // ---- cosine_similarity
 
@@ -26,7 +31,12 @@ void add_same(const Tensor& a, const Tensor& b, Tensor& out);
 
 // ---- dropout
 
-// ---- elementwise
+// ---- elementwise: affine: out = scale x + shift. binary: out = a op b, shapes broadcast from the right (equal or 1) to out's.
+//   unary: out = f(x), dx = dout f'(x); the derivative of sqrt and log at 0 is infinite, of abs 0.
+void affine(const Tensor& x, Tensor& out, double scale, double shift);
+void binary(const Tensor& a, const Tensor& b, Tensor& out, Binary kind);
+void unary_forward(const Tensor& x, Tensor& out, Unary kind);
+void unary_backward(const Tensor& x, const Tensor& out, const Tensor& dout, Tensor& dx, Unary kind);
 
 // ---- embedding
 
@@ -54,7 +64,8 @@ void copy(const Tensor& x, Tensor& out);
 
 // ---- prelu
 
-// ---- reduce
+// ---- reduce: out = scale * sum of x over the dimensions in which out is 1 (or that out lacks on the left).
+void reduce_sum(const Tensor& x, Tensor& out, double scale);
 
 // ---- rms_norm
 
@@ -64,10 +75,17 @@ void copy(const Tensor& x, Tensor& out);
 
 // ---- segment_sum
 
+// ---- slice: out = x[.., start .. start + size of out, ..] along `axis`; backward writes zeros elsewhere.
+void slice_forward(const Tensor& x, Tensor& out, int64_t axis, int64_t start);
+void slice_backward(const Tensor& dout, Tensor& dx, int64_t axis, int64_t start);
+
 // ---- softmax
 
 // ---- sort_descending
 
 // ---- top_k
+
+// ---- transpose: dimension d of out is dimension axes[d] of x.
+void transpose(const Tensor& x, Tensor& out, const std::vector<int64_t>& axes);
 
 // ---- unique

@@ -2,14 +2,12 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
-const { declarations } = createRequire(import.meta.url)('../build/Release/galago.node');
+const { declarations, enumerations } = createRequire(import.meta.url)('../build/Release/galago.node');
 const file = new URL('../ts/src/native_kernels.ts', import.meta.url);
 const text = `// Written by scripts/write_declarations.mjs from native/bindings/table.cpp at every build. Not edited by hand.
 type Handle = number;
 type HandleList = Float64Array;
-/** What linear and activation apply to every element. */
-export type Activation = 'none' | 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh';
-
+${enumerations}
 /** Kernel entry points of native/kernels.inl. */
 export interface Kernels {
 ${declarations}}

@@ -14,6 +14,7 @@
 namespace galago {
 
 void bind_kernels(Napi::Env env, Napi::Object exports);
+std::string enumerations();
 
 namespace {
 
@@ -203,6 +204,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   bind_kernels(env, kernels);
   exports.Set("kernels", kernels);
   exports.Set("declarations", declarations());
+  exports.Set("enumerations", enumerations());
   return exports;
 }
 

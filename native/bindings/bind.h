@@ -142,19 +142,53 @@ struct Argument<bool> {
   static void prepare(bool) {}
 };
 template <>
-struct Argument<Activation> {
-  using Kept = Activation;
-  static constexpr const char* type = "Activation";
-  static Activation get(Call& call, Napi::Value value, std::string_view argument, bool) {
-    static constexpr const char* names[] = {"none", "relu", "gelu", "silu", "sigmoid", "tanh"};
-    if (value.IsString()) {
-      const std::string text = value.As<Napi::String>();
-      for (int i = 0; i < 6; i++)
-        if (text == names[i]) return Activation(i);
-    }
-    call.fail(argument, "one of none, relu, gelu, silu, sigmoid, tanh");
+struct Argument<const std::vector<int64_t>&> {
+  using Kept = std::vector<int64_t>;
+  static constexpr const char* type = "readonly number[]";
+  static Kept get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    if (!value.IsArray()) call.fail(argument, "an array of integers");
+    auto array = value.As<Napi::Array>();
+    Kept list;
+    for (uint32_t i = 0; i < array.Length(); i++) list.push_back(array.Get(i).ToNumber().Int64Value());
+    return list;
   }
-  static void prepare(Activation) {}
+  static void prepare(Kept&) {}
+};
+
+// Enumerations travel as strings. `type` names the union in TypeScript; names are in the order of the enumerators.
+template <class E>
+struct EnumNames;
+template <>
+struct EnumNames<Activation> {
+  static constexpr const char* type = "Activation";
+  static constexpr std::string_view names[] = {"none", "relu", "gelu", "silu", "sigmoid", "tanh"};
+};
+template <>
+struct EnumNames<Binary> {
+  static constexpr const char* type = "Binary";
+  static constexpr std::string_view names[] = {"add", "sub", "mul", "div"};
+};
+template <>
+struct EnumNames<Unary> {
+  static constexpr const char* type = "Unary";
+  static constexpr std::string_view names[] = {"exp", "log", "sqrt", "square", "abs", "reciprocal"};
+};
+
+template <class P>
+requires std::is_enum_v<P>
+struct Argument<P> {
+  using Kept = P;
+  static constexpr const char* type = EnumNames<P>::type;
+  static P get(Call& call, Napi::Value value, std::string_view argument, bool) {
+    std::string expected;
+    const std::string text = value.IsString() ? std::string(value.As<Napi::String>()) : "";
+    for (size_t i = 0; i < std::size(EnumNames<P>::names); i++) {
+      if (text == EnumNames<P>::names[i]) return P(i);
+      expected += (i ? ", " : "") + std::string(EnumNames<P>::names[i]);
+    }
+    call.fail(argument, "one of " + expected);
+  }
+  static void prepare(P) {}
 };
 
 template <class... Ps>
@@ -183,8 +217,8 @@ inline std::string& declarations() {  // ts/src/native_kernels.ts is written fro
 }
 
 template <class... Ps>
-void bind(Napi::Env env, Napi::Object exports, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...),
-          void (*cuda)(Ps...)) {
+void bind_kernel(Napi::Env env, Napi::Object exports, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...),
+                 void (*cuda)(Ps...)) {
   std::string& text = declarations();
   text += std::string("  ") + kernel + "(";
   size_t k = 0;

@@ -4,9 +4,9 @@
 namespace galago {
 
 #ifdef GALAGO_WITH_CUDA
-#define KERNEL(function, names) bind(env, exports, #function, names, cpu::function, cuda::function)
+#define KERNEL(function, names) bind_kernel(env, exports, #function, names, cpu::function, cuda::function)
 #else
-#define KERNEL(function, names) bind(env, exports, #function, names, cpu::function, decltype (&cpu::function)(nullptr))
+#define KERNEL(function, names) bind_kernel(env, exports, #function, names, cpu::function, decltype (&cpu::function)(nullptr))
 #endif
 
 void bind_kernels(Napi::Env env, Napi::Object exports) {
@@ -20,9 +20,11 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // batch_norm
 
-  // bce_with_logits
+  KERNEL(bce_with_logits_forward, "logits labels weights? loss");
+  KERNEL(bce_with_logits_backward, "logits labels weights? dloss dlogits");
 
-  // concat
+  KERNEL(concat_forward, "inputs out axis");
+  KERNEL(concat_backward, "dout dinputs axis");
 
   // cosine_similarity
 
@@ -32,7 +34,10 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // dropout
 
-  // elementwise
+  KERNEL(affine, "x out scale shift");
+  KERNEL(binary, "a b out kind");
+  KERNEL(unary_forward, "x out kind");
+  KERNEL(unary_backward, "x out dout dx kind");
 
   // embedding
 
@@ -59,7 +64,7 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // prelu
 
-  // reduce
+  KERNEL(reduce_sum, "x out scale");
 
   // rms_norm
 
@@ -69,13 +74,28 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // segment_sum
 
+  KERNEL(slice_forward, "x out axis start");
+  KERNEL(slice_backward, "dout dx axis start");
+
   // softmax
 
   // sort_descending
 
   // top_k
 
+  KERNEL(transpose, "x out axes");
+
   // unique
 }
+
+// The unions of strings that enumerations are in TypeScript.
+template <class E>
+static std::string union_type() {
+  std::string text = std::string("export type ") + EnumNames<E>::type + " =";
+  for (size_t i = 0; i < std::size(EnumNames<E>::names); i++) text += (i ? " | '" : " '") + std::string(EnumNames<E>::names[i]) + "'";
+  return text + ";\n";
+}
+
+std::string enumerations() { return union_type<Activation>() + union_type<Binary>() + union_type<Unary>(); }
 
 }  // namespace galago

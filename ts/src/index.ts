@@ -4,6 +4,11 @@ export { backward, defineOp, detach, noGrad, parameter, zeroGrad } from './autog
 export * from './errors.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
+export { bceWithLogits } from './ops/bce_with_logits.js';
+export { concat, slice, stack } from './ops/concat.js';
+export { abs, add, affine, div, exp, log, mul, reciprocal, scaleBy, sqrt, square, sub } from './ops/elementwise.js';
+export { mean, sum } from './ops/reduce.js';
+export { reshape, transpose } from './ops/transpose.js';
 export { randomScope } from './random.js';
 export { RowSparseGrad } from './row_sparse_grad.js';
 export {

@@ -241,6 +241,7 @@ export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<
         const hosts = Object.fromEntries(
           Object.entries(opCase.inputs).map(([key, input]) => [key, hostOf(key, input, index + 1)]),
         );
+        await addon.synchronize('cpu');
         const before = addon.memory('cpu').live;
         const probe = await evaluate(suite, hosts, options, 'float64', null);
         const dout = normals(probe.out.length, index + 1, streamOf('dout'));
