@@ -25,7 +25,18 @@ void concat_backward(const Tensor& dout, TensorList& dinputs, int64_t axis);
 
 // ---- cosine_similarity
 
-// ---- cross_attention
+// ---- cross_attention: item b owns query rows q_offsets[b] .. q_offsets[b+1) (without q_offsets: Nq rows each) and keys
+// offsets[b] .. offsets[b+1). s_ij = scale q_i.k_j, minus infinity where hidden; lse_i = log sum_j e^s_ij; p_ij = e^(s_ij - lse_i);
+// out_i = sum_j p_ij v_j. With delta_i = dot(out_i, dout_i): ds_ij = p_ij (dout_i.v_j - delta_i), dv_j = sum_i p_ij dout_i,
+// dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i. A row without keys: out 0, lse -infinity, gradients 0.
+//   q, out, dout (Tq, H, D) or (B, Nq, H, D); q, dq also (1, Nq, H, D), shared by all items; k, v, dk, dv (T, Hkv, D), Hkv divides H
+//   offsets, q_offsets (B+1)   mask (T) int32, negative hides the key   causal: the last query of an item sees its last key, the one
+//   before it one key less   lse (H, Tq)   dq, dk, dv may be undefined: not wanted
+void cross_attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, const Tensor& q_offsets,
+                             const Tensor& mask, Tensor& out, Tensor& lse, bool causal, double scale);
+void cross_attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, const Tensor& q_offsets,
+                              const Tensor& mask, const Tensor& out, const Tensor& lse, const Tensor& dout, Tensor& dq, Tensor& dk,
+                              Tensor& dv, bool causal, double scale);
 
 // ---- dice
 

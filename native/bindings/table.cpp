@@ -28,7 +28,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // cosine_similarity
 
-  // cross_attention
+  KERNEL(cross_attention_forward, "q k v offsets q_offsets? mask? out lse causal scale");
+  KERNEL(cross_attention_backward, "q k v offsets q_offsets? mask? out lse dout dq? dk? dv? causal scale");
 
   // dice
 

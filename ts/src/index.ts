@@ -6,6 +6,7 @@ export * from './errors.js';
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';
 export { concat, slice, stack } from './ops/concat.js';
+export { type CrossAttentionOptions, crossAttention } from './ops/cross_attention.js';
 export { abs, add, affine, div, exp, log, mul, reciprocal, scaleBy, sqrt, square, sub } from './ops/elementwise.js';
 export { mean, sum } from './ops/reduce.js';
 export { reshape, transpose } from './ops/transpose.js';
