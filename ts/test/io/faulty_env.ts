@@ -1,15 +1,4 @@
 import type { Env, EnvFile } from '../../src/io/env.js';
-import { nodeEnv } from '../../src/io/env.js';
-
-const unsyncedFile = (file: EnvFile): EnvFile => ({ ...file, sync: async () => undefined });
-
-/** The machine's file system without the wait for the disk: the page cache survives whatever these tests do. */
-export const unsyncedEnv: Env = {
-  ...nodeEnv,
-  create: async (path) => unsyncedFile(await nodeEnv.create(path)),
-  append: async (path) => unsyncedFile(await nodeEnv.append(path)),
-  syncDirectory: async () => undefined,
-};
 
 /** Stands for SIGKILL: from that call on nothing reaches the disk any more. */
 export class Killed extends Error {}
@@ -24,14 +13,14 @@ export type Fault =
   /** The k-th mutating call, where it is a write, takes half of its bytes. */
   | { at: number; kind: 'short' };
 
-/** The file system with one fault planned; `calls` counts the mutating calls so far. */
+/** A file system with one fault planned; `calls` counts the mutating calls so far. */
 export class FaultyEnv implements Env {
   calls = 0;
   private dead = false;
 
   constructor(
+    private readonly base: Env,
     private readonly fault: Fault | null = null,
-    private readonly base: Env = unsyncedEnv,
   ) {}
 
   private async mutate<T>(call: () => Promise<T>, half: () => Promise<T> = call, removes = false): Promise<T> {
