@@ -165,23 +165,23 @@ export async function decodeImages(
   const tally = new Tally(paths, onBadImage, maxBadFraction);
   let next = 0;
   let done = 0;
-  let failure: { readonly error: unknown } | null = null;
+  const failures: unknown[] = [];
 
   /** One lane: takes the next row until there is none, or another lane has failed. */
   const lane = async (): Promise<void> => {
-    while (next < paths.length && failure === null) {
+    while (next < paths.length && failures.length === 0) {
       const row = next++;
       try {
         signal?.throwIfAborted();
         tally.settle(row, await pictureOfRow(paths[row] ?? '', root, { size, fit, ...limits }, cache, store, row));
         onProgress?.(++done, paths.length);
       } catch (error) {
-        failure ??= { error };
+        failures.push(error);
       }
     }
   };
   await Promise.all(Array.from({ length: lanes(options.concurrency) }, lane));
-  if (failure !== null) throw (failure as { error: unknown }).error;
+  if (failures.length > 0) throw failures[0];
   return {
     store,
     counters: {
