@@ -1,7 +1,13 @@
 // The public API. One line per module, in the order of the import arrow.
 
 export { backward, defineOp, detach, noGrad, parameter, zeroGrad } from './autograd.js';
+// data and files
+export { type DecodedImages, type DecodeImagesOptions, decodeImage, decodeImages } from './data/images.js';
+export { type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text.js';
+export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
+export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';
 export * from './errors.js';
+export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';
