@@ -393,12 +393,13 @@ export function configJsonSchema(): Record<string, unknown> {
 
 /** Values that the generated shop brings with it (models.md, section 12); below files, above the model's defaults. */
 export const shopDefaults: ConfigInput = {
-  data: { time: 'time', session: 'session', query_id: 'query_id', label: { column: 'label' }, history_parts: 'past' },
+  data: { session: 'session_id', query_id: 'query_id', label: { column: 'click' }, history_parts: 'past' },
   feature_cols: [
     { name: 'user_id', type: 'categorical', embedding_dim: 32 },
     { name: 'item_id', type: 'categorical', embedding_dim: 32 },
-    { name: 'query_id', type: 'categorical', embedding_dim: 16 },
+    { name: 'query_id', type: 'categorical', source: 'query', embedding_dim: 16 },
     { name: 'history', type: 'history', of: 'item_id', share_embedding: 'item_id', max_len: 20 },
+    { name: 'price', type: 'numeric', source: 'item' },
     { name: 'query', type: 'text', source: 'query', max_len: 8 },
     { name: 'title', type: 'text', source: 'item', max_len: 8 },
     { name: 'tags', type: 'text', source: 'item', max_len: 4 },

@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs';
+import type { FeatureSpec } from '../data/features.js';
+import type { LoadOptions } from '../data/load_dataset.js';
+import type { ShopOptions } from '../data/shop.js';
+import type { SplitRule } from '../data/split.js';
+import { ConfigError } from '../errors.js';
+import type { Config, FeatureColumn } from './config_schema.js';
+
+/** What `loadDataset` is called with. */
+export interface DatasetRequest {
+  readonly where: string | { readonly shop: ShopOptions };
+  readonly options: LoadOptions;
+}
+
+/** Ratios of the warm events under `CS`. */
+const warmRatios = [0.8, 0.1, 0.1] as const;
+
+/** Translates a configuration into the call of `loadDataset`. Errors: `ConfigError` without data, or for a list of items that cannot be read. */
+export function datasetRequest(config: Config): DatasetRequest {
+  const { data, text, image, train } = config;
+  const where = data.shop === null ? data.path : { shop: data.shop };
+  if (where === null)
+    throw new ConfigError('config: expected data.path or data.shop but received neither', { key: 'data' });
+  const { kind, n, alpha } = train.negatives;
+  const features = config.feature_cols.map(featureSpec);
+  const options: LoadOptions = {
+    userId: data.user_id,
+    itemId: data.item_id,
+    time: data.time,
+    session: data.session,
+    query: data.query_id,
+    labels: [{ column: data.label.column, atLeast: data.label.at_least }],
+    ...(features.length > 0 ? { features } : {}),
+    split: splitRule(config.eval),
+    ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items') }),
+    seed: train.seed,
+    history: {
+      parts: data.history_parts,
+      ties: data.history_ties,
+      where: data.history_where,
+      maxLen: config.model.history_len,
+    },
+    negatives: kind === 'uniform' || kind === 'popularity' ? { kind, n, alpha } : null,
+    allowDuplicates: data.allow_duplicates,
+    text: { tokenizer: text.tokenizer, minCount: text.min_count, positions: text.positions },
+    imageRoot: data.image_root,
+    images: {
+      fit: image.fit,
+      onBadImage: image.on_bad_image,
+      maxBadFraction: image.max_bad_fraction,
+      maxDecodeBytes: image.max_decode_bytes,
+    },
+    files: { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction },
+  };
+  return { where, options };
+}
+
+function featureSpec(column: FeatureColumn): FeatureSpec {
+  const { name, type } = column;
+  switch (type) {
+    case 'categorical': {
+      const { source, embedding_dim: embeddingDim, min_count: minCount, share_embedding: shareEmbedding } = column;
+      return { name, type, source, embeddingDim, minCount, shareEmbedding };
+    }
+    case 'numeric':
+      return { name, type, source: column.source, transform: column.transform };
+    case 'sequence': {
+      const { source, splitter, max_len: maxLen, embedding_dim: embeddingDim, min_count: minCount } = column;
+      return { name, type, source, splitter, maxLen, embeddingDim, minCount, shareEmbedding: column.share_embedding };
+    }
+    case 'history':
+      return { name, type, of: column.of, shareEmbedding: column.share_embedding, maxLen: column.max_len };
+    case 'text':
+      return { name, type, source: column.source, maxLen: column.max_len };
+    case 'image':
+      return { name, type, source: column.source, size: column.size };
+    case 'meta':
+      return { name, type, source: column.source };
+    case 'embedding':
+      throw new ConfigError(
+        `config: feature ${name}: given vectors (type embedding) cannot be loaded by this version`,
+        { key: name },
+      );
+  }
+}
+
+/** The rule of `eval.split`; undefined where the data bring their own parts. */
+function splitRule({ split, order, ties, group_by: groupBy }: Config['eval']): SplitRule | undefined {
+  if ('RS' in split) {
+    const [train, valid, test] = split.RS as [number, number, number];
+    return { kind: 'RS', ratios: [train, valid, test], order, ties, ...(groupBy === 'user' ? { groupBy } : {}) };
+  }
+  if ('LS' in split) return { kind: 'LS' };
+  if ('TS' in split) return { kind: 'TS', validFrom: split.TS.valid_from, testFrom: split.TS.test_from };
+  if ('CS' in split) {
+    const warm = { ratios: warmRatios, order, ties };
+    return 'file' in split.CS
+      ? { kind: 'CS', testItems: itemList(split.CS.file, 'eval.split.CS.file'), ...warm }
+      : { kind: 'CS', test: split.CS.test, valid: split.CS.valid, ...warm };
+  }
+  return undefined;
+}
+
+/** One item id per line; empty lines are left out. */
+function itemList(file: string, key: string): string[] {
+  try {
+    return readFileSync(file, 'utf8')
+      .split(/\r?\n/)
+      .filter((line) => line !== '');
+  } catch (error) {
+    throw new ConfigError(`config: ${key}: cannot read ${file}`, { key, file }, { cause: error });
+  }
+}

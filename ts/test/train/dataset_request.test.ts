@@ -1,0 +1,53 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
+import { resolveConfig } from '../../src/train/config.js';
+import { datasetRequest } from '../../src/train/dataset_request.js';
+
+const request = (object: Parameters<typeof resolveConfig>[0]['object']) =>
+  datasetRequest(resolveConfig({ object }).config);
+
+describe('datasetRequest', () => {
+  it('asks for the shop with the features it has', async () => {
+    const { where, options } = request({ data: { shop: { items: 200, users: 100, sessions: 600 } } });
+    expect(options.features).toMatchObject(SHOP_FEATURES as object[]);
+    expect(options.split).toBeUndefined();
+    await using data = await loadDataset(where, options);
+    expect(data.schema.labels).toEqual(['click']);
+    expect(data.schema.features.map(({ name }) => name)).toEqual(expect.arrayContaining(['user_id', 'item_id', 'query_id', 'picture']));
+  });
+
+  it('translates splits, negatives and lists of items', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'galago-request-'));
+    const file = join(folder, 'cold.txt');
+    writeFileSync(file, '7\r\n9\n');
+    const { options } = request({
+      data: { path: 'x', cold_items: file, label: { column: 'rating', at_least: 4 } },
+      eval: { split: { RS: [8, 1, 1] }, order: 'TO', group_by: 'user' },
+      train: { negatives: { kind: 'popularity', n: 3, alpha: 0.5 } },
+    });
+    expect(options).toMatchObject({
+      coldItems: ['7', '9'],
+      labels: [{ column: 'rating', atLeast: 4 }],
+      split: { kind: 'RS', ratios: [8, 1, 1], order: 'TO', groupBy: 'user' },
+      negatives: { kind: 'popularity', n: 3, alpha: 0.5 },
+    });
+    expect(request({ data: { path: 'x' }, eval: { split: { CS: { file } } } }).options.split).toMatchObject({
+      kind: 'CS',
+      testItems: ['7', '9'],
+    });
+    expect(request({ data: { path: 'x' }, eval: { split: { LS: 'valid_and_test' } } }).options.split).toEqual({
+      kind: 'LS',
+    });
+    rmSync(folder, { recursive: true });
+  });
+
+  it('refuses a configuration without data and a list that is not there', () => {
+    expect(() => request({})).toThrow('config: expected data.path or data.shop but received neither');
+    expect(() => request({ data: { path: 'x', cold_items: 'no such file' } })).toThrow(
+      'config: data.cold_items: cannot read no such file',
+    );
+  });
+});
