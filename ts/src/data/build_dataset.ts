@@ -1,12 +1,12 @@
 /** From tables to a data set: numbers rows, splits, then resolves every feature with the train part's statistics. */
 
-import { createHash, type Hash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { ArgumentError, DataError } from '../errors.js';
 import type { BatchColumns } from './batch_source.js';
-import { Dataset, type SplitManifest } from './dataset.js';
+import { Dataset } from './dataset.js';
+import { digestOf, manifestOf } from './digest.js';
 import { Entity, encodeStrings } from './entity.js';
-import { type Events, groupRows, PARTS, type PartName, rankTimes, rowNumbers, TRAIN } from './events.js';
+import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, type SpecOf, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
 import type { ImageStore } from './image_store.js';
@@ -14,10 +14,11 @@ import { checkLeaks } from './leak_check.js';
 import type { BatchMakerOptions } from './loader.js';
 import { type NegativeOptions, negativeTable } from './negatives.js';
 import type { Feature, FeatureSource, Schema } from './schema.js';
+import { shared, sharedFloat32 } from './shared_memory.js';
 import { type SplitRule, splitEvents } from './split.js';
 import type { Table } from './table.js';
 import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
-import { sharedInt32, type TokenStore } from './token_store.js';
+import type { TokenStore } from './token_store.js';
 import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
 import { buildWordVocabulary } from './word_vocabulary.js';
 
@@ -116,6 +117,8 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
         counters[`skipped:${table}:${reason}`] = count;
   }
 
+  await setImmediate();
+
   // ---- parts and histories
   const split = splitEvents(events, options.split, { seed, itemIds: items.ids, coldItems: options.coldItems });
   for (const [name, count] of Object.entries(split.counters)) counters[`split:${name}`] = count;
@@ -128,6 +131,8 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     );
   const trainCount = new Int32Array(events.items);
   for (const row of train) trainCount[events.item[row]!]!++;
+
+  await setImmediate();
 
   // ---- features
   const entities = { inter, user: users.entity, item: items.entity, query: queries?.entity ?? null };
@@ -145,7 +150,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     itemIds: items.ids,
     counters,
   };
-  const resolved = resolveTables(specs, context);
+  const resolved = await resolveTables(specs, context);
   const features = new Map(resolved.features);
   const texts = await resolveTexts(specs, context, options);
   for (const feature of texts.features) features.set(feature.name, feature);
@@ -204,7 +209,9 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     queries: queries?.entity.rows ?? 0,
   };
   const subject = { events, split, schema, columns, historyParts, positive, labelColumns, allowDuplicates };
+  await setImmediate();
   const leakChecks = checkLeaks(subject);
+  await setImmediate();
   const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
   const digest = await digestOf({ schema, columns, cold: split.cold, signal });
   return new Dataset(
@@ -474,92 +481,4 @@ function orderedFeatures(specs: readonly FeatureSpec[], features: ReadonlyMap<st
     return specs.findIndex((spec) => spec.name === first);
   };
   return [...features.values()].sort((a, b) => place(a) - place(b));
-}
-
-// ---- shared memory and digests
-
-function sharedFloat32(length: number): Float32Array {
-  return new Float32Array(new SharedArrayBuffer(4 * length));
-}
-
-/** The same value with all its int32 and float64 arrays over shared memory; other values stay. */
-function shared<T>(value: T): T;
-function shared(value: unknown): unknown {
-  if (value instanceof Int32Array) {
-    const out = sharedInt32(value.length);
-    out.set(value);
-    return out;
-  }
-  if (value instanceof Float64Array) {
-    const out = new Float64Array(new SharedArrayBuffer(value.byteLength));
-    out.set(value);
-    return out;
-  }
-  if (typeof value !== 'object' || value === null) return value;
-  const done = new Map<unknown, unknown>(); // logs that parts share stay one
-  return Object.fromEntries(
-    Object.entries(value as Record<string, unknown>).map(([key, part]) => {
-      if (!done.has(part)) done.set(part, shared(part));
-      return [key, done.get(part)];
-    }),
-  );
-}
-
-function manifestOf(
-  rule: string,
-  seed: number,
-  files: Readonly<Record<string, string>>,
-  parts: BatchColumns['parts'],
-  events: Events,
-  cold: Uint8Array,
-): SplitManifest {
-  const each = <T>(value: (rows: Int32Array) => T): Record<PartName, T> => ({
-    train: value(parts.train),
-    valid: value(parts.valid),
-    test: value(parts.test),
-  });
-  return {
-    rule,
-    seed,
-    files,
-    sizes: each((rows) => rows.length),
-    newItemEvents: PARTS.reduce(
-      (sum, name) => sum + parts[name].filter((row) => cold[events.item[row]!] === 1).length,
-      0,
-    ),
-    parts: each((rows) => createHash('sha256').update(bytesOf(rows)).digest('hex')),
-  };
-}
-
-function bytesOf(array: ArrayBufferView): Buffer {
-  return Buffer.from(array.buffer as ArrayBuffer, array.byteOffset, array.byteLength);
-}
-
-/** Bytes hashed between two turns of the event loop. */
-const HASH_SLICE = 1 << 20;
-
-/** SHA-256 (hex) of a value: keys in order, numbers as text, typed arrays as their bytes. Gives the event loop a turn every MiB. */
-async function digestOf({ signal, ...value }: Record<string, unknown> & { signal?: AbortSignal }): Promise<string> {
-  const hash = createHash('sha256');
-  await addTo(hash, value, signal);
-  return hash.digest('hex');
-}
-
-async function addTo(hash: Hash, value: unknown, signal: AbortSignal | undefined): Promise<void> {
-  if (ArrayBuffer.isView(value)) {
-    const bytes = bytesOf(value);
-    hash.update(`${value.constructor.name} ${bytes.length}:`);
-    for (let at = 0; at < bytes.length; at += HASH_SLICE) {
-      hash.update(bytes.subarray(at, at + HASH_SLICE));
-      if (at > 0) await setImmediate();
-      signal?.throwIfAborted();
-    }
-  } else if (typeof value === 'object' && value !== null) {
-    hash.update('{');
-    for (const [key, part] of Object.entries(value)) {
-      hash.update(`${JSON.stringify(key)}:`);
-      await addTo(hash, part, signal);
-    }
-    hash.update('}');
-  } else hash.update(`${JSON.stringify(value) ?? 'undefined'},`);
 }

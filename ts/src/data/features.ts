@@ -3,6 +3,7 @@
  * follows by row. Row 0 of every vocabulary stands for ids never seen in train, seen too rarely, or missing.
  */
 
+import { setImmediate } from 'node:timers/promises';
 import { DataError } from '../errors.js';
 import type {
   BatchColumns,
@@ -14,6 +15,7 @@ import type {
 import type { Entity } from './entity.js';
 import { UNKNOWN_ROW, Vocabulary } from './ids.js';
 import type { Feature, FeatureSource } from './schema.js';
+import { sharedFloat32 } from './shared_memory.js';
 import { sharedInt32 } from './token_store.js';
 
 interface SpecBase {
@@ -68,8 +70,8 @@ export interface ResolvedTables {
   readonly columns: Pick<BatchColumns, 'categorical' | 'numeric' | 'sequences' | 'idHistories'>;
 }
 
-/** Resolves ids, numbers, sequences and histories; texts and pictures are the data set's own. */
-export function resolveTables(specs: readonly FeatureSpec[], context: ResolveContext): ResolvedTables {
+/** Resolves ids, numbers, sequences and histories, with a turn of the event loop after each; texts and pictures are the data set's own. */
+export async function resolveTables(specs: readonly FeatureSpec[], context: ResolveContext): Promise<ResolvedTables> {
   const features = new Map<string, Feature>();
   const vocabularies = new Map<string, Vocabulary>();
   const categorical: CategoricalColumn[] = [];
@@ -98,6 +100,7 @@ export function resolveTables(specs: readonly FeatureSpec[], context: ResolveCon
   const order = { categorical: 0, sequence: 1, numeric: 1, history: 2, text: 3, image: 3, meta: 3 } as const;
   const shares = (spec: FeatureSpec): number => ('shareEmbedding' in spec && spec.shareEmbedding != null ? 0.5 : 0);
   for (const spec of specs.toSorted((a, b) => order[a.type] + shares(a) - (order[b.type] + shares(b)))) {
+    await setImmediate();
     if (spec.type === 'categorical') {
       const { source, ids } = idColumn(spec, context);
       const inTrain = (): string[] => Array.from(trainRows(source), (row) => ids[row]!).filter((id) => id !== '');
@@ -115,13 +118,14 @@ export function resolveTables(specs: readonly FeatureSpec[], context: ResolveCon
       });
     } else if (spec.type === 'sequence') {
       const { source, entity } = entityOf(spec, context);
-      const lists = entity.words(spec.name, spec.splitter ?? null);
+      const all = entity.words(spec.name, spec.splitter ?? null);
+      const lists = all.map((words) => words.slice(0, spec.maxLen));
       const vocabulary = vocabularyFor(spec, () => Array.from(trainRows(source), (row) => lists[row]!).flat());
       const offsets = sharedInt32(lists.length + 1);
       let truncated = 0;
       for (let i = 0; i < lists.length; i++) {
-        offsets[i + 1] = offsets[i]! + Math.min(lists[i]!.length, spec.maxLen);
-        if (lists[i]!.length > spec.maxLen) truncated++;
+        offsets[i + 1] = offsets[i]! + lists[i]!.length;
+        if (all[i]!.length > spec.maxLen) truncated++;
       }
       const values = sharedInt32(offsets[lists.length]!);
       for (let i = 0; i < lists.length; i++) {
@@ -270,7 +274,7 @@ function standardised(
   }
   const mean = transform === 'standardize' ? trainMean : 0;
   const deviation = transform === 'standardize' ? Math.sqrt(squares / count) || 1 : 1;
-  const values = new Float32Array(new SharedArrayBuffer(4 * raw.length));
+  const values = sharedFloat32(raw.length);
   let missing = 0;
   for (let i = 0; i < raw.length; i++) {
     if (Number.isNaN(raw[i])) missing++;

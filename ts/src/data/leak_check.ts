@@ -135,14 +135,18 @@ function trainOnlyViolation({ columns, events, split, schema }: LeakSubject): st
       'shareEmbedding' in feature && feature.shareEmbedding !== null ? feature.name : null,
     ),
   );
-  const rowsOf = { inter: null, item: columns.item, user: columns.user, query: columns.query };
-  for (const { name, source, rows } of columns.categorical) {
+  const rowOfEvent = { inter: null, item: columns.item, user: columns.user, query: columns.query };
+  const single = columns.categorical.map((column) => ({ ...column, values: column.rows, offsets: null }));
+  for (const { name, source, values, offsets } of [...single, ...columns.sequences]) {
     if (sharing.has(name)) continue;
-    const joined = rowsOf[source];
+    const joined = rowOfEvent[source];
+    const met = new Set<number>();
+    for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) met.add(joined === null ? i : joined[i]!);
     const inTrain = new Set<number>([0]);
-    for (let i = 0; i < events.count; i++)
-      if (split.part[i] === TRAIN) inTrain.add(rows[joined === null ? i : joined[i]!]!);
-    const stranger = rows.find((row) => !inTrain.has(row));
+    for (const row of met) {
+      for (let at = offsets?.[row] ?? row; at < (offsets?.[row + 1] ?? row + 1); at++) inTrain.add(values[at]!);
+    }
+    const stranger = values.find((value) => !inTrain.has(value));
     if (stranger !== undefined) return `${name}: row ${stranger} of its vocabulary does not occur in train`;
   }
   return null;

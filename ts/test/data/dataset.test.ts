@@ -6,9 +6,10 @@ import type { Batch } from '../../src/data/batch.js';
 import type { DatasetOptions } from '../../src/data/build_dataset.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { type FeatureSpec } from '../../src/data/features.js';
-import { datasetFromShop, type LoadOptions, loadDataset } from '../../src/data/load_dataset.js';
+import { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
 import { featureNamed, featuresOf } from '../../src/data/schema.js';
 import { generateShop } from '../../src/data/shop.js';
+import { writeShop } from '../../src/data/shop_files.js';
 import { ArgumentError, DataError, IdError } from '../../src/errors.js';
 import { sharedData } from '../shared_data.js';
 
@@ -141,6 +142,37 @@ describe('the generated shop as a data set', () => {
     await using other = await datasetFromShop({ ...shop, items: { ...shop.items, pictures } }, inProcess);
     expect(other.digest).not.toBe(data.digest);
     expect(other.splitManifest).toEqual(data.splitManifest);
+  });
+});
+
+describe('the generated shop through files', () => {
+  it('gives the same batches as the shop in memory', async () => {
+    const shop = generateShop({ seed: 2, items: 60, users: 10, sessions: 100 });
+    const path = await mkdtemp(join(tmpdir(), 'galago-shop-'));
+    try {
+      const { validFromTime, testFromTime } = await writeShop(shop, path);
+      const features = SHOP_FEATURES.map((spec) => (spec.type === 'image' ? { ...spec, name: 'image' } : spec));
+      await using memory = await datasetFromShop(shop, { ...inProcess, features });
+      await using files = await loadDataset(path, {
+        ...inProcess,
+        features,
+        session: 'session_id',
+        query: 'query_id',
+        labels: [{ column: 'click' }, { column: 'buy' }],
+        split: { kind: 'TS', validFrom: validFromTime, testFrom: testFromTime },
+        history: { parts: 'past' },
+        seed: 2,
+      });
+      expect(files.schema).toEqual(memory.schema);
+      for (const part of ['train', 'valid'] as const) {
+        const options = { part, batchSize: 16, unit: part === 'train' ? ('session' as const) : ('row' as const) };
+        expect(await collect(files.loader(options))).toEqual(await collect(memory.loader(options)));
+      }
+      expect(files.splitManifest.parts).toEqual(memory.splitManifest.parts);
+      expect(Object.keys(files.splitManifest.files)).toEqual(['shop.inter', 'shop.item', 'shop.user']);
+    } finally {
+      await rm(path, { recursive: true });
+    }
   });
 });
 
