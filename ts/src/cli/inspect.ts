@@ -1,10 +1,12 @@
 import { existsSync, statSync } from 'node:fs';
-import { extname } from 'node:path';
+import { extname, join } from 'node:path';
 import { ConfigError } from '../errors.js';
+import { listCheckpoints, verifyCheckpoint } from '../io/checkpoint.js';
+import { MANIFEST } from '../io/manifest.js';
 import { readSafetensorsFile } from '../io/safetensors.js';
 import { resolveConfig } from '../train/config.js';
 import { inspectData } from './inspect_data.js';
-import { bytesText, textTable } from './text_table.js';
+import { alignedPairs, bytesText, textTable } from './text_table.js';
 import type { Output, Verb, VerbArguments } from './verb.js';
 
 type Result = Record<string, unknown>;
@@ -12,7 +14,8 @@ type Result = Record<string, unknown>;
 /** `galago inspect`: what a file or folder holds. */
 export const inspect: Verb = {
   name: 'inspect',
-  summary: 'Shows what a data folder, a .safetensors file or a configuration holds, after checking it.',
+  summary:
+    'Shows what a data folder, a run, a checkpoint, a .safetensors file or a configuration holds, after checking it.',
   positionals: '<path>',
   options: {},
   overrides: true,
@@ -26,6 +29,8 @@ export const inspect: Verb = {
       throw new ConfigError(`inspect: expected one path but received ${args.positionals.length}`, { key: 'path' });
     }
     const status = statSync(path, { throwIfNoEntry: false });
+    if (existsSync(join(path, MANIFEST))) return inspectCheckpoint(path, output);
+    if (existsSync(join(path, 'checkpoints'))) return inspectRun(join(path, 'checkpoints'), output);
     if (status?.isDirectory() || (!status && existsSync(`${path}.inter`)))
       return inspectData(path, args.overrides, output);
     if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
@@ -57,4 +62,46 @@ function inspectConfig(path: string, args: VerbArguments, { stdout }: Output): R
   const resolved = resolveConfig({ files: [path], overrides: args.overrides });
   stdout.write(resolved.toYaml());
   return { kind: 'config', path, config: resolved.config };
+}
+
+/** Every byte of a checkpoint is read and checked before anything is printed. */
+async function inspectCheckpoint(path: string, { stdout }: Output): Promise<Result> {
+  const { step, score, digest, digests, versions, files } = await verifyCheckpoint(path);
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  stdout.write(`${path}: step ${step}, score ${score ?? 'none'}, ${bytesText(bytes)}, every checksum holds\n`);
+  stdout.write(
+    textTable(
+      ['file', 'size', 'crc32c'],
+      files.map((file) => [file.name, bytesText(file.bytes), file.crc32c]),
+    ),
+  );
+  stdout.write(alignedPairs(Object.entries({ digest, ...digests, ...versions })));
+  return {
+    kind: 'checkpoint',
+    path,
+    step,
+    score,
+    bytes,
+    digest,
+    digests,
+    versions,
+    files: files.map(({ name }) => name),
+  };
+}
+
+/** The checkpoints of a run, by their manifests alone. */
+async function inspectRun(folder: string, { stdout }: Output): Promise<Result> {
+  const checkpoints = (await listCheckpoints(folder)).map(({ name, manifest, error }) => ({
+    name,
+    step: manifest?.step ?? null,
+    score: manifest?.score ?? null,
+    error: error?.message ?? null,
+  }));
+  stdout.write(
+    textTable(
+      ['checkpoint', 'step', 'score', 'fault'],
+      checkpoints.map(({ name, step, score, error }) => [name, String(step ?? '-'), String(score ?? '-'), error ?? '']),
+    ),
+  );
+  return { kind: 'run', path: folder, checkpoints };
 }

@@ -349,7 +349,7 @@ const train = z.strictObject({
     .nullable()
     .default(10)
     .describe(ours('besides one per evaluation; null: none')),
-  keep_last: count(1).default(3).describe(ours('checkpoints kept beside the best')),
+  keep_last: count(2).default(3).describe(ours('checkpoints kept beside the best')),
   negatives: z
     .strictObject({
       kind: z

@@ -1,7 +1,8 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { saveCheckpoint } from '../../src/io/checkpoint.js';
 import { hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
 import { captured, lastJson } from './captured.js';
 
@@ -85,6 +86,30 @@ describe('inspect', () => {
     const named = await captured(['inspect', join(data, 'shop'), '--data.user_id=nobody', '--json']);
     expect(lastJson(named.stdout)).toMatchObject({ stem: 'shop', interactions: null });
     expect((await captured(['inspect', join(folder)])).exitCode).toBe(65);
+  });
+
+  it('checks a checkpoint, and lists those of a run', async () => {
+    const run = join(folder, 'run');
+    const dir = join(run, 'checkpoints');
+    const tensors = { dense: new Map([['w', hostTensor('F32', [2], new Float32Array([1, 2]))]]) };
+    mkdirSync(run);
+    for (const step of [1, 2])
+      await saveCheckpoint({ dir, step, tensors, score: step / 4, digests: { config: 'abc' } });
+    const one = await captured(['inspect', join(dir, 'step-2'), '--json']);
+    expect(one.stdout).toContain('step 2, score 0.5');
+    expect(lastJson(one.stdout)).toMatchObject({
+      kind: 'checkpoint',
+      step: 2,
+      digests: { config: 'abc' },
+      files: ['dense.safetensors'],
+    });
+    const all = await captured(['inspect', run, '--json']);
+    expect(lastJson(all.stdout)).toMatchObject({
+      kind: 'run',
+      checkpoints: [{ name: 'step-2', score: 0.5 }, { name: 'step-1' }],
+    });
+    truncateSync(join(dir, 'step-1', 'dense.safetensors'), 3);
+    expect((await captured(['inspect', join(dir, 'step-1')])).exitCode).toBe(65);
   });
 
   it('refuses what it does not know', async () => {

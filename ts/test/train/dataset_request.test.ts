@@ -16,7 +16,9 @@ describe('datasetRequest', () => {
     expect(options.split).toBeUndefined();
     await using data = await loadDataset(where, options);
     expect(data.schema.labels).toEqual(['click']);
-    expect(data.schema.features.map(({ name }) => name)).toEqual(expect.arrayContaining(['user_id', 'item_id', 'query_id', 'picture']));
+    expect(data.schema.features.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['user_id', 'item_id', 'query_id', 'picture']),
+    );
   });
 
   it('translates splits, negatives and lists of items', () => {
