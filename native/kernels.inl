@@ -49,15 +49,27 @@ void binary(const Tensor& a, const Tensor& b, Tensor& out, Binary kind);
 void unary_forward(const Tensor& x, Tensor& out, Unary kind);
 void unary_backward(const Tensor& x, const Tensor& out, const Tensor& dout, Tensor& dx, Unary kind);
 
-// ---- embedding
+// ---- embedding: out[i] = table[indices[i]]; a negative index gives a zero row, one past the table an index error and a zero row.
+//   table (V, D)   indices (...)   out (..., D)
+void embedding_forward(const Tensor& table, const Tensor& indices, Tensor& out);
 
-// ---- embedding_bag
+// ---- embedding_bag: out_b = sum of factor_i table[indices[i]] over i in offsets[b] .. offsets[b+1); factor_i = weights_i, for `mean`
+// over the bag's number of indices that are no padding. Negative indices are padding. For the row-sparse gradient of the table:
+// source_i = b (-1 past the last bag) and factor_i.
+//   table (V, D)   indices, weights, source, factor (T)   offsets (B+1)   out (B, D)
+void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Tensor& offsets, const Tensor& weights, Tensor& out,
+                           Tensor& source, Tensor& factor, bool mean);
+void embedding_bag_backward_weights(const Tensor& table, const Tensor& indices, const Tensor& offsets, const Tensor& dout,
+                                    Tensor& dweights, bool mean);
 
 // ---- fill: out = value, any dtype. copy: out = x, same dtype and size.
 void fill(Tensor& out, double value);
 void copy(const Tensor& x, Tensor& out);
 
-// ---- gather_rows
+// ---- gather_rows: out[i] = x[index[i]]; a negative index gives a zero row. dx[r] = sum of dout[i] with index[i] = r, by position.
+//   x, dx (N, ...)   index (T)   out, dout (T, ...)
+void gather_rows_forward(const Tensor& x, const Tensor& index, Tensor& out);
+void gather_rows_backward(const Tensor& dout, const Tensor& index, Tensor& dx);
 
 // ---- info_nce
 
@@ -70,6 +82,11 @@ void copy(const Tensor& x, Tensor& out);
 // ---- matmul
 
 // ---- normalize
+
+// ---- pad_jagged: out[b][i] = x[offsets[b] + i] for the first L entries of row b, zeros behind them.
+//   x, dx (T) or (T, D)   offsets (B+1)   out, dout (B, L) or (B, L, D)
+void pad_jagged_forward(const Tensor& x, const Tensor& offsets, Tensor& out);
+void pad_jagged_backward(const Tensor& dout, const Tensor& offsets, Tensor& dx);
 
 // ---- patch_embedding
 
@@ -84,7 +101,11 @@ void reduce_sum(const Tensor& x, Tensor& out, double scale);
 
 // ---- segment_softmax
 
-// ---- segment_sum
+// ---- segment_sum: out_b = sum of weights_i x_i over i in offsets[b] .. offsets[b+1), for `mean` over the number of rows.
+//   x, dx (T, D)   offsets (B+1)   weights, dweights (T)   out, dout (B, D)
+void segment_sum_forward(const Tensor& x, const Tensor& offsets, const Tensor& weights, Tensor& out, bool mean);
+void segment_sum_backward(const Tensor& x, const Tensor& offsets, const Tensor& weights, const Tensor& dout, Tensor& dx,
+                          Tensor& dweights, bool mean);
 
 // ---- slice: out = x[.., start .. start + size of out, ..] along `axis`; backward writes zeros elsewhere.
 void slice_forward(const Tensor& x, Tensor& out, int64_t axis, int64_t start);
@@ -92,11 +113,19 @@ void slice_backward(const Tensor& dout, Tensor& dx, int64_t axis, int64_t start)
 
 // ---- softmax
 
-// ---- sort_descending
+// ---- sort_descending: the first lengths[b] entries of row b, largest first, ties by position; zeros behind them. order[b][i] is the
+// column that entry i came from, -1 behind them. dx[b][order[b][i]] = dout[b][i].
+//   x, out, order, dout, dx (B, L)   lengths (B)
+void sort_descending_forward(const Tensor& x, const Tensor& lengths, Tensor& out, Tensor& order);
+void sort_descending_backward(const Tensor& dout, const Tensor& order, Tensor& dx);
 
-// ---- top_k
+// ---- top_k: the k largest entries of each row, largest first, ties by position.
+//   x (B, L)   values, indices (B, k)
+void top_k(const Tensor& x, Tensor& values, Tensor& indices);
 
 // ---- transpose: dimension d of out is dimension axes[d] of x.
 void transpose(const Tensor& x, Tensor& out, const std::vector<int64_t>& axes);
 
-// ---- unique
+// ---- unique: distinct keys ascending, -1 behind the first `count` of them; keys[i] = unique[inverse[i]]. Keys int32 or int64.
+//   keys, unique, inverse (n)   count (1)
+void unique(const Tensor& keys, Tensor& unique, Tensor& inverse, Tensor& count);

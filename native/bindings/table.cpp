@@ -40,14 +40,16 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(unary_forward, "x out kind");
   KERNEL(unary_backward, "x out dout dx kind");
 
-  // embedding
+  KERNEL(embedding_forward, "table indices out");
 
-  // embedding_bag
+  KERNEL(embedding_bag_forward, "table indices offsets weights? out source? factor? mean");
+  KERNEL(embedding_bag_backward_weights, "table indices offsets dout dweights mean");
 
   KERNEL(fill, "out value");
   KERNEL(copy, "x out");
 
-  // gather_rows
+  KERNEL(gather_rows_forward, "x index out");
+  KERNEL(gather_rows_backward, "dout index dx");
 
   // info_nce
 
@@ -61,6 +63,9 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // normalize
 
+  KERNEL(pad_jagged_forward, "x offsets out");
+  KERNEL(pad_jagged_backward, "dout offsets dx");
+
   // patch_embedding
 
   // prelu
@@ -73,20 +78,22 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // segment_softmax
 
-  // segment_sum
+  KERNEL(segment_sum_forward, "x offsets weights? out mean");
+  KERNEL(segment_sum_backward, "x offsets weights? dout dx? dweights? mean");
 
   KERNEL(slice_forward, "x out axis start");
   KERNEL(slice_backward, "dout dx axis start");
 
   // softmax
 
-  // sort_descending
+  KERNEL(sort_descending_forward, "x lengths? out order");
+  KERNEL(sort_descending_backward, "dout order dx");
 
-  // top_k
+  KERNEL(top_k, "x values indices");
 
   KERNEL(transpose, "x out axes");
 
-  // unique
+  KERNEL(unique, "keys unique inverse count");
 }
 
 // The unions of strings that enumerations are in TypeScript.

@@ -14,8 +14,16 @@ export { bceWithLogits } from './ops/bce_with_logits.js';
 export { concat, slice, stack } from './ops/concat.js';
 export { type CrossAttentionOptions, crossAttention } from './ops/cross_attention.js';
 export { abs, add, affine, div, exp, log, mul, reciprocal, scaleBy, sqrt, square, sub } from './ops/elementwise.js';
+export { embedding } from './ops/embedding.js';
+export { type EmbeddingBagOptions, embeddingBag } from './ops/embedding_bag.js';
+export { gatherRows } from './ops/gather_rows.js';
+export { padJagged } from './ops/pad_jagged.js';
 export { mean, sum } from './ops/reduce.js';
+export { type SegmentSumOptions, segmentSum } from './ops/segment_sum.js';
+export { sortDescending } from './ops/sort_descending.js';
+export { topK } from './ops/top_k.js';
 export { reshape, transpose } from './ops/transpose.js';
+export { unique } from './ops/unique.js';
 export { randomScope } from './random.js';
 export { RowSparseGrad } from './row_sparse_grad.js';
 export {

@@ -3,7 +3,7 @@ import type { Tensor } from './tensor.js';
 
 /**
  * One lookup's share. Row `indices[i]` of the table receives `weights[i] * values[source[i]]`; without `source`, `values[i]`;
- * without `weights`, factor 1. indices, source (T) int32; weights (T); values (rows, D). A negative index is padding.
+ * without `weights`, factor 1. indices, source (T) int32; weights (T); values (rows, D). A negative index or source is padding.
  */
 export interface RowSparsePiece {
   readonly indices: Tensor;

@@ -112,7 +112,7 @@ export async function denseGrad(x: Tensor): Promise<Float64Array> {
     const from = source === null ? null : ((await source.data()) as Int32Array);
     const factors = weights === null ? null : ((await weights.data()) as Float64Array);
     rows.forEach((row, i) => {
-      if (row < 0) return;
+      if (row < 0 || (from?.[i] ?? 0) < 0) return;
       for (let d = 0; d < width; d++)
         dense[row * width + d] = dense[row * width + d]! + (factors?.[i] ?? 1) * data[(from?.[i] ?? i) * width + d]!;
     });

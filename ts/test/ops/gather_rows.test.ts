@@ -1,0 +1,30 @@
+import { gatherRows } from '../../src/ops/gather_rows.js';
+import { opSuite } from '../harness.js';
+
+opSuite('gatherRows', {
+  run: ({ x, index }) => gatherRows(x!, index!),
+  golden: 'gather_rows',
+  cases: [
+    { name: 'repeats and padding', inputs: { x: [4, 3], index: { ints: [3, 0, -1, 3, 3] } } },
+    { name: 'rank one', inputs: { x: [4], index: { ints: [2, 2, 1] } } },
+    { name: 'rank four', inputs: { x: [3, 2, 1, 2], index: { ints: [1, 0, 1] } } },
+    { name: 'nothing gathered', inputs: { x: [3, 2], index: { ints: [] } } },
+    { name: 'no rows, padding only', inputs: { x: [0, 2], index: { ints: [-1, -1] } } },
+    {
+      name: 'one row in several chunks',
+      inputs: { x: [3, 5], index: { ints: Array.from({ length: 1500 }, (_, i) => (i % 7 ? 1 : 2)) } },
+      noFiniteDifferences: true,
+    },
+  ],
+  rejects: [
+    {
+      inputs: { x: { values: [1], shape: [] }, index: { ints: [0] } },
+      says: /gatherRows: expected x of shape \(N, \.\.\.\)/,
+    },
+    { inputs: { x: [2, 2], index: [2] }, says: /gatherRows: expected index to be int32 but received float32/ },
+    {
+      inputs: { x: [2, 2], index: { ints: [0, 1], shape: [1, 2] } },
+      says: /expected index of shape \(T\) but received/,
+    },
+  ],
+});
