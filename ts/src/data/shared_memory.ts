@@ -9,7 +9,7 @@ export function sharedFloat32(length: number): Float32Array {
 
 /** The same value with all its int32 and float64 arrays over shared memory; other values stay. */
 export function shared<T>(value: T): T;
-function shared(value: unknown): unknown {
+export function shared(value: unknown): unknown {
   if (value instanceof Int32Array) {
     const out = sharedInt32(value.length);
     out.set(value);
