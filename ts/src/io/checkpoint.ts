@@ -20,7 +20,7 @@ import {
   StorageError,
 } from '../errors.js';
 import { readContent, readManifest, writeBlocks } from './checkpoint_files.js';
-import { createDurably, type Env, guard, nodeEnv, systemCode, writeAll } from './env.js';
+import { createDurably, type Env, guard, nodeEnv, replaceFile, systemCode, writeAll } from './env.js';
 import { acquireLock, type FolderLock, lockHolder } from './lock.js';
 import {
   encodeManifest,
@@ -60,7 +60,7 @@ export interface SaveOptions {
   readonly cursor?: Json;
   /** Random number key, schedule, early stopping: anything else that resuming needs. */
   readonly state?: Json;
-  /** Newest `step-N` checkpoints to keep, at least 2; the best one and named ones stay too. Default 2. */
+  /** Newest `step-N` checkpoints to keep; the best one and named ones stay too. Never fewer than 2, whatever is asked. Default 2. */
   readonly keepLast?: number;
   /** The lock of `dir`, where the caller holds it; without it the save takes it for itself. */
   readonly lock?: FolderLock;
@@ -133,8 +133,8 @@ function checkArguments(name: string, { step, tensors, score, keepLast }: SaveOp
   if (!NAME.test(name)) fail('name', 'letters, digits, dots, dashes and underscores, and no reserved name', name);
   if (STEP_NAME.test(name) && name !== `step-${step}`) fail('name', `step-${step} or of another form`, name);
   if (score !== undefined && score !== null && !Number.isFinite(score)) fail('score', 'finite or null', score);
-  if (keepLast !== undefined && (!Number.isInteger(keepLast) || keepLast < KEEP_AT_LEAST)) {
-    fail('keepLast', `an integer >= ${KEEP_AT_LEAST}`, keepLast);
+  if (keepLast !== undefined && (!Number.isInteger(keepLast) || keepLast < 1)) {
+    fail('keepLast', 'an integer >= 1', keepLast);
   }
   for (const group of Object.keys(tensors)) {
     if (!GROUP_NAME.test(group)) fail('tensors', 'groups named in lower case, digits and underscores', group);
@@ -191,16 +191,8 @@ async function publish(env: Env, dir: string, temporary: string, name: string): 
   await guard('fsync', dir, () => env.syncDirectory(dir));
 }
 
-async function writeHint(env: Env, dir: string, hint: string, name: string): Promise<void> {
-  const draft = join(dir, `${TEMPORARY}${hint}-${randomBytes(8).toString('hex')}`);
-  try {
-    await createDurably(env, draft, (file) => writeAll(file, draft, Buffer.from(`${name}\n`)));
-    await guard('rename', hint, () => env.rename(draft, join(dir, hint)));
-  } catch (error) {
-    await env.remove(draft).catch(() => undefined);
-    throw error;
-  }
-}
+const writeHint = (env: Env, dir: string, hint: string, name: string) =>
+  replaceFile(env, join(dir, hint), Buffer.from(`${name}\n`));
 
 async function summarise(env: Env, dir: string, name: string): Promise<CheckpointSummary> {
   try {
@@ -318,7 +310,7 @@ async function saveLocked(env: Env, name: string, options: SaveOptions): Promise
     if (best !== undefined) await writeHint(env, dir, 'BEST', best.name);
   });
   await attempt(warnings, async () => {
-    removed.push(...(await prune(env, dir, keepLast)));
+    removed.push(...(await prune(env, dir, Math.max(keepLast, KEEP_AT_LEAST))));
   });
   const bytes = manifest.files.reduce((total, file) => total + file.bytes, 0);
   return { name, path: join(dir, name), bytes, digest: manifest.digest, removed, warnings };

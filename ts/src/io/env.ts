@@ -2,7 +2,9 @@
  * The small file layer below checkpoints and run folders. Tests replace it to fail, cut or kill at the k-th mutating call; nothing that must
  * survive a crash touches the file system by another way.
  */
+import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { StorageError } from '../errors.js';
 
 /** A file open for writing at its end. */
@@ -132,4 +134,16 @@ export async function createDurably(env: Env, path: string, fill: (file: EnvFile
     throw error;
   }
   await guard('close', path, () => file.close());
+}
+
+/** Writes a small file whole: beside its place, then renamed over what was there. Throws `StorageError`. */
+export async function replaceFile(env: Env, path: string, bytes: Uint8Array): Promise<void> {
+  const draft = join(dirname(path), `.tmp-${basename(path)}-${randomBytes(8).toString('hex')}`);
+  try {
+    await createDurably(env, draft, (file) => writeAll(file, draft, bytes));
+    await guard('rename', path, () => env.rename(draft, path));
+  } catch (error) {
+    await env.remove(draft).catch(() => undefined);
+    throw error;
+  }
 }

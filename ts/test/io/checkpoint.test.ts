@@ -163,8 +163,8 @@ describe('save and load', () => {
       await expect(saveCheckpoint({ dir, ...state(5), name })).rejects.toBeInstanceOf(ArgumentError);
     }
     await expect(saveCheckpoint({ dir, ...state(5), score: Number.NaN })).rejects.toThrow(/score/);
-    await expect(saveCheckpoint({ dir, ...state(5), keepLast: 1 })).rejects.toThrow(
-      /keepLast to be an integer >= 2 but received 1/,
+    await expect(saveCheckpoint({ dir, ...state(5), keepLast: 0 })).rejects.toThrow(
+      /keepLast to be an integer >= 1 but received 0/,
     );
     await expect(saveCheckpoint({ dir, step: 5, tensors: { '../up': new Map() } })).rejects.toThrow(/tensors/);
     expect(existsSync(dir)).toBe(false);
