@@ -3,7 +3,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { ArgumentError, DataError } from '../errors.js';
 import type { BatchColumns } from './batch_source.js';
-import { Dataset } from './dataset.js';
+import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
 import { Entity, encodeStrings } from './entity.js';
 import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
@@ -214,7 +214,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   await setImmediate();
   const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
   const digest = await digestOf({ schema, columns, cold: split.cold, signal });
-  return new Dataset(
+  return openDataset(
     {
       ...subject,
       name: source.name,

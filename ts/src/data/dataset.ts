@@ -57,32 +57,10 @@ export interface TestPart {
   loader(options: Omit<PartLoaderOptions<'test'>, 'part'>): Loader;
 }
 
-/** Everything that `buildDataset` computes. */
+/** What a data set is made of, all of it computed by `buildDataset`. */
 export interface DatasetParts {
   readonly name: string;
-  readonly seed: number;
-  readonly schema: Schema;
-  readonly events: Events;
-  readonly split: Split;
-  readonly columns: BatchColumns;
-  readonly historyParts: HistoryParts;
-  readonly positive: Uint8Array;
-  readonly labelColumns: readonly string[];
-  readonly allowDuplicates: boolean;
-  readonly items: ItemTable;
-  readonly userIds: readonly string[];
-  readonly vocabularies: ReadonlyMap<string, Vocabulary>;
-  readonly text: { readonly item: TextPipeline | null; readonly query: TextPipeline | null };
-  readonly textStatistics: { readonly item: TextStatistics | null; readonly query: TextStatistics | null };
-  readonly counters: Readonly<Record<string, number>>;
-  readonly digest: string;
-  readonly splitManifest: SplitManifest;
-  readonly leakChecks: readonly LeakCheck[];
-}
-
-/** Made by `loadDataset`, `datasetFromShop` or `buildDataset`; ends its loader thread on disposal. */
-export class Dataset implements AsyncDisposable {
-  readonly name: string;
+  /** Keys split, shuffle and negatives. */
   readonly seed: number;
   readonly schema: Schema;
   readonly events: Events;
@@ -91,6 +69,7 @@ export class Dataset implements AsyncDisposable {
   readonly historyParts: HistoryParts;
   /** (n) 1 for events whose main label is 1. */
   readonly positive: Uint8Array;
+  /** Columns that labels come from: never features. */
   readonly labelColumns: readonly string[];
   readonly allowDuplicates: boolean;
   readonly items: ItemTable;
@@ -99,78 +78,62 @@ export class Dataset implements AsyncDisposable {
   /** Id vocabularies by feature name. */
   readonly vocabularies: ReadonlyMap<string, Vocabulary>;
   /** How texts become tokens: for serving and for checkpoints. */
-  readonly text: DatasetParts['text'];
-  readonly textStatistics: DatasetParts['textStatistics'];
+  readonly text: { readonly item: TextPipeline | null; readonly query: TextPipeline | null };
+  readonly textStatistics: { readonly item: TextStatistics | null; readonly query: TextStatistics | null };
   /** What was dropped, filled, truncated or never seen before, by name. */
   readonly counters: Readonly<Record<string, number>>;
   /** SHA-256 (hex) of all columns and the schema. */
   readonly digest: string;
   readonly splitManifest: SplitManifest;
   readonly leakChecks: readonly LeakCheck[];
-  private readonly maker: BatchMaker;
-  private openings = 0;
+}
 
-  constructor(parts: DatasetParts, options: BatchMakerOptions = {}) {
-    this.name = parts.name;
-    this.seed = parts.seed;
-    this.schema = parts.schema;
-    this.events = parts.events;
-    this.split = parts.split;
-    this.columns = parts.columns;
-    this.historyParts = parts.historyParts;
-    this.positive = parts.positive;
-    this.labelColumns = parts.labelColumns;
-    this.allowDuplicates = parts.allowDuplicates;
-    this.items = parts.items;
-    this.userIds = parts.userIds;
-    this.vocabularies = parts.vocabularies;
-    this.text = parts.text;
-    this.textStatistics = parts.textStatistics;
-    this.counters = parts.counters;
-    this.digest = parts.digest;
-    this.splitManifest = parts.splitManifest;
-    this.leakChecks = parts.leakChecks;
-    this.maker = new BatchMaker(parts.columns, options);
-  }
-
+/** Made by `loadDataset`, `datasetFromShop` or `buildDataset`; ends its loader thread on disposal. */
+export interface Dataset extends DatasetParts, AsyncDisposable {
   /** Samples per part. */
-  get sizes(): Readonly<Record<PartName, number>> {
-    const { train, valid, test } = this.columns.parts;
-    return { train: train.length, valid: valid.length, test: test.length };
-  }
-
-  /** How often the test part was opened; reports show it beside every test metric. */
-  get testOpenings(): number {
-    return this.openings;
-  }
-
+  readonly sizes: Readonly<Record<PartName, number>>;
   /** Threads that make batches: 1, or 0 where they are made on the calling thread. */
-  get workers(): 0 | 1 {
-    return this.maker.workers;
-  }
-
+  readonly workers: 0 | 1;
+  /** How often the test part was opened; reports show it beside every test metric. */
+  readonly testOpenings: number;
   /** Batches of train or valid. Throws ArgumentError for options that do not fit. */
-  loader(options: PartLoaderOptions): Loader {
-    return new Loader(this.maker, { seed: this.seed, epoch: 0, ...options });
-  }
-
+  loader(options: PartLoaderOptions): Loader;
   /** Unseals the test part, which the choice of a model must not see (rule L8). Every call counts. */
-  openTest(): TestPart {
-    this.openings++;
-    return {
-      opening: this.openings,
-      rows: this.columns.parts.test,
-      loader: (options) => new Loader(this.maker, { seed: this.seed, epoch: 0, ...options, part: 'test' }),
-    };
-  }
-
+  openTest(): TestPart;
   /** Texts and pictures of item rows, in their order: to encode a catalogue. ArgumentError for a row outside the table. */
-  itemContent(rows: ArrayLike<number>): { text: TokenBatch | null; image: ImageBatch | null } {
-    const { itemText, itemImage } = this.columns;
-    return { text: itemText && gatherTokens(itemText, rows), image: itemImage && gatherImages(itemImage, rows) };
-  }
+  itemContent(rows: ArrayLike<number>): { text: TokenBatch | null; image: ImageBatch | null };
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.maker[Symbol.asyncDispose]();
-  }
+/** Puts loaders on top of finished parts. */
+export function openDataset(parts: DatasetParts, options: BatchMakerOptions = {}): Dataset {
+  const { columns, seed } = parts;
+  const maker = new BatchMaker(columns, options);
+  let openings = 0;
+  const loader = (options: PartLoaderOptions<PartName>): Loader => new Loader(maker, { seed, epoch: 0, ...options });
+  return {
+    ...parts,
+    sizes: {
+      train: columns.parts.train.length,
+      valid: columns.parts.valid.length,
+      test: columns.parts.test.length,
+    },
+    workers: maker.workers,
+    get testOpenings() {
+      return openings;
+    },
+    loader,
+    openTest() {
+      openings++;
+      return {
+        opening: openings,
+        rows: columns.parts.test,
+        loader: (options) => loader({ ...options, part: 'test' }),
+      };
+    },
+    itemContent: (rows) => ({
+      text: columns.itemText && gatherTokens(columns.itemText, rows),
+      image: columns.itemImage && gatherImages(columns.itemImage, rows),
+    }),
+    [Symbol.asyncDispose]: () => maker[Symbol.asyncDispose](),
+  };
 }

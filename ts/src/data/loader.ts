@@ -110,7 +110,7 @@ export class BatchMaker implements AsyncDisposable {
 
   private post(request: Request): void {
     if (this.worker === null) {
-      this.worker = new Worker(this.workerUrl, { workerData: this.columns, name: 'galago-loader' });
+      this.worker = new Worker(this.workerUrl, { workerData: this.columns, name: 'galago-loader', execArgv: [] });
       this.worker.on('message', (answer: Answer) => {
         const waiting = this.waiting.get(answer.pass)!;
         waiting.calls.shift()!.answer(answer);

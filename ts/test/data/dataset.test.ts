@@ -147,7 +147,7 @@ describe('the generated shop as a data set', () => {
 
 describe('the generated shop through files', () => {
   it('gives the same batches as the shop in memory', async () => {
-    const shop = generateShop({ seed: 2, items: 60, users: 10, sessions: 100 });
+    const shop = generateShop({ seed: 2, items: 40, users: 10, sessions: 60 });
     const path = await mkdtemp(join(tmpdir(), 'galago-shop-'));
     try {
       const { validFromTime, testFromTime } = await writeShop(shop, path);

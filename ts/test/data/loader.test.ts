@@ -1,4 +1,9 @@
+import { spawnSync } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/data/batch.js';
 import { BatchSource, type PassOptions } from '../../src/data/batch_source.js';
@@ -114,6 +119,30 @@ describe.each<[string, BatchMakerOptions]>([
 });
 
 describe('BatchMaker', () => {
+  it('rejects what waits when its thread fails', async () => {
+    const file = join(tmpdir(), `galago-bad-worker-${process.pid}.mjs`);
+    writeFileSync(file, "throw new Error('no memory left')");
+    await using maker = new BatchMaker(smallColumns(), { workerUrl: pathToFileURL(file) });
+    await expect(collect(new Loader(maker, pass))).rejects.toThrow(/its thread failed: Error: no memory left/);
+    await expect(collect(new Loader(maker, pass))).rejects.toMatchObject({ code: 'LOADER' });
+    rmSync(file);
+  });
+
+  it('does not keep a process alive that has forgotten it', () => {
+    const script = `
+      const { BatchMaker, Loader } = await import(${JSON.stringify(new URL('./loader.js', built.url).href)});
+      const ints = () => new Int32Array(1);
+      const columns = { user: ints(), item: ints(), time: ints(), session: null, query: null, items: 1, labels: [], categorical: [], numeric: [],
+        sequences: [], idHistories: [], histories: null, historyLen: 0, itemText: null, itemImage: null, queryText: null,
+        parts: { train: ints(), valid: ints(), test: ints() }, sessions: null, negatives: null };
+      const maker = new BatchMaker(columns);
+      for await (const batch of new Loader(maker, { part: 'train', epoch: 0, batchSize: 1, seed: 0 })) console.log(maker.workers, batch.size);`;
+    const { stderr, stdout, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      timeout: 20_000,
+    });
+    expect([stderr.toString(), stdout.toString(), status]).toEqual(['', '1 1\n', 0]);
+  });
+
   it('works on the calling thread where no compiled worker lies', async () => {
     await using maker = new BatchMaker(smallColumns(), { workerUrl: new URL('file:///nowhere/loader_worker.js') });
     expect(maker.workers).toBe(0);

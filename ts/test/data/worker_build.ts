@@ -8,7 +8,7 @@ import ts from 'typescript';
 
 const SOURCE = resolve(dirname(fileURLToPath(import.meta.url)), '../../src');
 
-/** Writes `data/loader_worker.js` and what it imports to a temporary folder. */
+/** Writes `data/loader_worker.js`, `data/loader.js` and what they import to a temporary folder. */
 export function buildWorker(): { url: URL; remove(): void } {
   const folder = mkdtempSync(join(tmpdir(), 'galago-worker-'));
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
@@ -25,6 +25,7 @@ export function buildWorker(): { url: URL; remove(): void } {
     for (const [, path] of outputText.matchAll(/from '(\.[^']+)\.js'/g)) compile(resolve(dirname(file), `${path}.ts`));
   };
   compile(join(SOURCE, 'data/loader_worker.ts'));
+  compile(join(SOURCE, 'data/loader.ts'));
   return {
     url: pathToFileURL(join(folder, 'data/loader_worker.js')),
     remove: () => rmSync(folder, { recursive: true }),
