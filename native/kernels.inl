@@ -75,11 +75,25 @@ void gather_rows_backward(const Tensor& dout, const Tensor& index, Tensor& dx);
 
 // ---- layer_norm
 
-// ---- linear
+// ---- linear: out = f(x W^T + bias). x (..., K), weight (N, K), bias (N)?, out (..., N); preactivation (..., N)? receives the sum before f.
+// backward: dz = dout f'; dx = dz W, dweight = dz^T x, dbias = sum of dz over rows; each of them is optional. dz (..., N) is scratch,
+// undefined when f is none. preactivation is read for gelu and silu, out for the other activations.
+void linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& out, Tensor& preactivation, Activation kind);
+void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preactivation, const Tensor& out, const Tensor& dout,
+                     Tensor& dz, Tensor& dx, Tensor& dweight, Tensor& dbias, Activation kind);
 
-// ---- lora_linear
+// ---- lora_linear: hidden = scale z A^T, out = x W^T + bias + hidden B^T, W and bias frozen.
+//   x, z (..., K): z is x, or x after dropout   weight (N, K)   bias (N)?   a (r, K)   b (N, r)   hidden (..., r), saved   out (..., N)
+// backward: dhidden = scale dout B (scratch); dz = dhidden A, db = dout^T hidden, da = dhidden^T z; dx = dout W, plus dz when
+// dz is undefined and x is z. dx, dz, da, db are optional.
+void lora_linear_forward(const Tensor& x, const Tensor& z, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b,
+                         Tensor& hidden, Tensor& out, double scale);
+void lora_linear_backward(const Tensor& z, const Tensor& weight, const Tensor& a, const Tensor& b, const Tensor& hidden,
+                          const Tensor& dout, Tensor& dhidden, Tensor& dx, Tensor& dz, Tensor& da, Tensor& db, bool shared, double scale);
 
-// ---- matmul
+// ---- matmul: out = op(a) op(b), op the transpose of the last two dimensions when asked. op(a) (..., M, K), op(b) (..., K, N),
+// out (..., M, N), equal leading dimensions.
+void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpose_a, bool transpose_b);
 
 // ---- normalize
 
@@ -88,7 +102,14 @@ void gather_rows_backward(const Tensor& dout, const Tensor& index, Tensor& dx);
 void pad_jagged_forward(const Tensor& x, const Tensor& offsets, Tensor& out);
 void pad_jagged_backward(const Tensor& dout, const Tensor& offsets, Tensor& dx);
 
-// ---- patch_embedding
+// ---- patch_embedding: out[n, patch] = W u + bias, u the patch's pixels as (channel, row, column), each scale[channel] pixel + shift[channel]:
+// a convolution of stride p with W (D, 3, p, p).
+//   images (B, H, W, 3) uint8   weight (D, 3 p p)   bias (D)?   normalization (2, 3): scale, shift   out (B, (H/p)(W/p), D)
+// backward: dweight, dbias (optional, overwritten); pixels have no gradient.
+void patch_embedding_forward(const Tensor& images, const Tensor& weight, const Tensor& bias, const Tensor& normalization, Tensor& out,
+                             int64_t patch_size);
+void patch_embedding_backward(const Tensor& images, const Tensor& normalization, const Tensor& dout, Tensor& dweight, Tensor& dbias,
+                              int64_t patch_size);
 
 // ---- prelu
 

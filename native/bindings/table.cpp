@@ -55,11 +55,13 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // layer_norm
 
-  // linear
+  KERNEL(linear_forward, "x weight bias? out preactivation? kind");
+  KERNEL(linear_backward, "x weight preactivation? out? dout dz? dx? dweight? dbias? kind");
 
-  // lora_linear
+  KERNEL(lora_linear_forward, "x z weight bias? a b hidden out scale");
+  KERNEL(lora_linear_backward, "z weight a b hidden dout dhidden dx? dz? da? db? shared scale");
 
-  // matmul
+  KERNEL(matmul_forward, "a b out transpose_a transpose_b");
 
   // normalize
 
@@ -67,6 +69,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(pad_jagged_backward, "dout offsets dx");
 
   // patch_embedding
+  KERNEL(patch_embedding_forward, "images weight bias? normalization out patch_size");
+  KERNEL(patch_embedding_backward, "images normalization dout dweight? dbias? patch_size");
 
   // prelu
 

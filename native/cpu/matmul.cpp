@@ -18,7 +18,8 @@ Short cuts, all chosen from the shapes alone so that results do not depend on th
 #include <algorithm>
 #include <utility>
 
-#include "../core/parallel.h"
+#include "activation.h"
+#include "dispatch.h"
 #include "scratch.h"
 
 namespace galago::cpu {
@@ -34,8 +35,6 @@ struct Kernels {
   Tile tile[2][2][most_rows + 1];  // [A lies by rows][vectors - 1][rows]
   void (*transpose)(const T* source, int64_t source_ld, T* target, int64_t target_ld, int64_t rows, int64_t columns);
   void (*pack_panel)(bool by_columns, const T* source, int64_t ld, int64_t k, int64_t valid, int64_t width, T* target);
-  void (*finish)(int64_t rows, int64_t columns, T* c, int64_t ldc, const T* bias, Activation activation, T* pre,
-                 int64_t ld_pre);
   int max_rows, lanes;
 };
 
@@ -120,6 +119,25 @@ int64_t panel_width(int64_t columns, int64_t lanes) { return columns > lanes ? 2
 // Elements of packed op(B) per step of K.
 int64_t packed_columns(int64_t N, int64_t lanes) { return ceil_div(N, lanes) * lanes; }
 
+// The epilogue of a finished region of C; bias and preactivation are that region's.
+template <Activation kind, class T>
+void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, const T* bias, T* pre, int64_t ld_pre) {
+  vectorize([=] {
+    for (int64_t i = 0; i < rows; ++i) {
+      T* __restrict row = c + i * ldc;
+      if (bias) {
+        const T* __restrict addend = bias;
+        for (int64_t j = 0; j < columns; ++j) row[j] += addend[j];
+      }
+      if (pre) {
+        T* __restrict copy = pre + i * ld_pre;
+        for (int64_t j = 0; j < columns; ++j) copy[j] = row[j];
+      }
+      for (int64_t j = 0; j < columns; ++j) row[j] = activate<kind>(row[j]);
+    }
+  });
+}
+
 template <class T>
 void finish_region(const Product<T>& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   if (!p.epilogue) return;
@@ -128,8 +146,10 @@ void finish_region(const Product<T>& p, int64_t row, int64_t rows, int64_t colum
     std::swap(rows, columns);
   }
   const Epilogue<T>& e = *p.epilogue;
-  kernels<T>().finish(rows, columns, p.c + row * p.ldc + column, p.ldc, e.bias ? e.bias + column : nullptr, e.activation,
-                      e.preactivation ? e.preactivation + row * e.ld_preactivation + column : nullptr, e.ld_preactivation);
+  dispatch_activation(e.activation, [&]<Activation kind>() {
+    finish<kind>(rows, columns, p.c + row * p.ldc + column, p.ldc, e.bias ? e.bias + column : nullptr,
+                 e.preactivation ? e.preactivation + row * e.ld_preactivation + column : nullptr, e.ld_preactivation);
+  });
 }
 
 template <class T>
@@ -282,6 +302,7 @@ void multiply_in_chunks(const Product<T>& p, int64_t chunks) {
       part.c = partial + chunk * p.M * p.N;
       part.ldc = p.N;
       part.epilogue = nullptr;
+      part.packed_b = nullptr;
       multiply(part);
     }
   });
@@ -336,7 +357,7 @@ void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha
   }
   const Kernels<T>& kernel = kernels<T>();
   const int64_t tiles = ceil_div(M, kernel.max_rows) * ceil_div(N, 2 * kernel.lanes);
-  if (tiles < 64 && K >= 1024 && !packed_b) {
+  if (tiles < 64 && K >= 1024) {  // also with packed_b, so that packing never changes a bit; then b is read
     multiply_in_chunks(p, std::min<int64_t>(16, K / 256));
     return;
   }
@@ -365,6 +386,17 @@ void matmul_batched(int64_t G, Transpose ta, Transpose tb, int64_t M, int64_t N,
   } else {
     run(0, G);
   }
+}
+
+void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpose_a, bool transpose_b) {
+  dispatch_float(a.dtype, [&]<class T>() {
+    const int64_t M = out.shape[out.rank - 2], N = out.shape[out.rank - 1];
+    const int64_t K = transpose_a ? a.shape[a.rank - 2] : a.shape[a.rank - 1];
+    int64_t batch = 1;
+    for (int i = 0; i + 2 < out.rank; ++i) batch *= out.shape[i];
+    matmul_batched<T>(batch, transpose_a ? Transpose::yes : Transpose::no, transpose_b ? Transpose::yes : Transpose::no, M, N, K, T(1),
+                      a.data<T>(), transpose_a ? M : K, M * K, b.data<T>(), transpose_b ? K : N, K * N, T(0), out.data<T>(), N, M * N);
+  });
 }
 
 template class PackedMatrix<float>;

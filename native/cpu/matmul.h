@@ -10,25 +10,10 @@ They do depend, in the last bits, on the instruction set (isa.h).
 #include <vector>
 
 #include "../kernels.h"
-#include "vector_math.h"
 
 namespace galago::cpu {
 
 enum class Transpose { no, yes };
-
-template <class T>
-GALAGO_INLINE T activate_relu(T x) {
-  return x < T(0) ? T(0) : x;  // NaN stays NaN
-}
-// x Phi(x), the exact form with erf.
-template <class T>
-GALAGO_INLINE T activate_gelu(T x) {
-  return T(0.5) * x * (T(1) + fast_erf(x * T(0.70710678118654752440)));
-}
-template <class T>
-GALAGO_INLINE T activate_silu(T x) {
-  return x * fast_sigmoid(x);
-}
 
 // What happens to a finished tile while it is in cache: c = activation(c + bias).
 template <class T>
@@ -57,7 +42,7 @@ class PackedMatrix {
 
 // C (M, N) = epilogue(alpha op(A) op(B) + beta C), op(A) (M, K), op(B) (K, N).
 // A lies as (M, K), or as (K, M) with Transpose::yes; lda, ldb, ldc are elements from row to row. Beta 0 does not read C.
-// K = 0 gives epilogue(beta C). With packed_b, b is not read (ldb and tb neither).
+// K = 0 gives epilogue(beta C). packed_b is op(B) in another layout: it saves time and never changes a bit (a long sum reads b).
 template <class T>
 void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b,
             int64_t ldb, T beta, T* c, int64_t ldc, const Epilogue<T>* epilogue = nullptr,

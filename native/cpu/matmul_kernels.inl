@@ -137,44 +137,6 @@ MATMUL_TARGET static void pack_panel(bool by_columns, const T* source, int64_t l
   }
 }
 
-// c (rows, columns) = activation(c + bias); the sum before the activation also goes to `pre` when it is asked for.
-template <class T, class Activate>
-MATMUL_TARGET static inline __attribute__((always_inline)) void finish_rows(int64_t rows, int64_t columns, T* c, int64_t ldc,
-                                                                            const T* bias, T* pre, int64_t ld_pre,
-                                                                            const Activate& activate) {
-  for (int64_t i = 0; i < rows; ++i) {
-    T* __restrict row = c + i * ldc;
-    if (bias) {
-      const T* __restrict b = bias;
-      for (int64_t j = 0; j < columns; ++j) row[j] += b[j];
-    }
-    if (pre) {
-      T* __restrict copy = pre + i * ld_pre;
-      for (int64_t j = 0; j < columns; ++j) copy[j] = row[j];
-    }
-    for (int64_t j = 0; j < columns; ++j) row[j] = activate(row[j]);
-  }
-}
-
-template <class T>
-MATMUL_TARGET static void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, const T* bias, Activation activation,
-                                 T* pre, int64_t ld_pre) {
-  switch (activation) {
-    case Activation::none:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return x; });
-    case Activation::relu:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return activate_relu(x); });
-    case Activation::gelu:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return activate_gelu(x); });
-    case Activation::silu:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return activate_silu(x); });
-    case Activation::sigmoid:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return fast_sigmoid(x); });
-    case Activation::tanh:
-      return finish_rows(rows, columns, c, ldc, bias, pre, ld_pre, [](T x) GALAGO_INLINE_BODY { return fast_tanh(x); });
-  }
-}
-
 template <class T, bool A_BY_ROWS, int... ROWS>
 static void fill_tiles(Kernels<T>& kernels, std::integer_sequence<int, ROWS...>) {
   ((kernels.tile[A_BY_ROWS][0][ROWS + 1] = tile_kernel<T, A_BY_ROWS, ROWS + 1, 1>), ...);
@@ -190,7 +152,6 @@ static Kernels<T> make_kernels() {
   fill_tiles<T, true>(kernels, std::make_integer_sequence<int, MATMUL_MAX_ROWS>{});
   kernels.transpose = transpose<T>;
   kernels.pack_panel = pack_panel<T>;
-  kernels.finish = finish<T>;
   return kernels;
 }
 

@@ -17,7 +17,11 @@ export { abs, add, affine, div, exp, log, mul, reciprocal, scaleBy, sqrt, square
 export { embedding } from './ops/embedding.js';
 export { type EmbeddingBagOptions, embeddingBag } from './ops/embedding_bag.js';
 export { gatherRows } from './ops/gather_rows.js';
+export { linear } from './ops/linear.js';
+export { loraLinear } from './ops/lora_linear.js';
+export { matmul } from './ops/matmul.js';
 export { padJagged } from './ops/pad_jagged.js';
+export { patchEmbedding } from './ops/patch_embedding.js';
 export { mean, sum } from './ops/reduce.js';
 export { type SegmentSumOptions, segmentSum } from './ops/segment_sum.js';
 export { sortDescending } from './ops/sort_descending.js';
