@@ -68,7 +68,6 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(pad_jagged_forward, "x offsets out");
   KERNEL(pad_jagged_backward, "dout offsets dx");
 
-  // patch_embedding
   KERNEL(patch_embedding_forward, "images weight bias? normalization out patch_size");
   KERNEL(patch_embedding_backward, "images normalization dout dweight? dbias? patch_size");
 
