@@ -10,7 +10,16 @@ void activation_backward(const Tensor& x, const Tensor& out, const Tensor& dout,
 // ---- add_same: out = a + b, same shape: how the tape adds gradients.
 void add_same(const Tensor& a, const Tensor& b, Tensor& out);
 
-// ---- adamw
+// ---- adamw, in place for every i of the lists: step += 1, g = clip grad, m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g g,
+// param = (1 - rate decay) param - rate mhat / (sqrt(vhat) + eps). A clip that is not finite writes nothing: the step is skipped.
+//   params, grads, m, v (any shape)   steps (1) int32   clip (1) float64
+void adamw(TensorList& params, const TensorList& grads, TensorList& m, TensorList& v, TensorList& steps, const Tensor& clip,
+           double learning_rate, double weight_decay, double beta1, double beta2, double eps);
+// gradient_norm: Euclidean norm of all dense gradients and of the first counts[i] rows of rows[i]; partial sums in float64 per fixed
+// chunk. clip_factor: factor = min(1, max_norm / (norm + 1e-6)); of a norm that is not finite NaN, and skipped += 1.
+//   grads (any shape)   rows (capacity, D)   counts, skipped (1) int32   norm, factor (1) float64
+void gradient_norm(const TensorList& grads, const TensorList& rows, const TensorList& counts, Tensor& norm);
+void clip_factor(const Tensor& norm, Tensor& factor, Tensor& skipped, double max_norm);
 
 // ---- batch_norm
 
@@ -118,7 +127,23 @@ void reduce_sum(const Tensor& x, Tensor& out, double scale);
 
 // ---- rms_norm
 
-// ---- row_sparse (optimizers on the touched rows of a table)
+// ---- row_sparse: optimizers on the touched rows of a table (V, D); other rows do not change, nor decay.
+// row_sparse_reduce: row r receives the sum of weights[p][i] values[p][sources[p][i]] over all lookups with indices[p][i] = r, in order
+// of (piece, position); an empty source means i, empty weights mean 1; rows outside [0, num_rows) and negative sources are padding.
+// rows: the touched ones, ascending, -1 behind the first `count`.
+//   indices, sources, weights (T_p)   values (any, D)   rows (capacity)   sums (capacity, D)   count (1) int32
+void row_sparse_reduce(const TensorList& indices, const TensorList& values, const TensorList& sources, const TensorList& weights,
+                       Tensor& rows, Tensor& sums, Tensor& count, int64_t num_rows);
+// The updates, with g = clip sums[i] for row rows[i], in place; each counts one step; a clip that is not finite writes nothing.
+//   rowwise_adagrad: v += mean(g g), row = (1 - rate decay) row - rate g / (sqrt(v) + eps). v (V).
+//   rowwise_adam: m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) mean(g g), then as adamw. m (V, D), v (V).
+//   lazy_adam: m, v as in adamw, row -= rate sqrt(1 - beta2^step) / (1 - beta1^step) m / (sqrt(v) + eps). m, v (V, D).
+void rowwise_adagrad(Tensor& table, Tensor& v, Tensor& step, const Tensor& rows, const Tensor& sums, const Tensor& count,
+                     const Tensor& clip, double learning_rate, double weight_decay, double eps);
+void rowwise_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tensor& rows, const Tensor& sums, const Tensor& count,
+                  const Tensor& clip, double learning_rate, double weight_decay, double beta1, double beta2, double eps);
+void lazy_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tensor& rows, const Tensor& sums, const Tensor& count,
+               const Tensor& clip, double learning_rate, double beta1, double beta2, double eps);
 
 // ---- segment_softmax
 

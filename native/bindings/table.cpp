@@ -16,7 +16,9 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   KERNEL(add_same, "a b out");
 
-  // adamw
+  KERNEL(adamw, "params grads m v steps clip learning_rate weight_decay beta1 beta2 eps");
+  KERNEL(gradient_norm, "grads rows counts norm");
+  KERNEL(clip_factor, "norm factor skipped max_norm");
 
   // batch_norm
 
@@ -77,7 +79,10 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   // rms_norm
 
-  // row_sparse
+  KERNEL(row_sparse_reduce, "indices values sources weights rows sums count num_rows");
+  KERNEL(rowwise_adagrad, "table v step rows sums count clip learning_rate weight_decay eps");
+  KERNEL(rowwise_adam, "table m v step rows sums count clip learning_rate weight_decay beta1 beta2 eps");
+  KERNEL(lazy_adam, "table m v step rows sums count clip learning_rate beta1 beta2 eps");
 
   // segment_softmax
 

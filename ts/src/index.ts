@@ -28,6 +28,13 @@ export { sortDescending } from './ops/sort_descending.js';
 export { topK } from './ops/top_k.js';
 export { reshape, transpose } from './ops/transpose.js';
 export { unique } from './ops/unique.js';
+// optimizers
+export {
+  type Algorithm,
+  Optimizer,
+  type OptimizerOptions,
+  type ParameterGroup,
+} from './optim/optimizer.js';
 export { randomScope } from './random.js';
 export { RowSparseGrad } from './row_sparse_grad.js';
 export {
