@@ -56,7 +56,8 @@ export interface ReportContent {
 
 const METRICS = ['AUC', 'gAUC', 'QAUC'] as const;
 const SLICES = ['known', 'fresh'] as const;
-/** Larger pictures are reduced to this many pixels per side. */
+/** Pictures up to this side are shown exactly, pixel by pixel; larger ones are photographs and become JPEGs of `PICTURE_SIDE`. */
+const SMALL_SIDE = 64;
 const PICTURE_SIDE = 192;
 
 function escapeHtml(text: string): string {
@@ -73,11 +74,13 @@ function escapeHtml(text: string): string {
 async function pictureHtml({ picture, title }: ReportItem): Promise<string> {
   if (picture === null) return '<span class="picture none">no picture</span>';
   const { pixels, height, width, channels } = picture;
-  const png = await sharp(pixels, { raw: { width, height, channels } })
-    .resize(PICTURE_SIDE, PICTURE_SIDE, { fit: 'inside', withoutEnlargement: true })
-    .png()
-    .toBuffer();
-  return `<img class="picture" alt="${escapeHtml(title)}" src="data:image/png;base64,${png.toString('base64')}">`;
+  const isSmall = Math.max(height, width) <= SMALL_SIDE;
+  const image = sharp(pixels, { raw: { width, height, channels } });
+  const bytes = isSmall
+    ? await image.png().toBuffer()
+    : await image.resize(PICTURE_SIDE, PICTURE_SIDE, { fit: 'inside' }).jpeg({ quality: 85 }).toBuffer();
+  const address = `data:image/${isSmall ? 'png' : 'jpeg'};base64,${bytes.toString('base64')}`;
+  return `<img class="picture${isSmall ? ' small' : ''}" alt="${escapeHtml(title)}" src="${address}">`;
 }
 
 function titleHtml({ title, note }: ReportItem): string {

@@ -7,14 +7,15 @@ export interface ReportCurve {
   readonly run: string;
   /** What is measured; each metric gets a chart of its own. */
   readonly metric: string;
-  /** Lines of one part share a dash. */
+  /** Lines of one part share a dash, where a chart has several parts. */
   readonly part: 'train' | 'valid' | 'test';
   readonly points: readonly { readonly step: number; readonly value: number | null }[];
 }
 
 /** Readable on light and on dark ground, and apart for colour-blind eyes. */
 const SERIES = ['#3b82f6', '#f97316', '#10a37f', '#c026d3', '#ca8a04', '#64748b', '#ef4444', '#0ea5e9'];
-const DASHES: Readonly<Record<ReportCurve['part'], number[]>> = { train: [1, 0], valid: [6, 3], test: [2, 2] };
+const SOLID = [1, 0];
+const DASHES: Readonly<Record<ReportCurve['part'], number[]>> = { train: SOLID, valid: [6, 3], test: [2, 2] };
 
 /** Colour of each run, in order of appearance: for the legend that all charts share. */
 export function runColours(curves: readonly ReportCurve[]): Map<string, string> {
@@ -30,7 +31,13 @@ function chartSpec(metric: string, curves: readonly ReportCurve[], colours: Read
   const isSparse = Math.max(...curves.map(({ points }) => points.length)) <= 30;
   return {
     data: { values },
-    title: { text: metric, anchor: 'start', fontSize: 13, fontWeight: 600, offset: 10 },
+    title: {
+      text: parts.length === 1 ? `${metric} (${parts[0]})` : metric,
+      anchor: 'start',
+      fontSize: 13,
+      fontWeight: 600,
+      offset: 10,
+    },
     width: 400,
     height: 210,
     mark: { type: 'line', strokeWidth: 2, point: isSparse ? { size: 22 } : false },
@@ -46,7 +53,7 @@ function chartSpec(metric: string, curves: readonly ReportCurve[], colours: Read
       strokeDash: {
         field: 'part',
         type: 'nominal',
-        scale: { domain: parts, range: parts.map((part) => DASHES[part]) },
+        scale: { domain: parts, range: parts.map((part) => (parts.length === 1 ? SOLID : DASHES[part])) },
         legend: parts.length > 1 ? { title: null, orient: 'top-right', symbolStrokeColor: 'currentColor' } : null,
       },
     },

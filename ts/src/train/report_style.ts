@@ -36,7 +36,8 @@ figure svg { width:100%; height:auto; display:block; }
 .item { display:grid; grid-template-columns:160px 1fr; gap:24px; padding:16px 0; border-top:1px solid var(--line); }
 .item:first-of-type { border-top:0; padding-top:4px; }
 .item ol { list-style:none; margin:0; padding:0; display:grid; grid-template-columns:repeat(6,1fr); gap:14px; align-items:start; }
-.picture { display:block; width:100%; aspect-ratio:1; object-fit:cover; border-radius:10px; image-rendering:pixelated; background:var(--line); }
+.picture { display:block; width:100%; aspect-ratio:1; object-fit:cover; border-radius:10px; background:var(--line); }
+.picture.small { image-rendering:pixelated; }
 .picture.none { display:grid; place-items:center; color:var(--soft); font-size:11px; }
 .query .picture { outline:2px solid var(--accent); outline-offset:2px; }
 .name { display:-webkit-box; -webkit-box-orient:vertical; -webkit-line-clamp:3; overflow:hidden; font-size:12px; line-height:1.35; color:var(--soft); }

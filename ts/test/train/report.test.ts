@@ -103,6 +103,12 @@ describe('report', () => {
     expect(html).toContain('<span class="note">new</span>');
   });
 
+  it('shows photographs smaller, in three channels or one', async () => {
+    const photo = { pixels: new Uint8Array(300 * 200).fill(90), height: 300, width: 200, channels: 1 as const };
+    const html = await reportHtml({ ...content, neighbours: [{ item: { title: 'p', picture: photo }, nearest: [] }] });
+    expect(html).toContain('<img class="picture" alt="p" src="data:image/jpeg;base64,');
+  });
+
   it('leaves out what is not there, and writes the same bytes twice', async () => {
     const empty = { title: 'x', configSummary: {}, curves: [], table: null, neighbours: [], notes: [] };
     expect(await reportHtml(empty)).not.toContain('<section>');
