@@ -2,7 +2,16 @@
 
 export { backward, defineOp, detach, noGrad, parameter, zeroGrad } from './autograd.js';
 // data and files
+export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch } from './data/batch.js';
+export { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './data/build_dataset.js';
+export type { Dataset, ItemTable, SplitManifest, TestPart } from './data/dataset.js';
+export type { FeatureSpec } from './data/features.js';
 export { type DecodedImages, type DecodeImagesOptions, decodeImage, decodeImages } from './data/images.js';
+export { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from './data/load_dataset.js';
+export { Loader, type LoaderOptions } from './data/loader.js';
+export { type Feature, featureNamed, featuresOf, type Schema } from './data/schema.js';
+export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop.js';
+export { type Split, type SplitRule, splitEvents } from './data/split.js';
 export { type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text.js';
 export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
 export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';

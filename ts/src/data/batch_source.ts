@@ -55,7 +55,7 @@ export interface BatchColumns {
   readonly numeric: readonly NumericColumn[];
   readonly sequences: readonly SequenceColumn[];
   readonly idHistories: readonly IdHistoryColumn[];
-  /** null where no history feature is asked for. `historyLen`: items kept in `Batch.history`. */
+  /** null where no history is asked for. `historyLen`: items kept in `Batch.history`, 0 for none. */
   readonly histories: Histories | null;
   readonly historyLen: number;
   readonly itemText: TokenStore | null;
@@ -218,7 +218,7 @@ export class BatchSource {
     }
     const sequences: Record<string, Jagged> = {};
     for (const column of columns.sequences) sequences[column.name] = gatherJagged(column, joined(column.source));
-    const history = this.history(events, user, part, columns.historyLen, null);
+    const history = columns.historyLen > 0 ? this.history(events, user, part, columns.historyLen, null) : null;
     for (const { name, rows, maxLen } of columns.idHistories) {
       sequences[name] = this.history(events, user, part, maxLen, rows)!;
     }

@@ -1,15 +1,15 @@
 /** From tables to a data set: numbers rows, splits, then resolves every feature with the train part's statistics. */
 
 import { setImmediate } from 'node:timers/promises';
-import { ArgumentError, DataError } from '../errors.js';
+import { ArgumentError, DataError, OutOfMemoryError } from '../errors.js';
 import type { BatchColumns } from './batch_source.js';
+import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } from './content.js';
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
 import { Entity, encodeStrings } from './entity.js';
 import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
-import { type FeatureSpec, type ResolveContext, resolveTables, type SpecOf, sourceOf } from './features.js';
+import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
-import type { ImageStore } from './image_store.js';
 import { checkLeaks } from './leak_check.js';
 import type { BatchMakerOptions } from './loader.js';
 import { type NegativeOptions, negativeTable } from './negatives.js';
@@ -17,17 +17,6 @@ import type { Feature, FeatureSource, Schema } from './schema.js';
 import { shared, sharedFloat32 } from './shared_memory.js';
 import { type SplitRule, splitEvents } from './split.js';
 import type { Table } from './table.js';
-import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
-import type { TokenStore } from './token_store.js';
-import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
-import { buildWordVocabulary } from './word_vocabulary.js';
-
-/** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
-export interface Pictures {
-  readonly store: ImageStore;
-  readonly skip: readonly number[];
-  readonly counters: Readonly<Record<string, number>>;
-}
 
 /** What a reader or generator brings. */
 export interface DataSource {
@@ -36,7 +25,7 @@ export interface DataSource {
   readonly item: Table | null;
   readonly user: Table | null;
   /** Makes the pictures when the schema has an image feature; null where the data have none. */
-  readonly pictures: ((items: Entity, spec: SpecOf<'image'>) => Promise<Pictures>) | null;
+  readonly pictures: PictureSource | null;
   /** SHA-256 (hex) of the input files by name. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -71,18 +60,14 @@ export interface DatasetOptions extends BatchMakerOptions {
     readonly parts?: HistoryParts | null;
     readonly ties?: 'strict' | 'order';
     readonly where?: 'positives' | 'all';
-    /** Items kept in `Batch.history`; default the longest history feature. */
+    /** Items kept in `Batch.history`, 0 for none; default the longest history feature. */
     readonly maxLen?: number;
   };
   readonly negatives?: NegativeOptions | null;
   readonly allowDuplicates?: boolean;
-  readonly text?: {
-    /** `word` (default): a vocabulary of the train part's texts; or a path; or a tokenizer. */
-    readonly tokenizer?: string | TextTokenizer;
-    /** Words seen less often are unknown. */
-    readonly minCount?: number;
-    readonly positions?: 'global' | 'per_field';
-  };
+  /** Bytes that all columns together may take; null: no check. Checked by estimate, before texts are tokenised and pictures decoded. */
+  readonly maxMemory?: number | null;
+  readonly text?: TextOptions;
   readonly signal?: AbortSignal;
 }
 
@@ -150,11 +135,12 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     itemIds: items.ids,
     counters,
   };
+  checkMemory(memoryEstimate(specs, context, labels.length, events), options.maxMemory ?? null);
   const resolved = await resolveTables(specs, context);
   const features = new Map(resolved.features);
-  const texts = await resolveTexts(specs, context, options);
+  const texts = await resolveTexts(specs, context, options.text ?? {}, signal);
   for (const feature of texts.features) features.set(feature.name, feature);
-  const pictures = await resolvePictures(specs, source, items.entity, counters);
+  const pictures = await resolvePictures(specs, source.pictures, items.entity, counters);
   if (pictures !== null) features.set(pictures.feature.name, pictures.feature);
   signal?.throwIfAborted();
 
@@ -178,7 +164,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     labels,
     ...resolved.columns,
     histories:
-      historyLen === 0
+      historyLen === 0 && resolved.columns.idHistories.length === 0
         ? null
         : shared(
             buildHistories(events, split.part, { parts: historyParts, ties, where: where === 'all' ? null : positive }),
@@ -379,99 +365,37 @@ function trainSessions(session: Int32Array, train: Int32Array): { rows: Int32Arr
   return { rows: rows.map((place) => train[place]!), offsets };
 }
 
-// ---- texts and pictures
+// ---- memory and schema
 
-interface ResolvedText {
-  readonly pipeline: TextPipeline;
-  readonly store: TokenStore;
-  readonly statistics: TextStatistics;
-}
-
-/** One text per item and per query: the text features of that source are its fields. */
-async function resolveTexts(
+/** Bytes by column, from sizes and schema: texts and lists at their longest. */
+function memoryEstimate(
   specs: readonly FeatureSpec[],
-  context: ResolveContext,
-  { text = {}, signal }: DatasetOptions,
-): Promise<{ item: ResolvedText | null; query: ResolvedText | null; features: Feature[] }> {
-  const all = specs.filter((spec): spec is SpecOf<'text'> => spec.type === 'text');
-  const stray = all.find((spec) => sourceOf(spec) !== 'item' && sourceOf(spec) !== 'query');
-  if (stray !== undefined)
-    throw new ArgumentError(
-      `feature ${stray.name}: expected a text of source item or query but received ${sourceOf(stray)}`,
-      { argument: stray.name },
-    );
-  const out: { item: ResolvedText | null; query: ResolvedText | null; features: Feature[] } = {
-    item: null,
-    query: null,
-    features: [],
-  };
-  if (all.length === 0) return out;
-
-  const columnsOf = (source: 'item' | 'query'): Record<string, string[]> => {
-    const fields = all.filter((spec) => sourceOf(spec) === source);
-    const entity = context.entities[source];
-    if (fields.length > 0 && entity === null)
-      throw new DataError(
-        'DATA_SCHEMA',
-        `feature ${fields[0]!.name}: expected ${source} fields but the data have none`,
-      );
-    return Object.fromEntries(fields.map(({ name }) => [name, entity!.strings(name)]));
-  };
-  const columns = { item: columnsOf('item'), query: columnsOf('query') };
-  const tokenizer = await tokenizerOf(text, function* () {
-    for (const source of ['item', 'query'] as const) {
-      const rows = context.joined(source === 'query' && context.entities.query === null ? 'inter' : source);
-      const inTrain = new Set(context.train.map((event) => rows[event]!));
-      for (const values of Object.values(columns[source])) for (const row of inTrain) yield values[row]!;
-    }
-  });
-  for (const source of ['item', 'query'] as const) {
-    const fields = all.filter((spec) => sourceOf(spec) === source).map(({ name, maxLen }) => ({ name, maxLen }));
-    if (fields.length === 0) continue;
-    const pipeline = textPipeline({ tokenizer, fields, positions: text.positions });
-    const { store, statistics } = await pipeline.tokenizeAll(columns[source], { signal });
-    out[source] = { pipeline, store, statistics };
-    context.counters[`missingText:${source}`] = statistics.missing;
-    for (const field of statistics.fields)
-      context.counters[`truncated:${field.name}`] = Math.round(field.truncated * field.filled);
-    out.features.push({
-      name: fields.length === 1 ? fields[0]!.name : `${source}_text`,
-      source,
-      type: 'text',
-      fields,
-      vocabularySize: tokenizer.size,
-      maxTokens: pipeline.maxLength,
-      positions: pipeline.positionCount,
-      types: fields.length,
-    });
+  { entities }: ResolveContext,
+  labels: number,
+  { count }: Events,
+): Record<string, number> {
+  const bytes: Record<string, number> = { events: 20 * count, labels: 4 * labels * count, parts: 8 * count };
+  for (const spec of specs) {
+    const rows = entities[sourceOf(spec)]?.rows ?? 0;
+    if (spec.type === 'image') bytes[spec.name] = rows * spec.size ** 2 * 3;
+    else if (spec.type === 'text') bytes[spec.name] = rows * (spec.maxLen + 1) * 12;
+    else if (spec.type === 'sequence') bytes[spec.name] = rows * (spec.maxLen + 1) * 4;
+    else if (spec.type === 'history') bytes.histories = 24 * count;
+    else if (spec.type !== 'meta') bytes[spec.name] = rows * 4;
   }
-  return out;
+  return bytes;
 }
 
-async function tokenizerOf(
-  { tokenizer = 'word', minCount }: NonNullable<DatasetOptions['text']>,
-  trainTexts: () => Iterable<string>,
-): Promise<TextTokenizer> {
-  if (typeof tokenizer !== 'string') return tokenizer;
-  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount }) : loadTokenizer(tokenizer);
-}
-
-async function resolvePictures(
-  specs: readonly FeatureSpec[],
-  source: DataSource,
-  items: Entity,
-  counters: Record<string, number>,
-): Promise<(Pictures & { feature: Feature }) | null> {
-  const wanted = specs.filter((spec): spec is SpecOf<'image'> => spec.type === 'image');
-  if (wanted.length === 0) return null;
-  const [spec] = wanted;
-  if (wanted.length > 1 || sourceOf(spec!) !== 'item')
-    throw new ArgumentError('features: expected at most one image feature, of source item', { argument: 'image' });
-  if (source.pictures === null)
-    throw new DataError('DATA_SCHEMA', `feature ${spec!.name}: expected pictures but data ${source.name} have none`);
-  const pictures = await source.pictures(items, spec!);
-  for (const [name, count] of Object.entries(pictures.counters)) counters[`image:${name}`] = count;
-  return { ...pictures, feature: { name: spec!.name, source: 'item', type: 'image', size: pictures.store.size } };
+function checkMemory(estimate: Record<string, number>, maxMemory: number | null): void {
+  const total = Object.values(estimate).reduce((sum, bytes) => sum + bytes, 0);
+  if (maxMemory === null || total <= maxMemory) return;
+  const largest = Object.entries(estimate).toSorted((a, b) => b[1] - a[1]);
+  const list = largest.slice(0, 5).map(([name, bytes]) => `${name} ${bytes}`);
+  throw new OutOfMemoryError(
+    'HOST_MEMORY',
+    `data: expected columns of at most ${maxMemory} bytes (max_memory) but they need ${total}: ${list.join(', ')}`,
+    { requested: total, largest: Object.fromEntries(largest) },
+  );
 }
 
 /** Features in the order of the specs; a text stands where its first field does. */

@@ -304,6 +304,22 @@ describe('a RecBole folder', () => {
     expect(data.counters['image:missing']).toBe(6);
   });
 
+  it('keeps id histories without a content history', async () => {
+    await using data = await open({ history: { maxLen: 0 } });
+    const [valid] = await collect(data.loader({ part: 'valid', batchSize: 8 }));
+    expect(valid!.history).toBeNull();
+    expect([...valid!.sequences.history!.values]).toEqual([1, 2]);
+  });
+
+  it('keeps to max_memory before it reads pictures', async () => {
+    const image: FeatureSpec = { name: 'image', type: 'image', size: 1024 };
+    const load = open({ features: [...features, image], maxMemory: 1e6 });
+    await expect(load).rejects.toThrow(
+      /expected columns of at most 1000000 bytes .* need \d+: image 18874368, title 360, histories 192/,
+    );
+    await expect(load).rejects.toMatchObject({ code: 'HOST_MEMORY', exitCode: 78 });
+  });
+
   it('repeats itself: same files and seed, same digest; another seed, another split', async () => {
     const split = { kind: 'RS', ratios: [0.5, 0.25, 0.25] } as const;
     await using a = await open({ split });

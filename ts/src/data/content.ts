@@ -1,0 +1,123 @@
+/** Texts and pictures of a data set: resolved features, token stores and image stores. */
+
+import { ArgumentError, DataError } from '../errors.js';
+import type { Entity } from './entity.js';
+import { type FeatureSpec, type ResolveContext, type SpecOf, sourceOf } from './features.js';
+import type { ImageStore } from './image_store.js';
+import type { Feature } from './schema.js';
+import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
+import type { TokenStore } from './token_store.js';
+import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
+import { buildWordVocabulary } from './word_vocabulary.js';
+
+export interface TextOptions {
+  /** `word` (default): a vocabulary of the train part's texts; or a path; or a tokenizer. */
+  readonly tokenizer?: string | TextTokenizer;
+  /** Words seen less often are unknown. */
+  readonly minCount?: number;
+  readonly positions?: 'global' | 'per_field';
+}
+
+/** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
+export interface Pictures {
+  readonly store: ImageStore;
+  readonly skip: readonly number[];
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** Makes the pictures of all item rows. */
+export type PictureSource = (items: Entity, spec: SpecOf<'image'>) => Promise<Pictures>;
+
+export interface ResolvedText {
+  readonly pipeline: TextPipeline;
+  readonly store: TokenStore;
+  readonly statistics: TextStatistics;
+}
+
+/** One text per item and per query: the text features of that source are its fields. */
+export async function resolveTexts(
+  specs: readonly FeatureSpec[],
+  context: ResolveContext,
+  text: TextOptions,
+  signal: AbortSignal | undefined,
+): Promise<{ item: ResolvedText | null; query: ResolvedText | null; features: Feature[] }> {
+  const all = specs.filter((spec): spec is SpecOf<'text'> => spec.type === 'text');
+  const stray = all.find((spec) => sourceOf(spec) !== 'item' && sourceOf(spec) !== 'query');
+  if (stray !== undefined)
+    throw new ArgumentError(
+      `feature ${stray.name}: expected a text of source item or query but received ${sourceOf(stray)}`,
+      { argument: stray.name },
+    );
+  const out: { item: ResolvedText | null; query: ResolvedText | null; features: Feature[] } = {
+    item: null,
+    query: null,
+    features: [],
+  };
+  if (all.length === 0) return out;
+
+  const columnsOf = (source: 'item' | 'query'): Record<string, string[]> => {
+    const fields = all.filter((spec) => sourceOf(spec) === source);
+    const entity = context.entities[source];
+    if (fields.length > 0 && entity === null)
+      throw new DataError(
+        'DATA_SCHEMA',
+        `feature ${fields[0]!.name}: expected ${source} fields but the data have none`,
+      );
+    return Object.fromEntries(fields.map(({ name }) => [name, entity!.strings(name)]));
+  };
+  const columns = { item: columnsOf('item'), query: columnsOf('query') };
+  const tokenizer = await tokenizerOf(text, function* () {
+    for (const source of ['item', 'query'] as const) {
+      const rows = context.joined(source === 'query' && context.entities.query === null ? 'inter' : source);
+      const inTrain = new Set(context.train.map((event) => rows[event]!));
+      for (const values of Object.values(columns[source])) for (const row of inTrain) yield values[row]!;
+    }
+  });
+  for (const source of ['item', 'query'] as const) {
+    const fields = all.filter((spec) => sourceOf(spec) === source).map(({ name, maxLen }) => ({ name, maxLen }));
+    if (fields.length === 0) continue;
+    const pipeline = textPipeline({ tokenizer, fields, positions: text.positions });
+    const { store, statistics } = await pipeline.tokenizeAll(columns[source], { signal });
+    out[source] = { pipeline, store, statistics };
+    context.counters[`missingText:${source}`] = statistics.missing;
+    for (const field of statistics.fields)
+      context.counters[`truncated:${field.name}`] = Math.round(field.truncated * field.filled);
+    out.features.push({
+      name: fields.length === 1 ? fields[0]!.name : `${source}_text`,
+      source,
+      type: 'text',
+      fields,
+      vocabularySize: tokenizer.size,
+      maxTokens: pipeline.maxLength,
+      positions: pipeline.positionCount,
+      types: fields.length,
+    });
+  }
+  return out;
+}
+
+async function tokenizerOf(
+  { tokenizer = 'word', minCount }: TextOptions,
+  trainTexts: () => Iterable<string>,
+): Promise<TextTokenizer> {
+  if (typeof tokenizer !== 'string') return tokenizer;
+  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount }) : loadTokenizer(tokenizer);
+}
+
+export async function resolvePictures(
+  specs: readonly FeatureSpec[],
+  source: PictureSource | null,
+  items: Entity,
+  counters: Record<string, number>,
+): Promise<(Pictures & { feature: Feature }) | null> {
+  const wanted = specs.filter((spec): spec is SpecOf<'image'> => spec.type === 'image');
+  if (wanted.length === 0) return null;
+  const [spec] = wanted;
+  if (wanted.length > 1 || sourceOf(spec!) !== 'item')
+    throw new ArgumentError('features: expected at most one image feature, of source item', { argument: 'image' });
+  if (source === null)
+    throw new DataError('DATA_SCHEMA', `feature ${spec!.name}: expected pictures but the data have none`);
+  const pictures = await source(items, spec!);
+  for (const [name, count] of Object.entries(pictures.counters)) counters[`image:${name}`] = count;
+  return { ...pictures, feature: { name: spec!.name, source: 'item', type: 'image', size: pictures.store.size } };
+}
