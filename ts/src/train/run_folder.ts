@@ -2,7 +2,7 @@
  * The folder of a run: configuration, metadata, split, metrics, log, TensorBoard events, summary and checkpoints, under one lock.
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ConfigError, type StorageError } from '../errors.js';
 import { type AppendFile, openAppendFile } from '../io/append_file.js';
 import { type Env, guard, nodeEnv, replaceFile, systemCode } from '../io/env.js';
@@ -226,6 +226,8 @@ export async function openRunFolder(options: RunFolderOptions): Promise<RunFolde
   }
   const lock = await acquireLock(join(path, 'checkpoints'), env);
   try {
+    // A checkpoint is as durable as the names of all folders above it.
+    await guard('fsync', dirname(path), () => env.syncDirectory(dirname(path)));
     const metrics = await openLines(env, join(path, METRICS));
     const log = await openLines(env, join(path, 'run.log'));
     const events = await openEventFile(path, { now, env, resumedAt: resume?.step });
