@@ -53,7 +53,10 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(gather_rows_forward, "x index out");
   KERNEL(gather_rows_backward, "dout index dx");
 
-  // info_nce
+  KERNEL(info_nce_forward,
+         "q k positives? negatives? row_groups? col_groups? weights? log_q? loss positive_scores row_log_sums column_log_sums? scale normalized");
+  KERNEL(info_nce_backward,
+         "q k positives? negatives? row_groups? col_groups? weights? log_q? positive_scores row_log_sums column_log_sums? dloss dq? dk? scale");
 
   // layer_norm
 

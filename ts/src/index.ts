@@ -26,6 +26,7 @@ export { abs, add, affine, div, exp, log, mul, reciprocal, scaleBy, sqrt, square
 export { embedding } from './ops/embedding.js';
 export { type EmbeddingBagOptions, embeddingBag } from './ops/embedding_bag.js';
 export { gatherRows } from './ops/gather_rows.js';
+export { type InfoNceOptions, infoNce } from './ops/info_nce.js';
 export { linear } from './ops/linear.js';
 export { loraLinear } from './ops/lora_linear.js';
 export { matmul } from './ops/matmul.js';
