@@ -21,7 +21,14 @@ void adamw(TensorList& params, const TensorList& grads, TensorList& m, TensorLis
 void gradient_norm(const TensorList& grads, const TensorList& rows, const TensorList& counts, Tensor& norm);
 void clip_factor(const Tensor& norm, Tensor& factor, Tensor& skipped, double max_norm);
 
-// ---- batch_norm
+// ---- batch_norm: z = (x - mean) rstd, out = weight z + bias; mean, rstd = 1 / sqrt(variance + eps) of each column over the batch when
+// `training`, else from the running values. In training running += momentum (batch - running), with the unbiased variance.
+// dx = weight rstd (dout - [mean(dout) + z mean(dout z)] if training), dweight = sum dout z, dbias = sum dout.
+//   x, out, dout, dx (B, D); weight, bias, running_mean, running_var (updated in place), mean, rstd (D)
+void batch_norm_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& running_mean, Tensor& running_var, Tensor& out,
+                        Tensor& mean, Tensor& rstd, bool training, double momentum, double eps);
+void batch_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd, const Tensor& dout, Tensor& dx,
+                         Tensor& dweight, Tensor& dbias, bool training);
 
 // ---- bce_with_logits: loss = sum_i w_i (max(x,0) - x y + log1p(e^-|x|)) / W, W = sum w (N without weights), 0 if W = 0;
 //   dlogits = dloss (sigmoid(x) - y) w / W.   logits, labels, weights, dlogits (N)   loss, dloss ()
@@ -32,7 +39,11 @@ void bce_with_logits_backward(const Tensor& logits, const Tensor& labels, const 
 void concat_forward(const TensorList& inputs, Tensor& out, int64_t axis);
 void concat_backward(const Tensor& dout, TensorList& dinputs, int64_t axis);
 
-// ---- cosine_similarity
+// ---- cosine_similarity: out_t = d_b.h_t / (max(|d_b|, eps) max(|h_t|, eps)) for t in offsets[b] .. offsets[b+1); 0 where mask < 0.
+//   d, dd (B, D)   h, dh (T, D)   offsets (B+1)   mask (T) int32   out, dout (T)   dd, dh may be undefined: not wanted
+void cosine_similarity_forward(const Tensor& d, const Tensor& h, const Tensor& offsets, const Tensor& mask, Tensor& out, double eps);
+void cosine_similarity_backward(const Tensor& d, const Tensor& h, const Tensor& offsets, const Tensor& mask, const Tensor& out,
+                                const Tensor& dout, Tensor& dd, Tensor& dh, double eps);
 
 // ---- cross_attention: item b owns query rows q_offsets[b] .. q_offsets[b+1) (without q_offsets: Nq rows each) and keys
 // offsets[b] .. offsets[b+1). s_ij = scale q_i.k_j, minus infinity where hidden; lse_i = log sum_j e^s_ij; p_ij = e^(s_ij - lse_i);
@@ -47,9 +58,18 @@ void cross_attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                               const Tensor& mask, const Tensor& out, const Tensor& lse, const Tensor& dout, Tensor& dq, Tensor& dk,
                               Tensor& dv, bool causal, double scale);
 
-// ---- dice
+// ---- dice: p = sigmoid(z), z as in batch_norm without weight and bias; out = p x + alpha (1 - p) x. dz = dout x (1 - alpha) p (1 - p);
+// dx = dout (p + alpha (1 - p)) + rstd (dz - [mean(dz) + z mean(dz z)] if training); dalpha = sum dout (1 - p) x.
+//   x, out, dout, dx (B, D); alpha, dalpha, running_mean, running_var (updated in place), mean, rstd (D)
+void dice_forward(const Tensor& x, const Tensor& alpha, Tensor& running_mean, Tensor& running_var, Tensor& out, Tensor& mean, Tensor& rstd,
+                  bool training, double momentum, double eps);
+void dice_backward(const Tensor& x, const Tensor& alpha, const Tensor& mean, const Tensor& rstd, const Tensor& dout, Tensor& dx,
+                   Tensor& dalpha, bool training);
 
-// ---- dropout
+// ---- dropout: out_i = x_i / keep where r_i < 65536 keep, else 0; keep = round(65536 (1 - p)) / 65536, at least one step. r_i is the 16-bit
+// half i mod 8 (word by word, low half first) of the Philox block with counter (i / 8, its high word, call, step) and key seed.
+// Backward is the same call on dout.   x, out (any shape)
+void dropout(const Tensor& x, Tensor& out, double p, int64_t seed, int64_t step, int64_t call);
 
 // ---- elementwise: affine: out = scale x + shift. binary: out = a op b, shapes broadcast from the right (equal or 1) to out's.
 //   unary: out = f(x), dx = dout f'(x); the derivative of sqrt and log at 0 is infinite, of abs 0.
@@ -97,7 +117,14 @@ void info_nce_backward(const Tensor& q, const Tensor& k, const Tensor& positives
                        const Tensor& row_log_sums, const Tensor& column_log_sums, const Tensor& dloss, Tensor& dq, Tensor& dk,
                        double scale);
 
-// ---- layer_norm
+// ---- layer_norm: with s = x + residual (or x): out = (s - mean) rstd weight + bias, mean and rstd = 1 / sqrt(variance + eps) of each row.
+// g = dout weight, z = (s - mean) rstd: dx = rstd (g - mean(g) - z mean(g z)), the gradient of residual too; dweight = sum over rows of
+// dout z, dbias of dout.
+//   x, residual, sum (written with residual only), out, dout, dx (..., D); weight, bias (D); mean, rstd (...). backward takes s as x.
+void layer_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias, Tensor& sum, Tensor& out,
+                        Tensor& mean, Tensor& rstd, double eps);
+void layer_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd, const Tensor& dout, Tensor& dx,
+                         Tensor& dweight, Tensor& dbias);
 
 // ---- linear: out = f(x W^T + bias). x (..., K), weight (N, K), bias (N)?, out (..., N); preactivation (..., N)? receives the sum before f.
 // backward: dz = dout f'; dx = dz W, dweight = dz^T x, dbias = sum of dz over rows; each of them is optional. dz (..., N) is scratch,
@@ -119,7 +146,10 @@ void lora_linear_backward(const Tensor& z, const Tensor& weight, const Tensor& a
 // out (..., M, N), equal leading dimensions.
 void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpose_a, bool transpose_b);
 
-// ---- normalize
+// ---- normalize: out = x / max(norm, eps), norm = |x| of each row; dx = (dout - out dot(out, dout)) / norm, or dout / eps up to eps.
+//   x, out, dout, dx (..., D); norm (...)
+void normalize_forward(const Tensor& x, Tensor& out, Tensor& norm, double eps);
+void normalize_backward(const Tensor& out, const Tensor& norm, const Tensor& dout, Tensor& dx, double eps);
 
 // ---- pad_jagged: out[b][i] = x[offsets[b] + i] for the first L entries of row b, zeros behind them.
 //   x, dx (T) or (T, D)   offsets (B+1)   out, dout (B, L) or (B, L, D)
@@ -135,12 +165,17 @@ void patch_embedding_forward(const Tensor& images, const Tensor& weight, const T
 void patch_embedding_backward(const Tensor& images, const Tensor& normalization, const Tensor& dout, Tensor& dweight, Tensor& dbias,
                               int64_t patch_size);
 
-// ---- prelu
+// ---- prelu: out = x where x > 0, else alpha x.   x, out, dout, dx (..., D); alpha, dalpha (D)
+void prelu_forward(const Tensor& x, const Tensor& alpha, Tensor& out);
+void prelu_backward(const Tensor& x, const Tensor& alpha, const Tensor& dout, Tensor& dx, Tensor& dalpha);
 
 // ---- reduce: out = scale * sum of x over the dimensions in which out is 1 (or that out lacks on the left).
 void reduce_sum(const Tensor& x, Tensor& out, double scale);
 
-// ---- rms_norm
+// ---- rms_norm: out = x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps) of each row. With g = dout weight, z = x rstd:
+// dx = rstd (g - z mean(g z)), dweight = sum over rows of dout z.   x, out, dout, dx (..., D); weight, dweight (D); rstd (...)
+void rms_norm_forward(const Tensor& x, const Tensor& weight, Tensor& out, Tensor& rstd, double eps);
+void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& rstd, const Tensor& dout, Tensor& dx, Tensor& dweight);
 
 // ---- row_sparse: optimizers on the touched rows of a table (V, D); other rows do not change, nor decay.
 // row_sparse_reduce: row r receives the sum of weights[p][i] values[p][sources[p][i]] over all lookups with indices[p][i] = r, in order
@@ -160,7 +195,10 @@ void rowwise_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tenso
 void lazy_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tensor& rows, const Tensor& sums, const Tensor& count,
                const Tensor& clip, double learning_rate, double beta1, double beta2, double eps);
 
-// ---- segment_softmax
+// ---- segment_softmax: softmax over rows offsets[b] .. offsets[b+1), column by column; rows of no segment 0. dx as in softmax.
+//   x, out, dout, dx (T) or (T, H); offsets (B+1)
+void segment_softmax_forward(const Tensor& x, const Tensor& offsets, Tensor& out);
+void segment_softmax_backward(const Tensor& out, const Tensor& offsets, const Tensor& dout, Tensor& dx);
 
 // ---- segment_sum: out_b = sum of weights_i x_i over i in offsets[b] .. offsets[b+1), for `mean` over the number of rows.
 //   x, dx (T, D)   offsets (B+1)   weights, dweights (T)   out, dout (B, D)
@@ -172,7 +210,10 @@ void segment_sum_backward(const Tensor& x, const Tensor& offsets, const Tensor& 
 void slice_forward(const Tensor& x, Tensor& out, int64_t axis, int64_t start);
 void slice_backward(const Tensor& dout, Tensor& dx, int64_t axis, int64_t start);
 
-// ---- softmax
+// ---- softmax: out_i = e^x_i / sum_j e^x_j in each row, 0 where all are minus infinity; dx = out (dout - dot(out, dout)).
+//   x, out, dout, dx (..., D)
+void softmax_forward(const Tensor& x, Tensor& out);
+void softmax_backward(const Tensor& out, const Tensor& dout, Tensor& dx);
 
 // ---- sort_descending: the first lengths[b] entries of row b, largest first, ties by position; zeros behind them. order[b][i] is the
 // column that entry i came from, -1 behind them. dx[b][order[b][i]] = dout[b][i].

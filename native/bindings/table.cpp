@@ -20,7 +20,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(gradient_norm, "grads rows counts norm");
   KERNEL(clip_factor, "norm factor skipped max_norm");
 
-  // batch_norm
+  KERNEL(batch_norm_forward, "x weight? bias? running_mean running_var out mean rstd training momentum eps");
+  KERNEL(batch_norm_backward, "x weight? mean rstd dout dx? dweight? dbias? training");
 
   KERNEL(bce_with_logits_forward, "logits labels weights? loss");
   KERNEL(bce_with_logits_backward, "logits labels weights? dloss dlogits");
@@ -28,14 +29,16 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(concat_forward, "inputs out axis");
   KERNEL(concat_backward, "dout dinputs axis");
 
-  // cosine_similarity
+  KERNEL(cosine_similarity_forward, "d h offsets mask? out eps");
+  KERNEL(cosine_similarity_backward, "d h offsets mask? out dout dd? dh? eps");
 
   KERNEL(cross_attention_forward, "q k v offsets q_offsets? mask? out lse causal scale");
   KERNEL(cross_attention_backward, "q k v offsets q_offsets? mask? out lse dout dq? dk? dv? causal scale");
 
-  // dice
+  KERNEL(dice_forward, "x alpha running_mean running_var out mean rstd training momentum eps");
+  KERNEL(dice_backward, "x alpha mean rstd dout dx? dalpha? training");
 
-  // dropout
+  KERNEL(dropout, "x out p seed step call");
 
   KERNEL(affine, "x out scale shift");
   KERNEL(binary, "a b out kind");
@@ -58,7 +61,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(info_nce_backward,
          "q k positives? negatives? row_groups? col_groups? weights? log_q? positive_scores row_log_sums column_log_sums? dloss dq? dk? scale");
 
-  // layer_norm
+  KERNEL(layer_norm_forward, "x residual? weight bias sum? out mean rstd eps");
+  KERNEL(layer_norm_backward, "x weight mean rstd dout dx? dweight? dbias?");
 
   KERNEL(linear_forward, "x weight bias? out preactivation? kind");
   KERNEL(linear_backward, "x weight preactivation? out? dout dz? dx? dweight? dbias? kind");
@@ -68,7 +72,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
 
   KERNEL(matmul_forward, "a b out transpose_a transpose_b");
 
-  // normalize
+  KERNEL(normalize_forward, "x out norm eps");
+  KERNEL(normalize_backward, "out norm dout dx eps");
 
   KERNEL(pad_jagged_forward, "x offsets out");
   KERNEL(pad_jagged_backward, "dout offsets dx");
@@ -76,18 +81,21 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(patch_embedding_forward, "images weight bias? normalization out patch_size");
   KERNEL(patch_embedding_backward, "images normalization dout dweight? dbias? patch_size");
 
-  // prelu
+  KERNEL(prelu_forward, "x alpha out");
+  KERNEL(prelu_backward, "x alpha dout dx? dalpha?");
 
   KERNEL(reduce_sum, "x out scale");
 
-  // rms_norm
+  KERNEL(rms_norm_forward, "x weight out rstd eps");
+  KERNEL(rms_norm_backward, "x weight rstd dout dx? dweight?");
 
   KERNEL(row_sparse_reduce, "indices values sources weights rows sums count num_rows");
   KERNEL(rowwise_adagrad, "table v step rows sums count clip learning_rate weight_decay eps");
   KERNEL(rowwise_adam, "table m v step rows sums count clip learning_rate weight_decay beta1 beta2 eps");
   KERNEL(lazy_adam, "table m v step rows sums count clip learning_rate beta1 beta2 eps");
 
-  // segment_softmax
+  KERNEL(segment_softmax_forward, "x offsets out");
+  KERNEL(segment_softmax_backward, "out offsets dout dx");
 
   KERNEL(segment_sum_forward, "x offsets weights? out mean");
   KERNEL(segment_sum_backward, "x offsets weights? dout dx? dweights? mean");
@@ -95,7 +103,8 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(slice_forward, "x out axis start");
   KERNEL(slice_backward, "dout dx axis start");
 
-  // softmax
+  KERNEL(softmax_forward, "x out");
+  KERNEL(softmax_backward, "out dout dx");
 
   KERNEL(sort_descending_forward, "x lengths? out order");
   KERNEL(sort_descending_backward, "dout order dx");

@@ -55,11 +55,10 @@ void vectorize(F&& f) {
   f();
 }
 
-// A fold that vectorises although floating-point addition may not be reordered: 64 partial results, combined as a tree.
-// The order is the same on every instruction set. Call it inside vectorize().
-template <class T, class Combine, class Body>
+// A fold that vectorises although floating-point addition may not be reordered: 64 partial results (short rows want 16), combined
+// as a tree. The order is the same on every instruction set. Call it inside vectorize().
+template <int lanes = 64, class T, class Combine, class Body>
 GALAGO_INLINE T lane_fold(int64_t n, T identity, const Combine& combine, const Body& body) {
-  constexpr int lanes = 64;
   T partial[lanes];
   for (int l = 0; l < lanes; ++l) partial[l] = identity;
   int64_t i = 0;
@@ -74,15 +73,15 @@ GALAGO_INLINE T lane_fold(int64_t n, T identity, const Combine& combine, const B
 }
 
 // Sum of body(i) over [0, n), inside vectorize(): lane_sum<float>(n, [=](int64_t i) GALAGO_INLINE_BODY { return x[i]; }).
-template <class T, class Body>
+template <class T, int lanes = 64, class Body>
 GALAGO_INLINE T lane_sum(int64_t n, const Body& body) {
-  return lane_fold(n, T(0), [](T a, T b) GALAGO_INLINE_BODY { return a + b; }, body);
+  return lane_fold<lanes>(n, T(0), [](T a, T b) GALAGO_INLINE_BODY { return a + b; }, body);
 }
 
 // Largest body(i) over [0, n), `lowest` for an empty range. A NaN may or may not be seen.
-template <class T, class Body>
+template <class T, int lanes = 64, class Body>
 GALAGO_INLINE T lane_max(int64_t n, T lowest, const Body& body) {
-  return lane_fold(n, lowest, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; }, body);
+  return lane_fold<lanes>(n, lowest, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; }, body);
 }
 
 }  // namespace galago::cpu
