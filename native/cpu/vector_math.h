@@ -95,28 +95,25 @@ GALAGO_INLINE float fast_tanh(float x) {
   return t < 0.625f ? near : far;
 }
 
-// erf x within 2 ulp.
+// erf x within 7 ulp (4e-7), most of it rounding near 1: x P(x^2) / Q(x^2). A formula through the exponential has 1.4 ulp and takes
+// three times as long, which gelu would feel. Exactly 1 from 3.925 on.
 GALAGO_INLINE float fast_erf(float x) {
   const float t = std::fabs(x);
   const float s = x * x;
-  float p = -5.953739237e-04f;
-  p = p * s + 4.985940065e-03f;
-  p = p * s + -2.676171946e-02f;
-  p = p * s + 1.128168253e-01f;
-  p = p * s + -3.761248110e-01f;
-  p = p * s + 1.283791477e-01f;
-  const float near = p * x + x;
-  // ln(1 - erf t) is smooth from 0.92 to 4, where erf is 1 in float
-  const float u = t > 4.0f ? 4.0f : t;
-  float q = -1.123146545e-05f;
-  q = q * u + 3.228053922e-04f;
-  q = q * u + -3.642465020e-03f;
-  q = q * u + 2.376207505e-02f;
-  q = q * u + -1.062368911e-01f;
-  q = q * u + -6.351513087e-01f;
-  q = q * u + -1.286484921e-01f;
-  const float far = std::copysign(1.0f - fast_exp(q * u - u), x);
-  return t < 0.925f ? near : far;
+  float p = 2.046004286e-06f;
+  p = p * s + 2.848322557e-04f;
+  p = p * s + 3.772275925e-03f;
+  p = p * s + 5.276843130e-02f;
+  p = p * s + 1.905881018e-01f;
+  p = p * s + 1.128379146e+00f;
+  float q = 3.804694377e-05f;
+  q = q * s + 1.163781797e-03f;
+  q = q * s + 1.498265134e-02f;
+  q = q * s + 1.141802774e-01f;
+  q = q * s + 5.022370396e-01f;
+  q = q * s + 1.0f;
+  const float y = x * p / q;
+  return t >= 3.925f ? std::copysign(1.0f, x) : y;
 }
 
 // Array forms: y may be x.
