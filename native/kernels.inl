@@ -39,6 +39,16 @@ void bce_with_logits_backward(const Tensor& logits, const Tensor& labels, const 
 void concat_forward(const TensorList& inputs, Tensor& out, int64_t axis);
 void concat_backward(const Tensor& dout, TensorList& dinputs, int64_t axis);
 
+// ---- content_table: the last encoded vector of each item. read: row of keys[i] from `staged` if it was staged in this step (age 0),
+//   else from the table (age = now - step of its last write), else zero (age -1: unknown key or never written).
+//   commit: writes the staged rows in place with step `now`, unless `factor` is given and not positive; rows that are zero or not
+//   finite are refused and counted.   rows (V, D)   steps (V) int32, -1 = never   keys (T) int32, negative = none
+//   staged_keys (U) int32 ascending   staged (U, D)   out (T, D)   age (T) int32   refused (1) int32   factor (1)
+void content_table_read(const Tensor& rows, const Tensor& steps, const Tensor& keys, const Tensor& staged_keys, const Tensor& staged,
+                        Tensor& out, Tensor& age, int64_t now);
+void content_table_commit(Tensor& rows, Tensor& steps, Tensor& refused, const Tensor& staged_keys, const Tensor& staged,
+                          const Tensor& factor, int64_t now);
+
 // ---- cosine_similarity: out_t = d_b.h_t / (max(|d_b|, eps) max(|h_t|, eps)) for t in offsets[b] .. offsets[b+1); 0 where mask < 0.
 //   d, dd (B, D)   h, dh (T, D)   offsets (B+1)   mask (T) int32   out, dout (T)   dd, dh may be undefined: not wanted
 void cosine_similarity_forward(const Tensor& d, const Tensor& h, const Tensor& offsets, const Tensor& mask, Tensor& out, double eps);

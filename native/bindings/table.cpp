@@ -29,6 +29,9 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(concat_forward, "inputs out axis");
   KERNEL(concat_backward, "dout dinputs axis");
 
+  KERNEL(content_table_read, "rows steps keys staged_keys? staged? out age now");
+  KERNEL(content_table_commit, "rows steps refused staged_keys staged factor? now");
+
   KERNEL(cosine_similarity_forward, "d h offsets mask? out eps");
   KERNEL(cosine_similarity_backward, "d h offsets mask? out dout dd? dh? eps");
 

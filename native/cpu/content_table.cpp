@@ -1,0 +1,70 @@
+/*
+The last encoded vector of every item, by item row: read with a join of rows staged in this step, and commit.
+A row is replaced whole; rows that are not finite or all zero are refused and counted.
+*/
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "dispatch.h"
+
+namespace galago::cpu {
+
+void content_table_read(const Tensor& rows, const Tensor& steps, const Tensor& keys, const Tensor& staged_keys, const Tensor& staged,
+                        Tensor& out, Tensor& age, int64_t now) {
+  const int64_t items = steps.size(), d = out.columns();
+  const int32_t *key = keys.data<int32_t>(), *step = steps.data<int32_t>(), *fresh_key = staged_keys.data<int32_t>();
+  const int32_t* fresh_end = fresh_key + (staged_keys ? staged_keys.size() : 0);
+  dispatch_float(rows.dtype, [&]<class T>() {
+    const T *table = rows.data<T>(), *fresh = staged.data<T>();
+    T* po = out.data<T>();
+    int32_t* page = age.data<int32_t>();
+    parallel_for(keys.size(), row_grain(d), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const int32_t k = key[i];
+        T* row = po + i * d;
+        if (k >= items) index_error("content_table_read", "keys", i, k, items);
+        const int32_t* found = fresh_key ? std::lower_bound(fresh_key, fresh_end, k) : fresh_end;
+        if (k >= 0 && found != fresh_end && *found == k) {
+          std::memcpy(row, fresh + (found - fresh_key) * d, size_t(d) * sizeof(T));
+          page[i] = 0;
+        } else if (k >= 0 && k < items && step[k] >= 0) {
+          std::memcpy(row, table + k * d, size_t(d) * sizeof(T));
+          page[i] = int32_t(now) - step[k];
+        } else {
+          std::fill(row, row + d, T(0));
+          page[i] = -1;
+        }
+      }
+    });
+  });
+}
+
+void content_table_commit(Tensor& rows, Tensor& steps, Tensor& refused, const Tensor& staged_keys, const Tensor& staged,
+                          const Tensor& factor, int64_t now) {
+  const int64_t items = steps.size(), d = rows.columns();
+  const int32_t* key = staged_keys.data<int32_t>();
+  int32_t* step = steps.data<int32_t>();
+  dispatch_float(rows.dtype, [&]<class T>() {
+    if (factor && !(*factor.data<T>() > 0)) return;  // the step was skipped: it leaves no trace
+    const T* fresh = staged.data<T>();
+    T* table = rows.data<T>();
+    for (int64_t i = 0; i < staged_keys.size(); i++) {
+      if (key[i] < 0 || key[i] >= items) {
+        index_error("content_table_commit", "staged_keys", i, key[i], items);
+        continue;
+      }
+      const T* row = fresh + i * d;
+      T norm = 0;
+      for (int64_t c = 0; c < d; c++) norm += row[c] * row[c];
+      if (!(norm > 0) || !std::isfinite(norm)) {
+        ++*refused.data<int32_t>();
+        continue;
+      }
+      std::memcpy(table + key[i] * d, row, size_t(d) * sizeof(T));
+      step[key[i]] = int32_t(now);
+    }
+  });
+}
+
+}  // namespace galago::cpu

@@ -1,0 +1,64 @@
+/**
+ * What every ranker takes and gives: one feature schema and one content interface for FM, DNN, DCNv2 and DIN, so that each of them
+ * works with every content part.
+ */
+import { type ForwardContext, Module } from '../nn/module.js';
+import type { Tensor } from '../tensor.js';
+
+/** One id feature of the batch, for rankers with linear id terms (FM): vocabulary rows, (B), or jagged with `offsets` (B+1). */
+export interface IdInput {
+  readonly rows: Tensor;
+  readonly offsets: Tensor | null;
+}
+
+/** A history beside its target: row b of the batch owns `rows[offsets[b] .. offsets[b+1])`, oldest first. */
+export interface HistoryInput {
+  readonly name: string;
+  /** (B, D): the target in the same space. */
+  readonly target: Tensor;
+  /** (T, D). */
+  readonly rows: Tensor;
+  /** (B+1) int32. */
+  readonly offsets: Tensor;
+  /** (T) int32: the batch row of each history row. */
+  readonly segments: Tensor;
+  /** (T) int32, negative hides a row (not found); null: all count. */
+  readonly mask: Tensor | null;
+  /** (B, D): attention of the target over the rows with plain dot products; computed when first asked for. */
+  pooled(): Tensor;
+}
+
+export interface RankerInput {
+  /** Dense inputs by name, each (B, its width): id embeddings, numbers, content vectors, products, cosines. */
+  readonly vectors: ReadonlyMap<string, Tensor>;
+  readonly histories: readonly HistoryInput[];
+  readonly ids: ReadonlyMap<string, IdInput>;
+}
+
+/** Sizes of a `RankerInput`, known when the model is built. */
+export interface RankerSpec {
+  readonly vectors: ReadonlyMap<string, number>;
+  readonly histories: readonly { readonly name: string; readonly width: number }[];
+  /** Vocabulary sizes. */
+  readonly ids: ReadonlyMap<string, number>;
+}
+
+export interface RankerOptions {
+  /** Hidden widths of the MLP. */
+  readonly mlp: readonly number[];
+  readonly dropout: number;
+  /** dcnv2: number of cross layers. */
+  readonly crossLayers: number;
+  /** din: hidden widths of the attention unit. */
+  readonly attentionMlp: readonly number[];
+  /** din: attention weights through a softmax over the history instead of raw. */
+  readonly attentionSoftmax?: boolean;
+  /** Batch norm in the MLP. */
+  readonly batchNorm?: boolean;
+  readonly activation?: 'relu' | 'dice';
+}
+
+export abstract class Ranker extends Module {
+  /** Logits (B). */
+  abstract forward(input: RankerInput, context: ForwardContext): Tensor;
+}
