@@ -35,10 +35,17 @@ export interface RankerInput {
   readonly ids: ReadonlyMap<string, IdInput>;
 }
 
+/** Width of a history's rows; `ids`: the id features whose vectors, equally wide, stand side by side in them (content has none). */
+export interface HistorySpec {
+  readonly name: string;
+  readonly width: number;
+  readonly ids?: readonly string[];
+}
+
 /** Sizes of a `RankerInput`, known when the model is built. */
 export interface RankerSpec {
   readonly vectors: ReadonlyMap<string, number>;
-  readonly histories: readonly { readonly name: string; readonly width: number }[];
+  readonly histories: readonly HistorySpec[];
   /** Vocabulary sizes. */
   readonly ids: ReadonlyMap<string, number>;
 }
@@ -49,6 +56,10 @@ export interface RankerOptions {
   readonly dropout: number;
   /** dcnv2: number of cross layers. */
   readonly crossLayers: number;
+  /** dcnv2: cross layers beside the MLP (default) or before it. */
+  readonly crossStructure?: 'parallel' | 'stacked';
+  /** dcnv2: rank of the weights of cross layers; default full. */
+  readonly crossRank?: number;
   /** din: hidden widths of the attention unit. */
   readonly attentionMlp: readonly number[];
   /** din: attention weights through a softmax over the history instead of raw. */
@@ -61,4 +72,9 @@ export interface RankerOptions {
 export abstract class Ranker extends Module {
   /** Logits (B). */
   abstract forward(input: RankerInput, context: ForwardContext): Tensor;
+}
+
+/** Width of all vectors and histories side by side. */
+export function inputWidth({ vectors, histories }: RankerSpec): number {
+  return [...vectors.values(), ...histories.map(({ width }) => width)].reduce((total, width) => total + width, 0);
 }

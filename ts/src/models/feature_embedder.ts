@@ -1,0 +1,198 @@
+/** From the id and number features of a batch to the inputs of a ranker. */
+import type { Batch, Jagged } from '../data/batch.js';
+import {
+  type CategoricalFeature,
+  type Feature,
+  featureNamed,
+  type HistoryFeature,
+  type NumericFeature,
+  type Schema,
+  type SequenceFeature,
+} from '../data/schema.js';
+import { ArgumentError } from '../errors.js';
+import { Embedding } from '../nn/embedding.js';
+import { type Initializer, Module } from '../nn/module.js';
+import { concat } from '../ops/concat.js';
+import { embeddingBag } from '../ops/embedding_bag.js';
+import { type Tensor, tensor } from '../tensor.js';
+import { makeHistory } from './history.js';
+import type { HistoryInput, IdInput, RankerInput, RankerSpec } from './ranker.js';
+
+export interface FeatureEmbedderOptions {
+  /** Width of tables whose feature states none. */
+  readonly embeddingDim: number;
+  /** Names of the features used; null: every categorical, numeric, sequence and history feature. */
+  readonly features?: readonly string[] | null;
+  /** Standard deviation of the initial id vectors. Default that of `Embedding`. */
+  readonly std?: number;
+}
+
+/** A `RankerInput` with the id vectors by feature name, for products with content. */
+export interface EmbeddedFeatures extends RankerInput {
+  /** (B, D) of every categorical feature, of every sequence feature (mean), and of every feature that a history is made of. */
+  readonly embeddings: ReadonlyMap<string, Tensor>;
+}
+
+type TableFeature = CategoricalFeature | SequenceFeature | HistoryFeature;
+
+/** Names that the embedder gives to vectors and histories of its own. */
+const numbersName = 'numeric';
+const historiesName = 'ids';
+
+function hasTable(feature: Feature): feature is TableFeature {
+  return feature.type === 'categorical' || feature.type === 'sequence' || feature.type === 'history';
+}
+
+/** Id tables, numbers in one vector, and all id histories side by side in one history named `ids`. */
+export class FeatureEmbedder extends Module {
+  /** Tables by the name of the feature that owns them. */
+  readonly tables: Map<string, Embedding>;
+  readonly #owner: ReadonlyMap<string, string>;
+  readonly #categorical: readonly CategoricalFeature[];
+  readonly #sequences: readonly SequenceFeature[];
+  readonly #histories: readonly HistoryFeature[];
+  readonly #numeric: readonly NumericFeature[];
+  readonly #dtype: Initializer['dtype'];
+
+  constructor(init: Initializer, schema: Schema, { embeddingDim, features = null, std }: FeatureEmbedderOptions) {
+    super();
+    const refuse = (name: string, expected: string, got: string): never => {
+      throw new ArgumentError(`FeatureEmbedder: feature ${name}: expected ${expected} but received ${got}`, {
+        argument: name,
+      });
+    };
+    const used =
+      features === null
+        ? schema.features.filter((feature) => hasTable(feature) || feature.type === 'numeric')
+        : features.map((name) => featureNamed(schema, name));
+    for (const feature of used) {
+      if (!hasTable(feature) && feature.type !== 'numeric')
+        refuse(feature.name, 'an id, number, sequence or history feature', `type ${feature.type}`);
+      if (feature.name === numbersName) refuse(feature.name, `another name than ${numbersName}`, feature.name);
+    }
+    this.#dtype = init.dtype;
+    this.#categorical = used.filter((feature) => feature.type === 'categorical');
+    this.#sequences = used.filter((feature) => feature.type === 'sequence');
+    this.#histories = used.filter((feature) => feature.type === 'history');
+    this.#numeric = used.filter((feature) => feature.type === 'numeric');
+
+    const ownerOf = (feature: TableFeature): TableFeature => {
+      if (feature.shareEmbedding === null) return feature;
+      const other = featureNamed(schema, feature.shareEmbedding);
+      return hasTable(other) ? ownerOf(other) : refuse(feature.name, 'to share the table of an id feature', other.name);
+    };
+    this.tables = new Map();
+    const owner = new Map<string, string>();
+    this.#owner = owner;
+    const place = (feature: TableFeature): void => {
+      const { name, vocabularySize, embeddingDim: width } = ownerOf(feature);
+      owner.set(feature.name, name);
+      if (feature.vocabularySize > vocabularySize)
+        refuse(feature.name, `ids of the ${vocabularySize} rows of ${name}`, `${feature.vocabularySize} rows`);
+      if (this.tables.has(name)) return;
+      const options = std === undefined ? {} : { std };
+      const table = new Embedding(init.at(`tables.${name}`), vocabularySize, width ?? embeddingDim, options);
+      this.tables.set(name, table);
+    };
+    for (const feature of used) if (hasTable(feature)) place(feature);
+
+    for (const history of this.#histories) {
+      const of = featureNamed(schema, history.of);
+      if (of.type !== 'categorical') return refuse(history.name, 'a history of an id feature', `type ${of.type}`);
+      place(of);
+      const widths = [history.of, history.name].map((name) => this.tableOf(name).embeddingDim);
+      if (widths[0] !== widths[1])
+        refuse(history.name, `vectors of the width ${widths[0]} of ${history.of}`, `${widths[1]}`);
+      if (history.maxLen !== this.#histories[0]!.maxLen)
+        refuse(history.name, `the length ${this.#histories[0]!.maxLen} of the other histories`, `${history.maxLen}`);
+    }
+  }
+
+  private tableOf(feature: string): Embedding {
+    return this.tables.get(this.#owner.get(feature)!)!;
+  }
+
+  /** Sizes of what `forward` returns. */
+  spec(): RankerSpec {
+    const vectors = new Map<string, number>();
+    const ids = new Map<string, number>();
+    for (const { name } of [...this.#categorical, ...this.#sequences, ...this.#histories]) {
+      const { numEmbeddings, embeddingDim } = this.tableOf(name);
+      ids.set(name, numEmbeddings);
+      if (!this.#histories.some((history) => history.name === name)) vectors.set(name, embeddingDim);
+    }
+    if (this.#numeric.length > 0) vectors.set(numbersName, this.#numeric.length);
+    const names = this.#histories.map(({ name }) => name);
+    const width = names.reduce((total, name) => total + this.tableOf(name).embeddingDim, 0);
+    return { vectors, ids, histories: names.length === 0 ? [] : [{ name: historiesName, width, ids: names }] };
+  }
+
+  /** Uploads the ids and numbers of the batch and looks the ids up. */
+  forward(batch: Batch): EmbeddedFeatures {
+    const vectors = new Map<string, Tensor>();
+    const embeddings = new Map<string, Tensor>();
+    const ids = new Map<string, IdInput>();
+    const lookUp = (name: string): Tensor => {
+      const before = embeddings.get(name);
+      if (before !== undefined) return before;
+      const rows = tensor(valueOf(batch.categorical, name));
+      if (this.#categorical.some((feature) => feature.name === name)) ids.set(name, { rows, offsets: null });
+      const found = this.tableOf(name).forward(rows);
+      embeddings.set(name, found);
+      return found;
+    };
+    for (const { name } of this.#categorical) vectors.set(name, lookUp(name));
+    for (const { name } of this.#sequences) {
+      const { values, offsets } = valueOf(batch.sequences, name);
+      const input = { rows: tensor(values), offsets: tensor(offsets) };
+      const bag = embeddingBag(this.tableOf(name).table, input.rows, { offsets: input.offsets, mode: 'mean' });
+      ids.set(name, input);
+      vectors.set(name, bag);
+      embeddings.set(name, bag);
+    }
+    if (this.#numeric.length > 0) vectors.set(numbersName, this.numbers(batch));
+    return { vectors, ids, embeddings, histories: this.histories(batch, ids, lookUp) };
+  }
+
+  /** The numbers of each batch row side by side, (B, n). */
+  private numbers({ size, numeric }: Batch): Tensor {
+    const n = this.#numeric.length;
+    const host = this.#dtype === 'float64' ? new Float64Array(size * n) : new Float32Array(size * n);
+    this.#numeric.forEach(({ name }, column) => {
+      const values = valueOf(numeric, name);
+      for (let b = 0; b < size; b++) host[b * n + column] = values[b]!;
+    });
+    return tensor(host, [size, n]);
+  }
+
+  private histories(
+    batch: Batch,
+    ids: Map<string, IdInput>,
+    lookUp: (name: string) => Tensor,
+  ): readonly HistoryInput[] {
+    const first = this.#histories[0];
+    if (first === undefined) return [];
+    const { offsets } = valueOf(batch.sequences, first.name);
+    const rows = this.#histories.map(({ name }) => {
+      const history: Jagged = valueOf(batch.sequences, name);
+      const indices = tensor(history.values);
+      ids.set(name, { rows: indices, offsets: tensor(history.offsets) });
+      return this.tableOf(name).forward(indices);
+    });
+    const target = concat(
+      this.#histories.map(({ of }) => lookUp(of)),
+      { axis: 1 },
+    );
+    return [makeHistory({ name: historiesName, target, rows: concat(rows, { axis: 1 }), offsets })];
+  }
+}
+
+function valueOf<T>(values: Readonly<Record<string, T>>, name: string): T {
+  const found = values[name];
+  if (found === undefined)
+    throw new ArgumentError(
+      `FeatureEmbedder: expected a batch with feature ${name} but received ${Object.keys(values).join(', ') || 'none of its kind'}`,
+      { argument: name },
+    );
+  return found;
+}

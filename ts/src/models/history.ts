@@ -1,0 +1,53 @@
+/** Histories as rankers take them: jagged rows beside their target. */
+import { concat } from '../ops/concat.js';
+import { cosineSimilarity } from '../ops/cosine_similarity.js';
+import { crossAttention } from '../ops/cross_attention.js';
+import { reshape } from '../ops/transpose.js';
+import { full, type Tensor, tensor } from '../tensor.js';
+import type { HistoryInput } from './ranker.js';
+
+/** The segment (T) of each row: b for rows offsets[b] .. offsets[b+1]. offsets (B+1). */
+export function segmentsOf(offsets: Int32Array): Int32Array {
+  const segments = new Int32Array(offsets.at(-1)!);
+  for (let b = 0; b + 1 < offsets.length; b++) segments.fill(b, offsets[b]!, offsets[b + 1]!);
+  return segments;
+}
+
+/** A `HistoryInput` of target (B, D), rows (T, D), and offsets (B+1) on the host; `mask` (T) int32 hides rows where negative. */
+export function makeHistory({
+  name,
+  target,
+  rows,
+  offsets: hostOffsets,
+  mask = null,
+}: {
+  readonly name: string;
+  readonly target: Tensor;
+  readonly rows: Tensor;
+  readonly offsets: Int32Array;
+  readonly mask?: Tensor | null;
+}): HistoryInput {
+  const offsets = tensor(hostOffsets);
+  let cached: Tensor | null = null;
+  const pooled = (): Tensor => {
+    const [B, D] = target.shape;
+    const keys = reshape(rows, [rows.shape[0]!, 1, D!]);
+    const options = { offsets, ...(mask === null ? {} : { mask }) };
+    cached ??= reshape(crossAttention(reshape(target, [B!, 1, 1, D!]), keys, keys, options), [B!, D!]);
+    return cached;
+  };
+  return { name, target, rows, offsets, segments: tensor(segmentsOf(hostOffsets)), mask, pooled };
+}
+
+/** What DNN, DCNv2 and the MLP behind DIN read, side by side: `vectors`, and one vector per history. (B, sum of widths). */
+export function sideBySide(vectors: ReadonlyMap<string, Tensor>, histories: readonly Tensor[]): Tensor {
+  return concat([...vectors.values(), ...histories], { axis: 1 });
+}
+
+/** 1 for rows that count and 0 for those that the mask hides, (T) in the dtype of the rows; null where all count. */
+export function visibility({ rows, offsets, mask }: HistoryInput): Tensor | null {
+  if (mask === null) return null;
+  // The cosine of (1) and (1) is exactly 1, and 0 where masked: the mask stays on the device.
+  const items = offsets.shape[0]! - 1;
+  return cosineSimilarity(full([items, 1], 1, rows), full([rows.shape[0]!, 1], 1, rows), { offsets, mask });
+}

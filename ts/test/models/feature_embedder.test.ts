@@ -1,0 +1,103 @@
+import { describe, expect, it } from 'vitest';
+import { FeatureEmbedder } from '../../src/models/feature_embedder.js';
+import { Initializer } from '../../src/nn/module.js';
+import { tidy } from '../../src/tidy.js';
+import { rowsOf, valuesOf, worstDifference } from '../values.js';
+import { batchOf, rowsWith, schemaOf, smallSchema } from './small_batch.js';
+
+const init = new Initializer(1, 'float64');
+
+describe('FeatureEmbedder', () => {
+  it('shares tables and states the sizes of what it gives', () => {
+    using embedder = new FeatureEmbedder(init, smallSchema, { embeddingDim: 3 });
+    expect([...embedder.tables.keys()]).toEqual(['user', 'item', 'category', 'tags']);
+    const spec = embedder.spec();
+    expect([...spec.vectors]).toEqual([
+      ['user', 3],
+      ['item', 3],
+      ['category', 3],
+      ['tags', 3],
+      ['numeric', 2],
+    ]);
+    expect(spec.histories).toEqual([{ name: 'ids', width: 6, ids: ['item_history', 'category_history'] }]);
+    expect(spec.ids.get('category_history')).toBe(4);
+    tidy(() => {
+      const input = embedder.forward(batchOf(rowsWith([0, 3, 1, 2])));
+      expect([...input.vectors].map(([name, x]) => [name, x.shape[1]])).toEqual([...spec.vectors]);
+      expect([...input.ids.keys()].sort()).toEqual([...spec.ids.keys()].sort());
+      expect(input.histories.map(({ name, rows }) => [name, rows.shape])).toEqual([['ids', [6, 6]]]);
+      expect(input.embeddings.get('user')).toBe(input.vectors.get('user'));
+    });
+  });
+
+  it('looks up ids, averages sequences, keeps numbers and lays histories beside their targets', async () => {
+    using embedder = new FeatureEmbedder(init, smallSchema, { embeddingDim: 2 });
+    const rows = rowsWith([0, 3, 1, 2]);
+    const { vectors, histories } = embedder.forward(batchOf(rows));
+    const table = async (name: string): Promise<Float64Array[]> =>
+      rowsOf(await valuesOf(embedder.tables.get(name)!.table), 2);
+    const [users, items, categories, tags] = await Promise.all(['user', 'item', 'category', 'tags'].map(table));
+    expect(rowsOf(await valuesOf(vectors.get('user')!), 2)).toEqual(rows.map((row) => users![row.user]));
+    const mean = (list: readonly number[]): number[] =>
+      [0, 1].map((d) => list.reduce((total, tag) => total + tags![tag]![d]! / list.length, 0));
+    const means = rows.flatMap((row) => mean(row.tags));
+    expect(worstDifference(await valuesOf(vectors.get('tags')!), means)).toBeLessThan(1e-14);
+    const numbers = rows.flatMap((row) => [Math.fround(row.price), Math.fround(row.age)]);
+    expect([...(await valuesOf(vectors.get('numeric')!))]).toEqual(numbers);
+
+    const { target, rows: past, offsets, segments, mask } = histories[0]!;
+    const pair = (item: number, category: number): number[] => [...items![item]!, ...categories![category]!];
+    expect([...(await valuesOf(target))]).toEqual(rows.flatMap((row) => pair(row.item, row.category)));
+    expect([...(await valuesOf(past))]).toEqual(
+      rows.flatMap((row) => row.items.flatMap((item, i) => pair(item, row.categories[i]!))),
+    );
+    expect([...(await valuesOf(offsets))]).toEqual([0, 0, 3, 4, 6]);
+    expect([...(await valuesOf(segments))]).toEqual([1, 1, 1, 2, 3, 3]);
+    expect(mask).toBeNull();
+  });
+
+  it('pools a history by dot products with the target, once', async () => {
+    using embedder = new FeatureEmbedder(init, smallSchema, { embeddingDim: 2 });
+    const history = embedder.forward(batchOf(rowsWith([0, 3]))).histories[0]!;
+    const pooled = history.pooled();
+    expect(history.pooled()).toBe(pooled);
+    const target = rowsOf(await valuesOf(history.target), 4)[1]!;
+    const past = rowsOf(await valuesOf(history.rows), 4);
+    const weights = past.map((h) => Math.exp(h.reduce((total, x, d) => total + x * target[d]!, 0) / 2));
+    const all = weights.reduce((a, b) => a + b);
+    const expected = [0, 1, 2, 3].map((d) => past.reduce((total, h, j) => total + (weights[j]! / all) * h[d]!, 0));
+    expect(worstDifference(await valuesOf(pooled), [0, 0, 0, 0, ...expected])).toBeLessThan(1e-12);
+  });
+
+  it('uses the named features alone, and the target of a history that is none of them', () => {
+    using embedder = new FeatureEmbedder(init, smallSchema, { embeddingDim: 2, features: ['user', 'item_history'] });
+    tidy(() => {
+      const { vectors, ids, embeddings, histories } = embedder.forward(batchOf(rowsWith([1, 2])));
+      expect([...vectors.keys()]).toEqual(['user']);
+      expect([...ids.keys()]).toEqual(['user', 'item_history']);
+      expect([...embeddings.keys()]).toEqual(['user', 'item']);
+      expect(histories[0]!.target.shape).toEqual([2, 2]);
+      expect([...embedder.spec().ids.keys()]).toEqual([...ids.keys()]);
+    });
+  });
+
+  it('refuses features that it cannot embed', () => {
+    const make = (features: readonly string[]) => new FeatureEmbedder(init, smallSchema, { embeddingDim: 2, features });
+    expect(() => make(['title'])).toThrow(/feature title: expected an id, number, .* but received type meta/);
+    expect(() => make(['shoe'])).toThrow(/expected one of the features .* but received shoe/);
+    const changed = (name: string, change: object) =>
+      schemaOf(smallSchema.features.map((feature) => (feature.name === name ? { ...feature, ...change } : feature)));
+    const embed = (schema: typeof smallSchema) => new FeatureEmbedder(init, schema, { embeddingDim: 2 });
+    expect(() => embed(changed('category_history', { maxLen: 5 }))).toThrow(/the length 9 of the other histories/);
+    expect(() => embed(changed('item_history', { of: 'price' }))).toThrow(/a history of an id feature but .* numeric/);
+    expect(() => embed(changed('item_history', { shareEmbedding: null, embeddingDim: 4 }))).toThrow(/width 2 of item/);
+    expect(() => embed(changed('item_history', { vocabularySize: 8 }))).toThrow(
+      /the 7 rows of item but received 8 rows/,
+    );
+    using embedder = embed(smallSchema);
+    const batch = batchOf(rowsWith([1]));
+    expect(() => tidy(() => embedder.forward({ ...batch, numeric: {} }))).toThrow(
+      /expected a batch with feature price but received none/,
+    );
+  });
+});
