@@ -22,6 +22,7 @@ export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';
 export { concat, slice, stack } from './ops/concat.js';
+export { commitContentTable, readContentTable, type StagedRows } from './ops/content_table.js';
 export { cosineSimilarity } from './ops/cosine_similarity.js';
 export { type CrossAttentionOptions, crossAttention } from './ops/cross_attention.js';
 export { type DiceOptions, dice } from './ops/dice.js';
