@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "dispatch.h"
+#include "prefetch.h"
 
 namespace galago::cpu {
 
@@ -13,6 +14,8 @@ void embedding_forward(const Tensor& table, const Tensor& indices, Tensor& out) 
   char* to = out.data<char>();
   parallel_for(indices.size(), row_grain(table.columns()), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
+      const int64_t later = i + prefetch_distance < end ? index[i + prefetch_distance] : -1;
+      if (later >= 0 && later < V) prefetch_row(rows + size_t(later) * row_bytes, int64_t(row_bytes));
       if (index[i] >= V) index_error("embedding", "indices", i, index[i], V);
       if (index[i] < 0 || index[i] >= V)
         std::memset(to + size_t(i) * row_bytes, 0, row_bytes);

@@ -1,21 +1,22 @@
 // Weighted sums or means of table rows, one per bag. Backward of the table is row-sparse (source = bag, weight = factor).
 #include "dispatch.h"
-#include "jagged.h"
+#include "offsets.h"
+#include "prefetch.h"
 
 namespace galago::cpu {
 
 void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Tensor& offsets, const Tensor& weights, Tensor& out,
                            Tensor& source, Tensor& factor, bool mean) {
   const int64_t V = table.shape[0], D = table.columns(), total = indices.size(), B = offsets.size() - 1;
-  check_offsets("embeddingBag", offsets, total);
-  const int32_t *index = indices.data<int32_t>(), *offset = offsets.data<int32_t>();
+  const std::vector<int32_t> offset = checked_offsets("embeddingBag", "offsets", offsets, total);
+  const int32_t* index = indices.data<int32_t>();
   int32_t* bag_of = source.data<int32_t>();
   dispatch_float(table.dtype, [&]<class T>() {
     const T *rows = table.data<T>(), *weight = weights.data<T>();
     T *to = out.data<T>(), *scale = factor.data<T>();
     parallel_for(B, row_grain(D * std::max<int64_t>(1, total / std::max<int64_t>(B, 1))), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; b++) {
-        const auto [begin, end] = jagged_row(offset, b, total);
+        const int64_t begin = offset[size_t(b)], end = offset[size_t(b) + 1];
         T* sum = to + b * D;
         for (int64_t d = 0; d < D; d++) sum[d] = 0;
         int64_t present = 0;
@@ -30,6 +31,8 @@ void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Ten
             bag_of[i] = int32_t(b);
             scale[i] = f;
           }
+          const int64_t later = i + prefetch_distance < total ? index[i + prefetch_distance] : -1;
+          if (later >= 0 && later < V) prefetch_row(rows + later * D, D * int64_t(sizeof(T)));
           if (index[i] < 0 || index[i] >= V) continue;
           const T* row = rows + index[i] * D;
           vectorize([=] {
@@ -39,24 +42,29 @@ void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Ten
       }
     });
     if (!bag_of) return;
-    for (int64_t i = B > 0 ? jagged_row(offset, B - 1, total).end : 0; i < total; i++) {
-      bag_of[i] = -1;
-      scale[i] = 0;
-    }
+    const auto no_bag = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        bag_of[i] = -1;
+        scale[i] = 0;
+      }
+    };
+    no_bag(0, offset.front());
+    no_bag(offset.back(), total);
   });
 }
 
 void embedding_bag_backward_weights(const Tensor& table, const Tensor& indices, const Tensor& offsets, const Tensor& dout, Tensor& dweights,
                                     bool mean) {
   const int64_t V = table.shape[0], D = table.columns(), total = indices.size(), B = offsets.size() - 1;
-  const int32_t *index = indices.data<int32_t>(), *offset = offsets.data<int32_t>();
+  const std::vector<int32_t> offset = checked_offsets("embeddingBag", "offsets", offsets, total);
+  const int32_t* index = indices.data<int32_t>();
   dispatch_float(table.dtype, [&]<class T>() {
     const T *rows = table.data<T>(), *g = dout.data<T>();
     T* dw = dweights.data<T>();
     for (int64_t i = 0; i < total; i++) dw[i] = 0;
     parallel_for(B, row_grain(D * std::max<int64_t>(1, total / std::max<int64_t>(B, 1))), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; b++) {
-        const auto [begin, end] = jagged_row(offset, b, total);
+        const int64_t begin = offset[size_t(b)], end = offset[size_t(b) + 1];
         int64_t present = 0;
         for (int64_t i = begin; i < end; i++) present += index[i] >= 0 && index[i] < V;
         const T share = mean && present > 0 ? T(1) / T(present) : T(1);

@@ -1,6 +1,7 @@
 // Rows of a dense tensor by index; backward adds rows that were read more than once, in order of position.
 #include <cstring>
 
+#include "prefetch.h"
 #include "row_sums.h"
 
 namespace galago::cpu {
@@ -19,6 +20,8 @@ void gather_rows_forward(const Tensor& x, const Tensor& index, Tensor& out) {
   char* to = out.data<char>();
   parallel_for(index.size(), row_grain(D), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
+      const int64_t later = i + prefetch_distance < end ? from[i + prefetch_distance] : -1;
+      if (later >= 0 && later < N) prefetch_row(rows + size_t(later) * row_bytes, int64_t(row_bytes));
       if (from[i] >= N) index_error("gatherRows", "index", i, from[i], N);
       if (from[i] < 0 || from[i] >= N)
         std::memset(to + size_t(i) * row_bytes, 0, row_bytes);

@@ -5,6 +5,7 @@ that order, so that duplicates and threads change no bit. Time and memory follow
 #include <cmath>
 #include <vector>
 
+#include "prefetch.h"
 #include "row_sums.h"
 
 namespace galago::cpu {
@@ -43,15 +44,22 @@ void row_sparse_reduce(const TensorList& indices, const TensorList& values, cons
 
 namespace {
 
-// Calls update(row, gradient) for each touched row with its reduced gradient; does nothing when the step is skipped.
+// Calls update(row, gradient) for each touched row of param (and m, if any) with its reduced gradient.
 template <class T, class Update>
-void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& count, const Update& update) {
+void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& count, const T* param, const T* m, const Update& update) {
   const int64_t D = sums.shape[1];
   const int32_t* touched = rows.data<int32_t>();
   const T* gradient = sums.data<T>();
   parallel_for(*count.data<int32_t>(), row_grain(4 * D), [&](int64_t first, int64_t last) {
     vectorize([&] {
-      for (int64_t i = first; i < last; i++) update(int64_t(touched[i]), gradient + i * D);
+      for (int64_t i = first; i < last; i++) {
+        if (i + prefetch_distance < last) {
+          const int64_t later = touched[i + prefetch_distance] * D;
+          prefetch_row(param + later, D * int64_t(sizeof(T)));
+          if (m) prefetch_row(m + later, D * int64_t(sizeof(T)));
+        }
+        update(int64_t(touched[i]), gradient + i * D);
+      }
     });
   });
 }
@@ -73,7 +81,7 @@ void rowwise_adagrad(Tensor& table, Tensor& v, Tensor& step, const Tensor& rows,
   dispatch_float(table.dtype, [&]<class T>() {
     T *param = table.data<T>(), *pv = v.data<T>();
     const T scale = T(factor), rate = T(learning_rate), keep = T(1 - learning_rate * weight_decay), e = T(eps);
-    for_touched_rows<T>(rows, sums, count, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, nullptr, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       const T second_moment = pv[row] + mean_square(gradient, scale, D);
       pv[row] = second_moment;
       const T step_size = rate * scale / (std::sqrt(second_moment) + e);
@@ -93,7 +101,7 @@ void rowwise_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tenso
     const T scale = T(factor), keep = T(1 - learning_rate * weight_decay), e = T(eps);
     const T b1 = T(beta1), rest1 = T(1 - beta1), b2 = T(beta2), rest2 = T(1 - beta2);
     const T rate = T(learning_rate / (1 - std::pow(beta1, t))), root = T(1 / std::sqrt(1 - std::pow(beta2, t)));
-    for_touched_rows<T>(rows, sums, count, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, pm, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       const T second_moment = b2 * pv[row] + rest2 * mean_square(gradient, scale, D);
       pv[row] = second_moment;
       const T step_size = rate / (std::sqrt(second_moment) * root + e);
@@ -117,7 +125,7 @@ void lazy_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tensor& 
     const T scale = T(factor), e = T(eps), b1 = T(beta1), rest1 = T(1 - beta1), b2 = T(beta2), rest2 = T(1 - beta2);
     // eps is added to the uncorrected root, as SparseAdam of PyTorch does
     const T step_size = T(learning_rate * std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t)));
-    for_touched_rows<T>(rows, sums, count, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, pm, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       for (int64_t d = 0; d < D; d++) {
         const T g = scale * gradient[d];
         const T first_moment = b1 * pm[row * D + d] + rest1 * g;

@@ -19,11 +19,11 @@ void sort_descending_forward(const Tensor& x, const Tensor& lengths, Tensor& out
       for (int64_t b = first; b < last; b++) {
         if (length && (length[b] < 0 || length[b] > L)) index_error("sortDescending", "lengths", b, length[b], L + 1);
         const int64_t n = length ? std::clamp<int64_t>(length[b], 0, L) : L;
-        for (int64_t i = 0; i < n; i++) row[size_t(i)] = Ranked<T>(px[b * L + i], i);
+        for (int64_t i = 0; i < n; i++) row[size_t(i)] = ranked<T>(px[b * L + i], i);
         std::sort(row.begin(), row.begin() + n);
         for (int64_t i = 0; i < L; i++) {
-          from[b * L + i] = i < n ? row[size_t(i)].position : -1;
-          po[b * L + i] = i < n ? px[b * L + row[size_t(i)].position] : T(0);
+          from[b * L + i] = i < n ? position_of(row[size_t(i)]) : -1;
+          po[b * L + i] = i < n ? px[b * L + position_of(row[size_t(i)])] : T(0);
         }
       }
     });

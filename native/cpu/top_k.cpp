@@ -16,11 +16,11 @@ void top_k(const Tensor& x, Tensor& values, Tensor& indices) {
     parallel_for(B, row_grain(4 * L), [&](int64_t first, int64_t last) {
       std::vector<Ranked<T>> row(static_cast<size_t>(L));
       for (int64_t b = first; b < last; b++) {
-        for (int64_t i = 0; i < L; i++) row[size_t(i)] = Ranked<T>(px[b * L + i], i);
+        for (int64_t i = 0; i < L; i++) row[size_t(i)] = ranked<T>(px[b * L + i], i);
         std::partial_sort(row.begin(), row.begin() + k, row.end());
         for (int64_t i = 0; i < k; i++) {
-          from[b * k + i] = row[size_t(i)].position;
-          to[b * k + i] = px[b * L + row[size_t(i)].position];
+          from[b * k + i] = position_of(row[size_t(i)]);
+          to[b * k + i] = px[b * L + position_of(row[size_t(i)])];
         }
       }
     });

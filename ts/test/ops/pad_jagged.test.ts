@@ -31,7 +31,6 @@ it('padJagged keeps the first entries of long rows and ends short ones in zeros'
 });
 
 it.each([
-  [[1, 2], /position 0 holds 1/],
   [[0, 3, 2], /position 2 holds 2/],
   [[0, 9], /`offsets` in \[0, 6\) but position 1 holds 9/],
 ])('padJagged reports offsets %j', async (offsets, says) => {
