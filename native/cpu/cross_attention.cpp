@@ -9,6 +9,7 @@ by all items have a partial dq per chunk of items, added in chunk order.
 Vector lanes of the block run along queries or along keys, whichever wastes fewer of them: many queries, or one query over a history.
 */
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "dispatch.h"
@@ -23,6 +24,31 @@ namespace {
 
 constexpr int64_t lanes = 16;
 constexpr int64_t padded(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+
+// A row of lanes, in registers.
+template <class T>
+struct LaneVector {
+  typedef T Type __attribute__((vector_size(lanes * sizeof(T))));
+};
+template <class T>
+using Lanes = typename LaneVector<T>::Type;
+template <class T>
+GALAGO_INLINE Lanes<T> load(const T* x) {
+  Lanes<T> row;
+  std::memcpy(&row, x, sizeof row);
+  return row;
+}
+template <class T>
+GALAGO_INLINE void store(T* x, const Lanes<T>& row) {
+  std::memcpy(x, &row, sizeof row);
+}
+template <class T>
+GALAGO_INLINE Lanes<T> exp_lanes(const Lanes<T>& x) {
+  T values[lanes];
+  store(values, x);
+  for (int64_t l = 0; l < lanes; l++) values[l] = fast_exp(values[l]);
+  return load(values);
+}
 
 // Strides of the score block: lanes along queries (a row per key) or along keys (a row per query).
 struct Block {
@@ -141,23 +167,24 @@ void softmax_block(const Block& block, T* scores, T* lse) {
   if (block.along_queries) {
     vectorize([=] {
       for (int64_t i0 = 0; i0 < width; i0 += lanes) {
-        T* s = scores + i0;
-        T top[lanes], sum[lanes], inverse[lanes];
-        for (int64_t l = 0; l < lanes; l++) top[l] = lowest, sum[l] = 0;
-        for (int64_t j = 0; j < block.keys; j++)
-          for (int64_t l = 0; l < lanes; l++) top[l] = s[j * width + l] > top[l] ? s[j * width + l] : top[l];
-        for (int64_t l = 0; l < lanes; l++) top[l] = top[l] == lowest ? 0 : top[l];
-        for (int64_t j = 0; j < block.keys; j++)
-          for (int64_t l = 0; l < lanes; l++) {
-            const T e = fast_exp(s[j * width + l] - top[l]);
-            s[j * width + l] = e;
-            sum[l] += e;
-          }
-        for (int64_t l = 0; l < lanes; l++) inverse[l] = sum[l] > 0 ? 1 / sum[l] : 0;
-        for (int64_t j = 0; j < block.keys; j++)
-          for (int64_t l = 0; l < lanes; l++) s[j * width + l] *= inverse[l];
-        const int64_t n = std::min(lanes, block.queries - i0);
-        for (int64_t l = 0; l < n; l++) lse[i0 + l] = sum[l] > 0 ? top[l] + fast_log(sum[l]) : lowest;
+        Lanes<T> top = Lanes<T>{} + lowest, sum{};
+        for (int64_t j = 0; j < block.keys; j++) {
+          const Lanes<T> row = load(scores + j * width + i0);
+          top = row > top ? row : top;
+        }
+        top = top == lowest ? Lanes<T>{} : top;
+        for (int64_t j = 0; j < block.keys; j++) {
+          const Lanes<T> e = exp_lanes<T>(load(scores + j * width + i0) - top);
+          store(scores + j * width + i0, e);
+          sum += e;
+        }
+        const Lanes<T> inverse = sum == 0 ? sum : 1 / sum;
+        for (int64_t j = 0; j < block.keys; j++) store(scores + j * width + i0, load(scores + j * width + i0) * inverse);
+        T tops[lanes], sums[lanes];
+        store(tops, top);
+        store(sums, sum);
+        for (int64_t l = 0; l < lanes; l++) tops[l] = sums[l] == 0 ? lowest : tops[l] + fast_log(sums[l]);
+        std::copy(tops, tops + std::min(lanes, block.queries - i0), lse + i0);
       }
     });
   } else {
@@ -184,19 +211,18 @@ void softmax_block_backward(const Block& block, const T* lse, T scale, T* scores
   if (block.along_queries) {
     vectorize([=] {
       for (int64_t i0 = 0; i0 < width; i0 += lanes) {
-        T *s = scores + i0, *d = dp + i0;
-        T shift[lanes], delta[lanes];
+        Lanes<T> shift{}, delta{};
         const int64_t n = std::min(lanes, block.queries - i0);
-        for (int64_t l = 0; l < lanes; l++) shift[l] = l < n ? lse[i0 + l] : 0, delta[l] = 0;
-        for (int64_t l = 0; l < lanes; l++) shift[l] = std::isinf(shift[l]) ? 0 : shift[l];
-        for (int64_t j = 0; j < block.keys; j++)
-          for (int64_t l = 0; l < lanes; l++) {
-            const T p = fast_exp(s[j * width + l] - shift[l]);
-            s[j * width + l] = p;
-            delta[l] += p * d[j * width + l];
-          }
-        for (int64_t j = 0; j < block.keys; j++)
-          for (int64_t l = 0; l < lanes; l++) d[j * width + l] = scale * s[j * width + l] * (d[j * width + l] - delta[l]);
+        for (int64_t l = 0; l < n; l++) shift[l] = std::isinf(lse[i0 + l]) ? 0 : lse[i0 + l];
+        for (int64_t j = 0; j < block.keys; j++) {
+          const Lanes<T> p = exp_lanes<T>(load(scores + j * width + i0) - shift);
+          store(scores + j * width + i0, p);
+          delta += p * load(dp + j * width + i0);
+        }
+        for (int64_t j = 0; j < block.keys; j++) {
+          const int64_t at = j * width + i0;
+          store(dp + at, scale * load(scores + at) * (load(dp + at) - delta));
+        }
       }
     });
   } else {
