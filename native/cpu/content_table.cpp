@@ -43,10 +43,10 @@ void content_table_read(const Tensor& rows, const Tensor& steps, const Tensor& k
 void content_table_commit(Tensor& rows, Tensor& steps, Tensor& refused, const Tensor& staged_keys, const Tensor& staged,
                           const Tensor& factor, int64_t now) {
   const int64_t items = steps.size(), d = rows.columns();
+  if (factor && !(*factor.data<double>() > 0)) return;  // NaN: the step was skipped, it leaves no trace
   const int32_t* key = staged_keys.data<int32_t>();
   int32_t* step = steps.data<int32_t>();
   dispatch_float(rows.dtype, [&]<class T>() {
-    if (factor && !(*factor.data<T>() > 0)) return;  // the step was skipped: it leaves no trace
     const T* fresh = staged.data<T>();
     T* table = rows.data<T>();
     for (int64_t i = 0; i < staged_keys.size(); i++) {

@@ -16,7 +16,7 @@ const checkCommit = shapes('commitContentTable', {
   refused: '1:int32',
   stagedKeys: 'U:int32',
   staged: 'U D',
-  factor: '1?',
+  factor: '1:float64?',
 });
 
 /** Rows written in this step: `keys` (U) int32 ascending item rows, `vectors` (U, D). */
@@ -51,7 +51,7 @@ export function readContentTable(
   return { out, age };
 }
 
-/** Writes staged rows into `rows` and `now` into `steps`; nothing at all where `factor` (1) is 0. Zero or non-finite rows are refused and counted. */
+/** Writes staged rows into `rows` and `now` into `steps`; nothing at all where `factor` (1) float64, the optimizer's clip factor, is NaN or 0. Zero or non-finite rows are refused and counted. */
 export function commitContentTable(
   rows: Tensor,
   steps: Tensor,

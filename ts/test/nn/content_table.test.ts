@@ -53,7 +53,7 @@ describe('ContentTable', () => {
     });
   });
 
-  it('forgets what was discarded, and leaves every byte where the factor is 0', async () => {
+  it('forgets what was discarded, and leaves every byte where the factor is 0 or NaN', async () => {
     table.stage(Int32Array.of(2), vectors([1, 1]));
     table.commit(1);
     const before = await state();
@@ -68,11 +68,13 @@ describe('ContentTable', () => {
     });
     table.commit(2); // nothing staged
     table.stage(Int32Array.of(2, 4), vectors([Number.NaN, 7], [8, 8]));
-    table.commit(3, tensor(Float32Array.of(0)));
+    table.commit(3, tensor(Float64Array.of(0)));
+    table.stage(Int32Array.of(4), vectors([8, 8]));
+    table.commit(3, tensor(Float64Array.of(Number.NaN)));
     expect(await state()).toEqual(before);
     expect((await read([4], 4)).age).toEqual([-1]);
     table.stage(Int32Array.of(4), vectors([8, 8]));
-    table.commit(4, tensor(Float32Array.of(0.5)));
+    table.commit(4, tensor(Float64Array.of(0.5)));
     expect((await read([4], 4)).rows).toEqual([[8, 8]]);
   });
 
@@ -99,7 +101,7 @@ describe('ContentTable', () => {
     const step = fc.record({
       staged,
       keys: fc.array(fc.integer({ min: -1, max: items - 1 }), { maxLength: 12 }),
-      end: fc.constantFrom('commit', 'discard', 'skip'),
+      end: fc.constantFrom('commit', 'discard', 'zero', 'NaN'),
     });
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 8 }), async (steps) => {
@@ -123,8 +125,8 @@ describe('ContentTable', () => {
           const actual = await read(keys, now);
           expect(actual).toEqual({ rows: expected.map(({ row }) => row), age: expected.map(({ age }) => age) });
           if (end === 'commit') table.commit(now);
-          else if (end === 'skip') table.commit(now, tensor(Float32Array.of(0)));
-          else table.discard();
+          else if (end === 'discard') table.discard();
+          else table.commit(now, tensor(Float64Array.of(end === 'zero' ? 0 : Number.NaN)));
           for (const [key, values] of end === 'commit' ? sorted : []) {
             if (values.every(Number.isFinite) && values.some((x) => x !== 0))
               model.set(key, { row: values, step: now });
