@@ -1,6 +1,7 @@
 // Patches of pictures through a dense layer: a convolution with stride = kernel size, as unfold and matrix product.
 // Patches are unfolded and normalised a block of rows at a time, so that the floating-point patches of a batch never exist at once.
 #include <algorithm>
+#include <vector>
 
 #include "column_sums.h"
 #include "matmul.h"
@@ -11,7 +12,7 @@ namespace {
 
 constexpr int64_t block_values = 1 << 21;  // unfolded values per block
 
-// The patches of a batch of pictures as rows (channel, row, column).
+// The patches of a batch of pictures as rows (row, column, channel), the order of the pixels in memory.
 template <class T>
 struct Patches {
   const uint8_t* images;
@@ -24,24 +25,38 @@ struct Patches {
   int64_t block() const { return std::max<int64_t>(1, block_values / columns()); }
 
   void unfold(int64_t first, int64_t count, T* out) const {
+    const int64_t run = 3 * size;  // values of one patch that lie together in a picture
+    std::vector<T> scale(run), shift(run);
+    for (int64_t i = 0; i < run; i++) {
+      scale[i] = normalization[i % 3];
+      shift[i] = normalization[3 + i % 3];
+    }
     parallel_for(count, row_grain(columns()), [&](int64_t begin, int64_t end) {
       vectorize([&] {
+        const T *__restrict factor = scale.data(), *__restrict addend = shift.data();
         for (int64_t i = begin; i < end; i++) {
           const int64_t image = (first + i) / per_image(), patch = (first + i) % per_image();
           const uint8_t* corner = images + ((image * height + patch / across() * size) * width + patch % across() * size) * 3;
-          for (int64_t channel = 0; channel < 3; channel++) {
-            const T scale = normalization[channel], shift = normalization[3 + channel];
-            for (int64_t row = 0; row < size; row++) {
-              const uint8_t* __restrict pixels = corner + row * width * 3 + channel;
-              T* __restrict values = out + i * columns() + (channel * size + row) * size;
-              for (int64_t column = 0; column < size; column++) values[column] = scale * T(pixels[column * 3]) + shift;
-            }
+          for (int64_t row = 0; row < size; row++) {
+            const uint8_t* __restrict pixels = corner + row * width * 3;
+            T* __restrict values = out + i * columns() + row * run;
+            for (int64_t j = 0; j < run; j++) values[j] = factor[j] * T(pixels[j]) + addend[j];
           }
         }
       });
     });
   }
 };
+
+// source (D, groups, members) -> target (D, members, groups): between (channel, pixel) of a weight and (pixel, channel) of a picture.
+template <class T>
+void swap_order(int64_t D, int64_t groups, int64_t members, const T* source, T* target) {
+  for (int64_t d = 0; d < D; d++) {
+    for (int64_t g = 0; g < groups; g++) {
+      for (int64_t m = 0; m < members; m++) target[(d * members + m) * groups + g] = source[(d * groups + g) * members + m];
+    }
+  }
+}
 
 template <class T>
 Patches<T> patches_of(const Tensor& images, const Tensor& normalization, int64_t size) {
@@ -56,11 +71,13 @@ void patch_embedding_forward(const Tensor& images, const Tensor& weight, const T
     const auto patches = patches_of<T>(images, normalization, patch_size);
     const int64_t rows = out.rows(), N = out.columns(), K = patches.columns();
     const Epilogue<T> epilogue{bias.data<T>()};
+    T* pixel_weight = scratch<T>(ScratchSlot::kernel_second, N * K);
+    swap_order(N, 3, K / 3, weight.data<T>(), pixel_weight);
     for (int64_t first = 0; first < rows; first += patches.block()) {
       const int64_t count = std::min(patches.block(), rows - first);
       T* unfolded = scratch<T>(ScratchSlot::kernel, count * K);
       patches.unfold(first, count, unfolded);
-      matmul<T>(Transpose::no, Transpose::yes, count, N, K, T(1), unfolded, K, weight.data<T>(), K, T(0), out.data<T>() + first * N, N,
+      matmul<T>(Transpose::no, Transpose::yes, count, N, K, T(1), unfolded, K, pixel_weight, K, T(0), out.data<T>() + first * N, N,
                 bias ? &epilogue : nullptr);
     }
   });
@@ -73,14 +90,15 @@ void patch_embedding_backward(const Tensor& images, const Tensor& normalization,
     const int64_t rows = dout.rows(), N = dout.columns(), K = patches.columns();
     if (dbias) column_sums(rows, N, dout.data<T>(), dbias.data<T>());
     if (!dweight) return;
-    if (rows == 0) std::fill_n(dweight.data<T>(), N * K, T(0));
+    T* dpixel_weight = scratch<T>(ScratchSlot::kernel_second, N * K);
+    std::fill_n(dpixel_weight, N * K, T(0));
     for (int64_t first = 0; first < rows; first += patches.block()) {
       const int64_t count = std::min(patches.block(), rows - first);
       T* unfolded = scratch<T>(ScratchSlot::kernel, count * K);
       patches.unfold(first, count, unfolded);
-      matmul<T>(Transpose::yes, Transpose::no, N, K, count, T(1), dout.data<T>() + first * N, N, unfolded, K, first ? T(1) : T(0),
-                dweight.data<T>(), K);
+      matmul<T>(Transpose::yes, Transpose::no, N, K, count, T(1), dout.data<T>() + first * N, N, unfolded, K, T(1), dpixel_weight, K);
     }
+    swap_order(N, K / 3, 3, dpixel_weight, dweight.data<T>());
   });
 }
 

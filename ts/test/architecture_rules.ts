@@ -139,8 +139,8 @@ export function opFaults(root: string): string[] {
   const benches = filesBelow(join(root, 'bench'), '.bench.ts');
   const covered = new Set(
     benches.flatMap((path) => {
-      const list = /\bCovers: ([\w, ]+)/.exec(read(path))?.[1] ?? '';
-      return list.split(',').map((name) => name.trim());
+      const lists = [...read(path).matchAll(/\bCovers: ([\w, ]+)/g)].map((match) => match[1] ?? '');
+      return lists.flatMap((list) => list.split(',').map((name) => name.trim()));
     }),
   );
   for (const path of filesBelow(join(root, 'ts', 'src', 'ops'), '.ts')) {
