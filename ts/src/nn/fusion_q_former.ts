@@ -167,11 +167,11 @@ export class FusionQFormer extends Module {
       index: tensor(queryRows),
       offsets: tensor(Int32Array.from({ length: n + 1 }, (_, i) => i * this.queries)),
     };
-    let queries: Tensor | null = null;
+    let queries: Tensor | null = this.#cross ? gatherRows(this.query, asking.index) : null;
     this.layers.forEach((layer, i) => {
       const last = i === this.layers.length - 1;
       if (last || this.#cross) {
-        // Only the query rows go on; their keys and values are the whole item (joint), or its tokens as they came (cross).
+        // Only the query rows go on. They read the whole item (joint), or its tokens alone, as they came (cross).
         queries = layer.forward(
           { rows: queries ?? gatherRows(joint.rows, asking.index), offsets: asking.offsets },
           joint,
@@ -189,7 +189,10 @@ export class FusionQFormer extends Module {
     return this.last.forward(this.flattened(modalities, context));
   }
 
-  /** Rows to concatenate, which of them each item reads in which order, and where its queries are. */
+  /**
+   * Rows to concatenate, which of them each item reads in which order, and where its queries are: among the rows that it reads
+   * (joint), or in `query` (cross).
+   */
   private layout(modalities: Readonly<Record<string, ModalityTokens>>): {
     sources: Tensor[];
     index: Int32Array;
@@ -219,9 +222,10 @@ export class FusionQFormer extends Module {
       sources.push((this.loraProject.get(name) ?? this.project.get(name)!).forward(part.rows));
       return at;
     });
+    const queriesRead = this.#cross ? 0 : this.queries;
     const offsets = new Int32Array(n + 1);
     for (let b = 0; b < n; b++) {
-      let length = this.queries;
+      let length = queriesRead;
       parts.forEach((part, m) => {
         length += part.counts[b]! > 0 ? part.counts[b]! : absentRow.has(this.#names[m]!) ? 1 : 0;
       });
@@ -231,10 +235,8 @@ export class FusionQFormer extends Module {
     const queryRows = new Int32Array(n * this.queries);
     let at = 0;
     for (let b = 0; b < n; b++) {
-      for (let i = 0; i < this.queries; i++) {
-        queryRows[b * this.queries + i] = at;
-        index[at++] = i;
-      }
+      for (let i = 0; i < this.queries; i++) queryRows[b * this.queries + i] = this.#cross ? i : at + i;
+      for (let i = 0; i < queriesRead; i++) index[at++] = i;
       parts.forEach((part, m) => {
         const count = part.counts[b]!;
         for (let t = 0; t < count; t++) index[at++] = bases[m]! + part.starts[b]! + t;

@@ -5,7 +5,7 @@ import { ImageEncoder } from '../../src/nn/image_encoder.js';
 import { Initializer } from '../../src/nn/module.js';
 import { sum } from '../../src/ops/reduce.js';
 import { normals, streamOf } from '../../src/random.js';
-import { type Tensor, tensor } from '../../src/tensor.js';
+import { assign, type Tensor, tensor } from '../../src/tensor.js';
 import { denseGrad } from '../harness.js';
 import { expectGradients } from '../module_gradients.js';
 import { bytesOf, rowsOf, valuesOf, worstDifference } from '../values.js';
@@ -128,6 +128,18 @@ describe('FusionQFormer', () => {
   it.each(['joint', 'cross'] as const)('has the gradients of finite differences: %s', async (attention) => {
     using fusion = new FusionQFormer(init, { ...small, attention, ffn: 6, dropout: 0 });
     await expectGradients(fusion.parameters(), () => fusion.forward(content, { training: true }), { perParameter: 2 });
+  });
+
+  it('in cross mode reads tokens alone: a lone one is read whole, whatever its key', async () => {
+    const lone = { image: tokensOf('image', [1, 1, 1], 3) };
+    const change = async (attention: 'joint' | 'cross'): Promise<number> => {
+      using fusion = new FusionQFormer(init, { ...small, modalities: { image: 3 }, attention });
+      const before = await valuesOf(fusion.forward(lone, evaluation));
+      for (const { attention: part } of fusion.layers) assign(part.key.weight, normals(16, 1, streamOf('key')));
+      return worstDifference(await valuesOf(fusion.forward(lone, evaluation)), before);
+    };
+    expect(await change('cross')).toBe(0);
+    expect(await change('joint')).toBeGreaterThan(1e-6);
   });
 
   it('does not read what lies behind a missing flag', async () => {
