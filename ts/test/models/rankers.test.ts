@@ -6,7 +6,7 @@ import { makeRanker, type RankerName } from '../../src/models/make_ranker.js';
 import type { HistoryInput, RankerOptions } from '../../src/models/ranker.js';
 import { Initializer, type Module } from '../../src/nn/module.js';
 import { normals } from '../../src/random.js';
-import { tensor } from '../../src/tensor.js';
+import { device, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { expectGradients } from '../module_gradients.js';
 import { valuesOf, worstDifference } from '../values.js';
@@ -61,6 +61,15 @@ describe.each(variants)('$title', ({ name, options }) => {
     const together = await logits([0, 3, 1]);
     expect(worstDifference(await logits([0, 3, 1], [1]), [together[1]!])).toBeLessThan(1e-12);
     expect((await logits([0, 0])).every(Number.isFinite)).toBe(true);
+  });
+
+  it('leaves no bytes behind', async () => {
+    const batch = batchOf(rowsWith([0, 3, 1]));
+    await device().synchronize();
+    const before = device().memory().live;
+    tidy(() => void ranker.forward(embedder.forward(batch), { training: true }));
+    await device().synchronize();
+    expect(device().memory().live).toBe(before);
   });
 
   it('has the gradients of finite differences, down to the tables', async () => {
