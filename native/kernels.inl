@@ -111,9 +111,9 @@ void gather_rows_forward(const Tensor& x, const Tensor& index, Tensor& out);
 void gather_rows_backward(const Tensor& dout, const Tensor& index, Tensor& dx);
 
 // ---- info_nce: s_ij = scale q_i.k_j - log_q_j; loss_i = log(1 + n_i), n_i = sum over j != pos(i) of A_ij e^(s_ij - s_ipos);
-// loss = sum_i w_i loss_i / W, W = sum w (N without weights), 0 if W = 0. A_ij = 0 where row_groups_i = col_groups_j >= 0.
+// loss = sum_i w_i loss_i / W, W = sum w (N without weights), 0 if W = 0. A_ij = 0 where row_groups_gi = col_groups_gj >= 0 for any g.
 // With p_ij = e^s_ij / (A-visible sum of row i): G_ij = w_i p_ij / W, G_ipos = -w_i n_i / ((1 + n_i) W); dq = scale G k, dk = scale G^T q.
-//   q, dq (N, D)   k, dk (M, D)   positives, row_groups (N)   col_groups, log_q (M)   weights (N)   loss, dloss ()
+//   q, dq (N, D)   k, dk (M, D)   positives, weights (N)   log_q (M)   row_groups (G, N) or (N)   col_groups (G, M) or (M)   loss, dloss ()
 //   negatives (N, S): the sum runs over these columns, as often as listed, the positive's own column too; groups are then undefined
 //   saved: positive_scores s_ipos (N), row_log_sums log sum_j A_ij e^s_ij without the positive (N), minus infinity for none
 //   column_log_sums (N), if defined: symmetric, N = M, pos(i) = i: the mean of the loss over rows and the same loss over columns

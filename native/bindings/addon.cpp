@@ -28,6 +28,7 @@ class WriteTask final : public Task {
     tensor_.storage->version++;
     std::memcpy(tensor_.storage->data(), bytes_.get(), count_);
   }
+  void undo() override { tensor_.storage->unwrite(); }
 
  private:
   Tensor tensor_;
@@ -42,6 +43,7 @@ class WaitTask final : public Task {
       : Task("read"), completions_(std::move(completions)), id_(id), tensor_(std::move(tensor)) {}
   ~WaitTask() override { std::free(block_); }
   bool is_wait() const override { return true; }
+  bool ready() const override { return !tensor_ || tensor_.storage->written(); }
   void run() override {
     if (!tensor_) return;
     block_ = std::malloc(tensor_.bytes() ? tensor_.bytes() : 1);

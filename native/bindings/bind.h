@@ -3,6 +3,7 @@
 #pragma once
 #include <napi.h>
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 #include <tuple>
@@ -72,12 +73,18 @@ struct Argument<const Tensor&> {
     return *tensor;
   }
   static void prepare(Tensor&) {}
+  static void undo(Tensor&) {}
+  static bool ready(const Tensor& tensor) { return !tensor || tensor.storage->written(); }
 };
 template <>
 struct Argument<Tensor&> : Argument<const Tensor&> {
   static void prepare(Tensor& tensor) {
     if (tensor) tensor.storage->version++;
   }
+  static void undo(Tensor& tensor) {
+    if (tensor) tensor.storage->unwrite();
+  }
+  static bool ready(const Tensor&) { return true; }
 };
 template <>
 struct Argument<const TensorList&> {
@@ -103,47 +110,56 @@ struct Argument<const TensorList&> {
     call.fail(argument, "a Float64Array of tensor handles");
   }
   static void prepare(TensorList&) {}
+  static void undo(TensorList&) {}
+  static bool ready(const TensorList& list) {
+    return std::all_of(list.begin(), list.end(), [](const Tensor& tensor) { return tensor.storage->written(); });
+  }
 };
 template <>
 struct Argument<TensorList&> : Argument<const TensorList&> {
   static void prepare(TensorList& list) {
     for (Tensor& tensor : list) tensor.storage->version++;
   }
+  static void undo(TensorList& list) {
+    for (Tensor& tensor : list) tensor.storage->unwrite();
+  }
+  static bool ready(const TensorList&) { return true; }
+};
+// Arguments that are no tensors.
+template <class P>
+struct PlainArgument {
+  using Kept = P;
+  static void prepare(const P&) {}
+  static void undo(const P&) {}
+  static bool ready(const P&) { return true; }
 };
 template <>
-struct Argument<double> {
-  using Kept = double;
+struct Argument<double> : PlainArgument<double> {
   static constexpr const char* type = "number";
   static double get(Call& call, Napi::Value value, std::string_view argument, bool) {
     if (!value.IsNumber()) call.fail(argument, "a number");
     return value.As<Napi::Number>().DoubleValue();
   }
-  static void prepare(double) {}
 };
 template <>
-struct Argument<int64_t> {
-  using Kept = int64_t;
+struct Argument<int64_t> : PlainArgument<int64_t> {
   static constexpr const char* type = "number";
   static int64_t get(Call& call, Napi::Value value, std::string_view argument, bool) {
     const double number = Argument<double>::get(call, value, argument, false);
     if (number != double(int64_t(number))) call.fail(argument, "an integer");
     return int64_t(number);
   }
-  static void prepare(int64_t) {}
 };
 template <>
-struct Argument<bool> {
-  using Kept = bool;
+struct Argument<bool> : PlainArgument<bool> {
   static constexpr const char* type = "boolean";
   static bool get(Call& call, Napi::Value value, std::string_view argument, bool) {
     if (!value.IsBoolean()) call.fail(argument, "a boolean");
     return value.As<Napi::Boolean>();
   }
-  static void prepare(bool) {}
 };
 template <>
-struct Argument<const std::vector<int64_t>&> {
-  using Kept = std::vector<int64_t>;
+struct Argument<const std::vector<int64_t>&> : PlainArgument<std::vector<int64_t>> {
   static constexpr const char* type = "readonly number[]";
   static Kept get(Call& call, Napi::Value value, std::string_view argument, bool) {
     if (!value.IsArray()) call.fail(argument, "an array of integers");
@@ -152,7 +168,6 @@ struct Argument<const std::vector<int64_t>&> {
     for (uint32_t i = 0; i < array.Length(); i++) list.push_back(array.Get(i).ToNumber().Int64Value());
     return list;
   }
-  static void prepare(Kept&) {}
 };
 
 // Enumerations travel as strings. `type` names the union in TypeScript; names are in the order of the enumerators.
@@ -176,8 +191,7 @@ struct EnumNames<Unary> {
 
 template <class P>
 requires std::is_enum_v<P>
-struct Argument<P> {
-  using Kept = P;
+struct Argument<P> : PlainArgument<P> {
   static constexpr const char* type = EnumNames<P>::type;
   static P get(Call& call, Napi::Value value, std::string_view argument, bool) {
     std::string expected;
@@ -188,7 +202,6 @@ struct Argument<P> {
     }
     call.fail(argument, "one of " + expected);
   }
-  static void prepare(P) {}
 };
 
 template <class... Ps>
@@ -204,6 +217,12 @@ class KernelTask final : public Task {
           function_(argument...);
         },
         arguments_);
+  }
+  bool ready() const override {
+    return std::apply([](const auto&... argument) { return (Argument<Ps>::ready(argument) && ...); }, arguments_);
+  }
+  void undo() override {
+    std::apply([](auto&... argument) { (Argument<Ps>::undo(argument), ...); }, arguments_);
   }
 
  private:

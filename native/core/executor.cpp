@@ -18,6 +18,8 @@ Failure failed(std::string code, std::string message) {
   failure.message = std::move(message);
   return failure;
 }
+
+bool out_of_memory(const Failure& failure) { return failure.code == "HOST_MEMORY" || failure.code == "DEVICE_MEMORY"; }
 }  // namespace
 
 Executor& Executor::of(Device device) {
@@ -92,6 +94,7 @@ void Executor::loop() {
     {
       std::lock_guard lock(failure_mutex_);
       failure = poison_;
+      if (!failure && memory_failure_ && !task->ready()) failure = memory_failure_;
     }
     if (!failure) {
       running_.store(task->name, std::memory_order_relaxed);
@@ -107,15 +110,20 @@ void Executor::loop() {
       if (failure) {
         failure->kernel = task->name;
         failure->step = task->step;
+        task->undo();
         std::lock_guard lock(failure_mutex_);
         poison_ = failure;
+        if (out_of_memory(*failure)) memory_failure_ = failure;
       }
     }
     if (task->is_wait()) {
-      if (!failure) {
+      {
         std::lock_guard lock(failure_mutex_);
-        failure = index_error_;
-        index_error_.reset();
+        if (!failure) {
+          failure = index_error_;
+          index_error_.reset();
+        }
+        if (poison_ && out_of_memory(*poison_)) poison_.reset();  // this wait reports it
       }
       task->wait_over(failure);
     }

@@ -1,4 +1,9 @@
 // One executor per device: a bounded queue and one thread that runs tasks in order. Nothing here knows Node or CUDA.
+//
+// A task that fails poisons the executor: tasks are skipped, every wait reports the failure, for as long as the process lives.
+// Running out of memory is milder: tasks are skipped only until a wait has reported it, then the device works again. A skipped
+// task leaves what it should have updated as it was, so a step whose optimizer comes after the failure has not happened. What it
+// should have written first stays unwritten: tasks that read it are skipped too, and waits for it report the same failure.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -27,6 +32,10 @@ class Task {
   explicit Task(const char* name) : name(name) {}
   virtual ~Task() = default;
   virtual void run() = 0;
+  // False while a tensor that the task reads was never written.
+  virtual bool ready() const { return true; }
+  // After run() has thrown: what it was the first to write counts as unwritten.
+  virtual void undo() {}
   // Waits run even on a poisoned device, to carry the failure back.
   virtual void wait_over(const std::optional<Failure>&) {}
   virtual bool is_wait() const { return false; }
@@ -59,6 +68,7 @@ class Executor {
   std::atomic<const char*> running_{nullptr};
   std::mutex failure_mutex_;
   std::optional<Failure> poison_, index_error_;
+  std::optional<Failure> memory_failure_;  // the last one: why tensors are unwritten
 };
 
 }  // namespace galago

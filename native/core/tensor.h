@@ -51,11 +51,13 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
+  bool written() const { return version > 0 || bytes == 0; }
+  void unwrite() { version -= version == 1; }  // the first task to write here has failed
   void* data();  // takes the memory on first use; executor thread, or any thread before the first task
 
   const Device device;
   const size_t bytes;
-  // Counts tasks that wrote here: what was derived from the content (packed weights) is valid for one version.
+  // Counts tasks that wrote here, 0 = never written: what was derived from the content (packed weights) is valid for one version.
   uint64_t version = 0;
   // A cache of something derived from this content, owned by whoever put it there, tagged with the version.
   std::shared_ptr<void> derived;

@@ -54,7 +54,7 @@ std::vector<int32_t> checked_index(const char* argument, const Tensor& index, in
 
 template <class T>
 struct Problem {
-  int64_t N, M, D;
+  int64_t N, M, D, G;  // G kinds of groups
   T scale;
   const T *q, *k, *weights, *log_q;
   const int32_t *row_groups, *col_groups;
@@ -65,6 +65,7 @@ struct Problem {
       : N(q.shape[0]),
         M(k.shape[0]),
         D(q.shape[1]),
+        G(row_groups ? row_groups.size() / N : 0),
         scale(T(scale)),
         q(q.data<T>()),
         k(k.data<T>()),
@@ -107,9 +108,10 @@ struct Problem {
       for (int64_t j = 0; j < M; j++) s[j] -= bias[j];
     const int64_t pos = positive(i);
     const T positive_score = s[pos];
-    if (row_groups && row_groups[i] >= 0) {
-      const int32_t group = row_groups[i];
-      const int32_t* groups = col_groups;
+    for (int64_t g = 0; g < G; g++) {
+      const int32_t group = row_groups[g * N + i];
+      const int32_t* groups = col_groups + g * M;
+      if (group < 0) continue;
       for (int64_t j = 0; j < M; j++) s[j] = groups[j] == group ? minus_infinity<T> : s[j];
     }
     s[pos] = minus_infinity<T>;

@@ -80,9 +80,16 @@ function makeError(code: string, message: string, fields: Record<string, unknown
       return new DeviceUnavailableError(message, fields);
     case 'DEVICE_MEMORY':
     case 'HOST_MEMORY':
-      return new OutOfMemoryError(code, located(message, fields), fields);
+      return new OutOfMemoryError(
+        code,
+        `${located(message, fields)}; what was queued since was skipped, the device works on`,
+        fields,
+      );
     case 'DEVICE_LOST':
-      return new DeviceLostError(located(message, fields), fields);
+      return new DeviceLostError(
+        `${located(message, fields)}; this device accepts no more work in this process`,
+        fields,
+      );
     default:
       return new GalagoError(code, message, fields);
   }
@@ -90,7 +97,7 @@ function makeError(code: string, message: string, fields: Record<string, unknown
 
 function located(message: string, fields: Record<string, unknown>): string {
   const step = fields['step'] === undefined ? '' : ` at step ${String(fields['step'])}`;
-  return `${message} (kernel ${String(fields['kernel'])}${step}); this device accepts no more work in this process`;
+  return `${message} (kernel ${String(fields['kernel'])}${step})`;
 }
 
 /** Places where the addon may lie: a build of this checkout, then the platform package. */

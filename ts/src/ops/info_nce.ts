@@ -4,7 +4,7 @@ import { native } from '../native.js';
 import { shapes } from '../shape.js';
 import { empty, type Tensor } from '../tensor.js';
 
-const check = shapes('infoNce', {
+const plain = {
   q: 'N D',
   k: 'M D',
   positives: 'N:int32?',
@@ -13,7 +13,9 @@ const check = shapes('infoNce', {
   colGroups: 'M:int32?',
   weights: 'N?',
   logQ: 'M?',
-});
+} as const;
+const checkPlain = shapes('infoNce', plain);
+const checkKinds = shapes('infoNce', { ...plain, rowGroups: 'G N:int32?', colGroups: 'G M:int32?' });
 
 type Optional = Tensor | null;
 /** q, k, positives, negatives, rowGroups, colGroups, weights, logQ. */
@@ -30,6 +32,7 @@ const op = defineOp({
   name: 'infoNce',
   forward(inputs: Inputs, { scale, symmetric, normalized }: Attributes) {
     const [q, k, positives, negatives, rowGroups, colGroups, weights, logQ] = inputs;
+    const check = rowGroups?.shape.length === 2 ? checkKinds : checkPlain;
     const { N, M } = check({ q, k, positives, negatives, rowGroups, colGroups, weights, logQ });
     checkPositives(N, M, positives !== null, symmetric);
     const out = empty([], q);
@@ -97,7 +100,10 @@ export interface InfoNceOptions {
   readonly scale: number;
   /** (N): share of each row in the mean; 0 removes the row as an anchor. Default all 1. No gradient. */
   readonly weights?: Tensor | null;
-  /** (N) and (M) int32, both or none: a pair with equal groups is hidden, unless it is the positive; a negative group hides nothing. */
+  /**
+   * (N) and (M) int32, both or none: a pair with equal groups is hidden, unless it is the positive; a negative group hides nothing.
+   * Or (G, N) and (G, M): one line per kind of group, hidden where any kind agrees.
+   */
   readonly rowGroups?: Tensor | null;
   readonly colGroups?: Tensor | null;
   /** (N) int32: the row of k that is the positive of each row of q. Default row i. */

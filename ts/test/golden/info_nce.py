@@ -24,7 +24,8 @@ def info_nce(q, k, positives=None, negatives=None, rowGroups=None, colGroups=Non
         return (rows * weights).sum() / weights.sum()
     hidden = torch.zeros_like(s, dtype=torch.bool)
     if rowGroups is not None:
-        hidden = (rowGroups[:, None] == colGroups) & (rowGroups >= 0)[:, None]
+        for rows, columns in zip(rowGroups.reshape(-1, len(q)), colGroups.reshape(-1, len(k))):
+            hidden = hidden | (rows[:, None] == columns) & (rows >= 0)[:, None]
     loss = one_direction(s, positives, hidden, weights)
     return (loss + one_direction(s.T, positives, hidden.T, weights)) / 2 if symmetric else loss
 
@@ -50,6 +51,8 @@ save(__file__, [
     case("groups", 7, 7, 5, 10.0, rowGroups=groups, colGroups=groups),
     case("groups, weights, symmetric", 7, 7, 5, 10.0, symmetric=True, rowGroups=groups, colGroups=groups,
          weights=torch.tensor([1.0, 0, 2, 0.5, 1, 3, 0], dtype=torch.float64)),
+    case("two kinds of groups", 4, 4, 5, 10.0, rowGroups=torch.stack([ints(0, 1, 1, -1), ints(5, 6, 5, 5)]),
+         colGroups=torch.stack([ints(0, 1, 1, -1), ints(5, 6, 5, 5)])),
     case("shared positives and logQ", 6, 4, 3, 20.0, positives=ints(0, 3, 3, 1, 0, 2), logQ=torch.tensor([-1.0, -2, -0.5, -3]).double()),
     case("listed negatives, own column among them", 4, 6, 3, 10.0, negatives=ints(0, 3, 3, 2, 1, 5, 4, 4, 4, 0, 3, 1).reshape(4, 3)),
     case("scale 100", 3, 3, 2, 100.0),
