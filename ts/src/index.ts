@@ -17,6 +17,10 @@ export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
 export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';
 export * from './errors.js';
 export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
+// losses
+export { bpr } from './losses/bpr.js';
+export { type CicOptions, cic } from './losses/cic.js';
+export { type SqdcOptions, sqdc } from './losses/sqdc.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
