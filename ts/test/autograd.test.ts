@@ -127,7 +127,7 @@ describe('an op', () => {
   it('without a backward throws as soon as a gradient would be needed', () => {
     const op = defineOp({
       name: 'opaque',
-      forward: ([x]: readonly [Tensor], _: object) => ({ out: full(x.shape, 1, x), saved: [] }),
+      forward: ([x]: readonly [Tensor]) => ({ out: full(x.shape, 1, x), saved: [] }),
       backward: null,
     });
     expect(op([full([2], 1)], {}).requiresGrad).toBe(false);
@@ -137,7 +137,7 @@ describe('an op', () => {
   it('with a row-sparse gradient does not mix with dense ones', () => {
     const lookup = defineOp({
       name: 'lookup',
-      forward: ([table]: readonly [Tensor], _: object) => ({ out: full([1], 1, table), saved: [table] }),
+      forward: ([table]: readonly [Tensor]) => ({ out: full([1], 1, table), saved: [table] }),
       backward: (dout, [table]) => [
         new RowSparseGrad(table.shape, [
           { indices: tensor([0], [1], { dtype: 'int32' }), values: dout, source: null, weights: null },
