@@ -246,7 +246,7 @@ const fusion = z.strictObject({
 
 const lora = z.strictObject({
   mode: z
-    .enum(['lora_block', 'lora_cached', 'shared'])
+    .enum(['none', 'lora_block', 'lora_cached', 'shared'])
     .default('lora_cached')
     .describe(ours('what adapts on the history side')),
   rank: count(1).default(8).describe(ours('r')),
@@ -276,6 +276,10 @@ const model = z.strictObject({
     .enum(['id_only', 'frozen', 'two_stage', 'stop_gradient', 'end_to_end'])
     .default('end_to_end')
     .describe('where content comes from and which gradients reach the encoders'),
+  query_encoder: z
+    .enum(['alike', 'live'])
+    .default('alike')
+    .describe(ours('modes that cut the item encoder off: the query encoder is cut off alike, or stays trained')),
   two_stage_epochs: count(1).default(4).describe(ours('two_stage: epochs of the first stage')),
   modalities: z
     .array(z.enum(['text', 'image']))
@@ -399,7 +403,6 @@ export const shopDefaults: ConfigInput = {
     { name: 'item_id', type: 'categorical', embedding_dim: 32 },
     { name: 'query_id', type: 'categorical', source: 'query', embedding_dim: 16 },
     { name: 'history', type: 'history', of: 'item_id', share_embedding: 'item_id', max_len: 20 },
-    { name: 'price', type: 'numeric', source: 'item' },
     { name: 'query', type: 'text', source: 'query', max_len: 8 },
     { name: 'title', type: 'text', source: 'item', max_len: 8 },
     { name: 'tags', type: 'text', source: 'item', max_len: 4 },
@@ -409,6 +412,9 @@ export const shopDefaults: ConfigInput = {
   model: {
     encoder: { width: 32, layers: 1, query_layers: 1, heads: 4, ffn: 64 },
     fusion: { queries: 2, layers: 1, heads: 4, width: 32, ffn: 64, dropout: 0 },
+    ranker: 'dnn',
+    query_encoder: 'live',
+    lora: { mode: 'none' },
     cic: { weight: 0 },
     sqdc: { weight: 0.1 },
     history_len: 20,

@@ -1,0 +1,354 @@
+/**
+ * The content part of a recommender: encoders and FusionQFormer that turn an item's text and picture into a vector, the table of
+ * last encoded vectors behind the history, and EM3's low-rank adaptation of the history path (models.md 2, 3, 5.1).
+ */
+
+import { detach, noGrad } from '../autograd.js';
+import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import { featuresOf, type Schema } from '../data/schema.js';
+import { ConfigError } from '../errors.js';
+import { native } from '../native.js';
+import type { JaggedRows } from '../nn/attention.js';
+import { ContentTable } from '../nn/content_table.js';
+import { FusionQFormer, type ModalityTokens } from '../nn/fusion_q_former.js';
+import { ImageEncoder } from '../nn/image_encoder.js';
+import { Linear } from '../nn/linear.js';
+import { LoraLinear } from '../nn/lora_linear.js';
+import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
+import { TextEncoder } from '../nn/text_encoder.js';
+import { concat, slice } from '../ops/concat.js';
+import { gatherRows } from '../ops/gather_rows.js';
+import { padJagged } from '../ops/pad_jagged.js';
+import { reshape } from '../ops/transpose.js';
+import { type Tensor, tensor } from '../tensor.js';
+
+/** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
+export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
+
+export interface ContentOptions {
+  readonly modalities: readonly ('text' | 'image')[];
+  readonly text: {
+    readonly width: number;
+    readonly layers: number;
+    readonly heads: number;
+    readonly ffn: number;
+    readonly dropout: number;
+  };
+  readonly image: {
+    readonly width: number;
+    readonly layers: number;
+    readonly heads: number;
+    readonly ffn: number;
+    readonly patch: number;
+  };
+  readonly queryLayers: number;
+  readonly fusion: {
+    readonly mode: 'exact' | 'ctr';
+    readonly attention: 'joint' | 'cross';
+    readonly queries: number;
+    readonly layers: number;
+    readonly heads: number;
+    readonly width: number;
+    readonly ffn: number;
+    readonly dropout: number;
+  };
+  readonly lora: {
+    readonly mode: LoraMode;
+    readonly rank: number;
+    readonly alpha: number;
+    readonly onRefresh: 'reset' | 'keep';
+  };
+  /** Blocks of each encoder that train, from the top; 'all' also trains embeddings. */
+  readonly tuneLayers: number | 'all';
+}
+
+/** Text and picture of n items, in one order. */
+export interface ItemContent {
+  readonly text: TokenBatch | null;
+  readonly image: ImageBatch | null;
+}
+
+/** What encoding gives: the vectors, and what the table stores of them (`cached`), per item. */
+interface Encoded {
+  readonly vectors: Tensor;
+  readonly cached: Tensor;
+}
+
+type Modalities = Record<string, ModalityTokens>;
+
+export class ContentPart extends Module {
+  readonly text: TextEncoder | null;
+  readonly image: ImageEncoder | null;
+  readonly query: TextEncoder | null;
+  readonly fusion: FusionQFormer;
+  /** 'lora_block': a frozen snapshot of `fusion` with low-rank updates. */
+  readonly snapshot: FusionQFormer | null;
+  /** 'lora_cached': a frozen snapshot of `fusion.last`, and its low-rank update. */
+  readonly snapshotLast: Linear | null;
+  readonly update: LoraLinear | null;
+  readonly table: ContentTable;
+  readonly width: number;
+  readonly #options: ContentOptions;
+  /** Tokens per item in the table: rows of text, then rows of the picture. */
+  readonly #maxTokens: number;
+  /** Text tokens and picture presence of every item whose tokens were staged; host copies. */
+  readonly #textCounts: Int32Array;
+  readonly #imagePresent: Uint8Array;
+  #overlay: ContentTable | null = null;
+
+  constructor(init: Initializer, schema: Schema, options: ContentOptions) {
+    super();
+    const { modalities, text, image, fusion, lora, queryLayers } = options;
+    const itemText = featuresOf(schema, 'text').find((feature) => feature.source === 'item');
+    const queryText = featuresOf(schema, 'text').find((feature) => feature.source === 'query');
+    const picture = featuresOf(schema, 'image')[0];
+    const widths: Record<string, number> = {};
+    for (const modality of modalities) {
+      if ((modality === 'text' ? itemText : picture) === undefined)
+        throw new ConfigError(
+          `model: expected a ${modality} feature of items for modality ${modality} but the data set has none`,
+          { key: 'model.modalities' },
+        );
+    }
+    const useText = modalities.includes('text') && itemText !== undefined;
+    const useImage = modalities.includes('image') && picture !== undefined;
+    if (useImage) widths['image'] = image.width;
+    if (useText) widths['text'] = text.width;
+    const { width: textWidth, heads, ffn, dropout, layers } = text;
+    this.#options = options;
+    this.width = fusion.width;
+    this.text = useText
+      ? new TextEncoder(init.at('text'), {
+          vocabularySize: itemText.vocabularySize,
+          positions: itemText.positions,
+          types: itemText.types,
+          width: textWidth,
+          layers,
+          heads,
+          ffn,
+          dropout,
+        })
+      : null;
+    this.image = useImage ? new ImageEncoder(init.at('image'), { size: picture.size, ...image }) : null;
+    this.query =
+      queryText === undefined
+        ? null
+        : new TextEncoder(init.at('query'), {
+            vocabularySize: queryText.vocabularySize,
+            positions: queryText.positions,
+            types: queryText.types,
+            width: textWidth,
+            layers: queryLayers,
+            heads,
+            ffn,
+            dropout,
+            out: fusion.width,
+          });
+    this.fusion = new FusionQFormer(init.at('fusion'), { ...fusion, modalities: widths });
+    this.snapshot =
+      lora.mode === 'lora_block'
+        ? frozen(new FusionQFormer(init.at('snapshot'), { ...fusion, modalities: widths, lora }))
+        : null;
+    const flat = fusion.queries * fusion.width;
+    this.snapshotLast =
+      lora.mode === 'lora_cached' ? frozen(new Linear(init.at('snapshotLast'), flat, fusion.width)) : null;
+    this.update = this.snapshotLast === null ? null : new LoraLinear(init.at('update'), this.snapshotLast, lora);
+    this.#maxTokens = useText ? itemText.maxTokens : 0;
+    const tokens = this.#maxTokens * textWidth + (this.image === null ? 0 : this.image.patches * image.width);
+    this.table = new ContentTable(
+      init.at('table'),
+      schema.items,
+      { none: fusion.width, lora_cached: flat, lora_block: tokens, shared: tokens }[lora.mode],
+    );
+    this.#textCounts = new Int32Array(schema.items);
+    this.#imagePresent = new Uint8Array(schema.items);
+    for (const encoder of [this.text, this.image]) if (encoder !== null) tuneLast(encoder, options.tuneLayers);
+    this.refresh();
+  }
+
+  /** The table that reads go to: the model's own, or the one of an evaluation. */
+  private get reading(): ContentTable {
+    return this.#overlay ?? this.table;
+  }
+
+  /** Copies the live weights into the frozen snapshots of the LoRA path; 'reset' also sets B = 0. */
+  refresh(): void {
+    const copies: [Module, Module][] = [];
+    if (this.snapshot !== null) copies.push([this.fusion, this.snapshot]);
+    if (this.snapshotLast !== null) copies.push([this.fusion.last, this.snapshotLast]);
+    for (const [live, frozenCopy] of copies) {
+      const target = frozenCopy.state();
+      for (const [name, x] of live.state()) native.copy(x.handle, target.get(name)!.handle);
+    }
+    if (this.#options.lora.onRefresh === 'keep') return;
+    for (const [name, x] of this.state())
+      if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
+  }
+
+  private tokens(
+    { text, image }: ItemContent,
+    context: ForwardContext,
+  ): { modalities: Modalities; text: JaggedRows | null; image: JaggedRows | null } {
+    const modalities: Modalities = {};
+    const textRows = this.text !== null && text !== null ? this.text.tokens(text, context) : null;
+    const imageRows = this.image !== null && image !== null ? this.image.tokens(image, context) : null;
+    if (imageRows !== null && image !== null && this.image !== null) {
+      const { patches } = this.image;
+      modalities['image'] = {
+        rows: imageRows.rows,
+        starts: Int32Array.from(image.present, (_, i) => i * patches),
+        counts: Int32Array.from(image.present, (there) => (there ? patches : 0)),
+      };
+    }
+    if (textRows !== null && text !== null)
+      modalities['text'] = {
+        rows: textRows.rows,
+        starts: text.offsets.slice(0, -1),
+        counts: Int32Array.from({ length: text.offsets.length - 1 }, (_, i) => text.offsets[i + 1]! - text.offsets[i]!),
+      };
+    return { modalities, text: textRows, image: imageRows };
+  }
+
+  /** Vectors (n, width) of n items, live, and what the table keeps of them. */
+  encode(content: ItemContent, context: ForwardContext): Encoded {
+    const { modalities, text, image } = this.tokens(content, context);
+    const flattened = this.fusion.flattened(modalities, context);
+    const vectors = this.fusion.last.forward(flattened);
+    const { mode } = this.#options.lora;
+    if (mode === 'none') return { vectors, cached: vectors };
+    if (mode === 'lora_cached') return { vectors, cached: flattened };
+    const n = vectors.shape[0]!;
+    const parts: Tensor[] = [];
+    noGrad(() => {
+      if (text !== null)
+        parts.push(reshape(padJagged(text.rows, { offsets: text.offsets, length: this.#maxTokens }), [n, -1]));
+      if (image !== null) parts.push(reshape(detach(image.rows), [n, -1]));
+    });
+    return { vectors, cached: noGrad(() => concat(parts, { axis: 1 })) };
+  }
+
+  /** Encodes items and stages them: reads of this step see them, the table from `commit` on. `keys` (n) ascending item rows. */
+  encodeAndStage(keys: Int32Array, content: ItemContent, context: ForwardContext): Tensor {
+    const { vectors, cached } = this.encode(content, context);
+    this.note(keys, content);
+    this.reading.stage(keys, cached);
+    return vectors;
+  }
+
+  private note(keys: Int32Array, { text, image }: ItemContent): void {
+    keys.forEach((key, i) => {
+      if (text !== null) this.#textCounts[key] = text.offsets[i + 1]! - text.offsets[i]!;
+      if (image !== null) this.#imagePresent[key] = image.present[i]!;
+    });
+  }
+
+  /** Vectors (T, width) of history items `keys` (T item rows) and their ages; age -1 where an item was never encoded. */
+  history(keys: Int32Array, now: number, context: ForwardContext): { rows: Tensor; age: Tensor } {
+    const { mode } = this.#options.lora;
+    if (mode === 'none' || mode === 'lora_cached') {
+      const { rows, age } = this.reading.read(keys, now);
+      return { rows: this.update?.forward(rows) ?? rows, age };
+    }
+    // One run of the FusionQFormer per distinct item.
+    const distinct = Int32Array.from(new Set(keys)).sort();
+    const place = new Map(Array.from(distinct, (key, i) => [key, i]));
+    const { rows } = this.reading.read(distinct, now);
+    const fused = this.fuse(this.snapshot ?? this.fusion, distinct, rows, context);
+    const { age } = this.reading.read(keys, now);
+    return { rows: gatherRows(fused, tensor(Int32Array.from(keys, (key) => place.get(key)!))), age };
+  }
+
+  /** `fusion` over cached tokens (n, tokens) of `keys`. */
+  private fuse(fusion: FusionQFormer, keys: Int32Array, rows: Tensor, context: ForwardContext): Tensor {
+    const modalities: Modalities = {};
+    const n = keys.length;
+    let column = 0;
+    const cut = (length: number, width: number): Tensor => {
+      const part = slice(rows, { axis: 1, start: column, end: column + length * width });
+      column += length * width;
+      return reshape(part, [n * length, width]);
+    };
+    if (this.text !== null) {
+      const length = this.#maxTokens;
+      modalities['text'] = {
+        rows: cut(length, this.text.width),
+        starts: Int32Array.from(keys, (_, i) => i * length),
+        counts: Int32Array.from(keys, (key) => this.#textCounts[key]!),
+      };
+    }
+    if (this.image !== null) {
+      const { patches, width } = this.image;
+      modalities['image'] = {
+        rows: cut(patches, width),
+        starts: Int32Array.from(keys, (_, i) => i * patches),
+        counts: Int32Array.from(keys, (key) => (this.#imagePresent[key] ? patches : 0)),
+      };
+    }
+    return fusion.forward(modalities, context);
+  }
+
+  /** Vectors (T, width) straight from what is stored, as targets: without the low-rank update. Zero rows where nothing is stored. */
+  stored(keys: Int32Array, now: number): Tensor {
+    const { mode } = this.#options.lora;
+    return noGrad(() => {
+      const { rows } = this.reading.read(keys, now);
+      if (mode === 'none') return rows;
+      if (mode === 'lora_cached') return this.fusion.last.forward(rows);
+      return this.fuse(this.fusion, keys, rows, { training: false });
+    });
+  }
+
+  /** Vectors (n, width) of n query texts. */
+  queries(text: TokenBatch, context: ForwardContext): Tensor | null {
+    return this.query?.vectors(text, context) ?? null;
+  }
+
+  commit(now: number, factor: Tensor | null): void {
+    this.reading.commit(now, factor);
+  }
+
+  /**
+   * Encodes `keys` (ascending item rows) without gradient into `table`, in blocks of `block` items; call inside `tidy`-sized steps:
+   * each block is one call of the returned generator.
+   */
+  *fill(
+    table: ContentTable,
+    keys: Int32Array,
+    content: (keys: Int32Array) => ItemContent,
+    now: number,
+    block = 256,
+  ): Generator<number> {
+    for (let at = 0; at < keys.length; at += block) {
+      const part = keys.subarray(at, at + block);
+      yield at;
+      const items = content(part);
+      this.note(part, items);
+      noGrad(() => {
+        table.stage(Int32Array.from(part), this.encode(items, { training: false }).cached);
+        table.commit(now);
+      });
+    }
+  }
+
+  /** Reads go to `table` until `null` is given: an evaluation that writes nothing. */
+  useOverlay(table: ContentTable | null): void {
+    this.#overlay = table;
+  }
+}
+
+/** Takes every parameter but low-rank updates out of training. */
+function frozen<T extends Module>(module: T): T {
+  for (const [name, x] of module.parameters())
+    if (!/lora(Query|Value|Project).*\.(a|b)$/.test(name)) x.requiresGrad = false;
+  return module;
+}
+
+/** Only the last `count` blocks of an encoder train; 'all' leaves everything trainable. */
+function tuneLast(encoder: TextEncoder | ImageEncoder, count: number | 'all'): void {
+  if (count === 'all') return;
+  const first = encoder.blocks.length - count;
+  for (const [name, x] of encoder.parameters()) {
+    const block = /^blocks\.(\d+)\./.exec(name);
+    if (block === null || Number(block[1]) < first) x.requiresGrad = false;
+  }
+}

@@ -1,0 +1,457 @@
+/**
+ * EM3: item text and pictures are encoded in the training step of the ranker, fused by a FusionQFormer, compared with the user's
+ * history, and aligned with the ids by a contrastive loss. The five training modes (models.md 9) are one switch of this model.
+ */
+
+import { detach, noGrad } from '../autograd.js';
+import type { Batch } from '../data/batch.js';
+import type { Schema } from '../data/schema.js';
+import { ConfigError } from '../errors.js';
+import { cic } from '../losses/cic.js';
+import { sqdc } from '../losses/sqdc.js';
+import { CicHeads } from '../nn/cic_heads.js';
+import { ContentTable } from '../nn/content_table.js';
+import { Embedding } from '../nn/embedding.js';
+import { Initializer, Module } from '../nn/module.js';
+import { bceWithLogits } from '../ops/bce_with_logits.js';
+import { cosineSimilarity } from '../ops/cosine_similarity.js';
+import { crossAttention } from '../ops/cross_attention.js';
+import { add, mul, scaleBy } from '../ops/elementwise.js';
+import { gatherRows } from '../ops/gather_rows.js';
+import { padJagged } from '../ops/pad_jagged.js';
+import { sortDescending } from '../ops/sort_descending.js';
+import { reshape } from '../ops/transpose.js';
+import { type Tensor, tensor } from '../tensor.js';
+import { type ContentOptions, ContentPart } from './content.js';
+import { FeatureEmbedder } from './feature_embedder.js';
+import { makeRanker } from './make_ranker.js';
+import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
+import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
+
+export type TrainingMode = 'id_only' | 'frozen' | 'two_stage' | 'stop_gradient' | 'end_to_end';
+export type RankerName = 'fm' | 'dnn' | 'dcnv2' | 'din';
+
+export interface Em3Options {
+  readonly ranker: RankerName;
+  readonly training: TrainingMode;
+  /** What cuts the item encoder off also cuts the query encoder off ('alike'), or it stays trained ('live'). */
+  readonly queryEncoder: 'alike' | 'live';
+  readonly twoStageEpochs: number;
+  readonly content: ContentOptions;
+  readonly sqdc: {
+    readonly weight: number;
+    readonly scale: number;
+    readonly columns: 'positives' | 'all';
+    readonly maskSameItem: boolean;
+  };
+  readonly cic: {
+    readonly mode: 'exact' | 'ctr';
+    readonly weight: number;
+    readonly temperature: number;
+    readonly negatives: number;
+  };
+  /** Content history items; 0 for none. */
+  readonly historyLen: number;
+  readonly embeddingDim: number;
+  /** Features whose ids and numbers the ranker sees; null: all. */
+  readonly features: readonly string[] | null;
+  readonly rankerOptions: RankerOptions;
+  readonly seed: number;
+  readonly dtype?: 'float32' | 'float64';
+}
+
+export class Em3 extends Module implements RecommenderModel {
+  readonly features: FeatureEmbedder;
+  readonly content: ContentPart | null;
+  readonly heads: CicHeads | null;
+  readonly ranker: Ranker;
+  readonly encoderStageEpochs: number;
+  readonly frozenContent: boolean;
+  readonly #options: Em3Options;
+  readonly #label: string;
+  readonly #user: string | null;
+  readonly #item: string | null;
+  readonly #init: Initializer;
+  #overlay: ContentTable | null = null;
+
+  constructor(schema: Schema, options: Em3Options) {
+    super();
+    const init = new Initializer(options.seed, options.dtype ?? 'float32');
+    const { training, content, ranker, rankerOptions, embeddingDim } = options;
+    const label = schema.labels[0];
+    if (label === undefined)
+      throw new ConfigError('em3: expected a data set with a label but received none', { key: 'data.label' });
+    this.#init = init;
+    this.#options = options;
+    this.#label = label;
+    this.#user = schema.userId;
+    this.#item = schema.itemId;
+    this.features = new FeatureEmbedder(init.at('features'), schema, { embeddingDim, features: options.features });
+    this.content = training === 'id_only' ? null : new ContentPart(init.at('content'), schema, content);
+    const idWidth = schema.itemId === null ? 0 : (this.features.widthOf(schema.itemId) ?? 0);
+    this.heads =
+      this.content !== null && options.cic.weight > 0 && idWidth > 0
+        ? new CicHeads(init.at('heads'), this.content.width, idWidth)
+        : null;
+    this.ranker = makeRanker(ranker, init.at('ranker'), this.spec(), rankerOptions);
+    this.encoderStageEpochs = training === 'two_stage' ? options.twoStageEpochs : 0;
+    this.frozenContent = training === 'frozen' || training === 'two_stage';
+  }
+
+  /** Sizes of what `input` gives to the ranker. */
+  private spec(): RankerSpec {
+    const base = this.features.spec();
+    if (this.content === null) return base;
+    const { width } = this.content;
+    const vectors = new Map(base.vectors);
+    const histories = [...base.histories];
+    vectors.set('content', width);
+    vectors.set('flags', this.#options.content.modalities.length);
+    const withQuery = this.content.query !== null;
+    const userWidth = this.#user === null ? null : this.features.widthOf(this.#user);
+    if (withQuery) {
+      vectors.set('query', width);
+      vectors.set('query*content', width);
+    }
+    if (userWidth === width) vectors.set('user*content', width);
+    if (this.#options.historyLen > 0) {
+      vectors.set('content*interest', width);
+      vectors.set('cosines', this.#options.historyLen);
+      vectors.set('sortedCosines', this.#options.historyLen);
+      histories.push({ name: 'content', width });
+    }
+    return { vectors, histories, ids: base.ids };
+  }
+
+  graph(batch: Batch, context: StepContext): StepGraph {
+    const labels = this.labels(batch);
+    const live = context.stage === 'encoder' || !this.frozenContent;
+    const encoded =
+      this.content === null || !live ? null : this.content.encodeAndStage(batch.items.rows, batch.items, context);
+    if (context.stage === 'encoder') return this.encoderStage(batch, encoded, context);
+    const target = this.target(batch, encoded, context);
+    const { training } = this.#options;
+    const cut = training !== 'end_to_end';
+    const query = this.query(batch, context);
+    const cutQuery = cut && this.#options.queryEncoder === 'alike';
+    const seen = this.seen(
+      batch,
+      target === null ? null : cut ? detach(target) : target,
+      cutQuery && query !== null ? detach(query) : query,
+      context,
+    );
+    const logits = this.ranker.forward(seen.input, context);
+    const parts: Record<string, Tensor> = { bce: bceWithLogits(logits, labels) };
+    let loss = parts['bce']!;
+    const { sqdc: contrast, cic: alignment } = this.#options;
+    const trainsContrast = !this.frozenContent || (query !== null && !cutQuery);
+    if (contrast.weight > 0 && query !== null && target !== null && trainsContrast) {
+      const queryVectors = this.frozenContent && cutQuery ? detach(query) : query;
+      parts['sqdc'] = this.contrast(batch, queryVectors, target);
+      loss = add(loss, scaleBy(parts['sqdc'], contrast.weight));
+    }
+    if (this.heads !== null && target !== null && alignment.weight > 0) {
+      parts['cic'] = this.align(batch, encoded ?? null, target, seen.itemEmbedding, context);
+      loss = add(loss, scaleBy(parts['cic'], alignment.weight));
+    }
+    return { loss, parts, logits };
+  }
+
+  predict(batch: Batch, step: number): Tensor {
+    return noGrad(() => {
+      const context: StepContext = { training: false, step, stage: 'ranker' };
+      const target = this.content === null ? null : this.content.stored(this.itemRows(batch), step);
+      const query = this.query(batch, context);
+      return this.ranker.forward(this.seen(batch, target, query, context).input, context);
+    });
+  }
+
+  groups(): ParameterGroups {
+    const groups = {
+      dense: new Map<string, Tensor>(),
+      sparse: new Map<string, Tensor>(),
+      encoder: new Map<string, Tensor>(),
+      encoderSparse: new Map<string, Tensor>(),
+      lora: new Map<string, Tensor>(),
+    };
+    const tables = new Set(embeddingTables(this));
+    for (const [name, x] of this.parameters()) {
+      const content = name.startsWith('content.');
+      if (/\.(update|lora(Query|Value|Project)[^.]*)(\.[^.]+)?\.(a|b)$/.test(name)) groups.lora.set(name, x);
+      else if (tables.has(x)) groups[content ? 'encoderSparse' : 'sparse'].set(name, x);
+      else groups[content ? 'encoder' : 'dense'].set(name, x);
+    }
+    return groups;
+  }
+
+  commit(step: number, factor: Tensor | null): void {
+    this.content?.commit(step, factor);
+  }
+
+  refresh(): void {
+    this.content?.refresh();
+  }
+
+  encodeItems(
+    target: 'table' | 'overlay',
+    keys: Int32Array,
+    content: ItemContentSource,
+    step: number,
+  ): Generator<number> {
+    const part = this.content;
+    if (part === null) return (function* (): Generator<number> {})();
+    if (target === 'overlay') {
+      if (this.frozenContent && this.#overlay !== null) {
+        part.useOverlay(this.#overlay); // the vectors have not changed since the last evaluation
+        return (function* (): Generator<number> {})();
+      }
+      this.#overlay?.dispose();
+      this.#overlay = new ContentTable(this.#init.at('overlay'), part.table.items, part.table.width);
+      part.useOverlay(this.#overlay);
+    }
+    return part.fill(this.#overlay ?? part.table, keys, content, step);
+  }
+
+  dropOverlay(): void {
+    this.content?.useOverlay(null);
+    if (this.frozenContent) return;
+    this.#overlay?.dispose();
+    this.#overlay = null;
+  }
+
+  override load(values: Parameters<Module['load']>[0]): void {
+    super.load(values);
+    this.#overlay?.dispose();
+    this.#overlay = null;
+  }
+
+  contentVectors(keys: Int32Array, step: number): Tensor | null {
+    return this.content?.stored(keys, step) ?? null;
+  }
+
+  // ---- pieces of the graph
+
+  private labels(batch: Batch): Tensor {
+    return this.float(batch.labels[this.#label]!);
+  }
+
+  private float(values: Float32Array, shape: readonly number[] = [values.length]): Tensor {
+    return this.#init.dtype === 'float64' ? tensor(Float64Array.from(values), shape) : tensor(values, shape);
+  }
+
+  private itemRows(batch: Batch): Int32Array {
+    const { rows, index } = batch.items;
+    return Int32Array.from(index, (i) => rows[i]!);
+  }
+
+  /** Target vectors (B, W): encoded in this step, or as stored. */
+  private target(batch: Batch, encoded: Tensor | null, context: StepContext): Tensor | null {
+    if (this.content === null) return null;
+    if (encoded !== null) return gatherRows(encoded, tensor(batch.items.index));
+    return this.content.stored(this.itemRows(batch), context.step);
+  }
+
+  private query(batch: Batch, context: StepContext): Tensor | null {
+    if (this.content === null || batch.queries === null) return null;
+    const vectors = this.content.queries(batch.queries.text, context);
+    return vectors === null ? null : gatherRows(vectors, tensor(batch.queries.index));
+  }
+
+  /** What the ranker sees: ids and numbers, content vectors, their products, cosines with the history. */
+  private seen(
+    batch: Batch,
+    target: Tensor | null,
+    query: Tensor | null,
+    context: StepContext,
+  ): { input: RankerInput; itemEmbedding: Tensor | null } {
+    const base = this.features.forward(batch);
+    const itemEmbedding = this.#item === null ? null : (base.embeddings.get(this.#item) ?? null);
+    if (this.content === null || target === null) return { input: base, itemEmbedding };
+    const vectors = new Map(base.vectors);
+    const histories = [...base.histories];
+    vectors.set('content', target);
+    vectors.set('flags', this.flags(batch));
+    if (this.content.query !== null) {
+      const asked = query ?? this.float(new Float32Array(target.size), target.shape);
+      vectors.set('query', asked);
+      vectors.set('query*content', mul(asked, target));
+    }
+    const user = this.#user === null ? undefined : base.embeddings.get(this.#user);
+    if (user !== undefined && user.shape[1] === target.shape[1]) vectors.set('user*content', mul(user, target));
+    if (this.#options.historyLen > 0) this.addHistory(batch, target, context, vectors, histories);
+    return { input: { vectors, histories, ids: base.ids }, itemEmbedding };
+  }
+
+  private addHistory(
+    batch: Batch,
+    target: Tensor,
+    context: StepContext,
+    vectors: Map<string, Tensor>,
+    histories: HistoryInput[],
+  ): void {
+    const { historyLen } = this.#options;
+    if (batch.history === null || this.content === null)
+      throw new ConfigError('em3: expected batches with a history but the data set has no history feature', {
+        key: 'feature_cols',
+      });
+    const { values, offsets } = lastEntries(batch.history, historyLen);
+    const { rows, age } = this.content.history(values, context.step, context);
+    const [B, W] = [batch.size, target.shape[1]!];
+    const bounds = tensor(offsets);
+    const segments = new Int32Array(values.length);
+    for (let b = 0; b < B; b++) segments.fill(b, offsets[b]!, offsets[b + 1]!);
+    const heads = reshape(rows, [values.length, 1, W]);
+    const interest = reshape(
+      crossAttention(reshape(target, [B, 1, 1, W]), heads, heads, { offsets: bounds, mask: age }),
+      [B, W],
+    );
+    const cosines = padJagged(cosineSimilarity(target, rows, { offsets: bounds, mask: age }), {
+      offsets: bounds,
+      length: historyLen,
+    });
+    const lengths = tensor(Int32Array.from({ length: B }, (_, b) => offsets[b + 1]! - offsets[b]!));
+    vectors.set('content*interest', mul(target, interest));
+    vectors.set('cosines', cosines);
+    vectors.set('sortedCosines', sortDescending(cosines, { lengths }));
+    histories.push({
+      name: 'content',
+      target,
+      rows,
+      offsets: bounds,
+      segments: tensor(segments),
+      mask: age,
+      pooled: () => interest,
+    });
+  }
+
+  private flags(batch: Batch): Tensor {
+    const { modalities } = this.#options.content;
+    const { index, text, image } = batch.items;
+    const values = new Float32Array(batch.size * modalities.length);
+    index.forEach((item, b) => {
+      modalities.forEach((modality, m) => {
+        const there =
+          modality === 'text'
+            ? text !== null && text.offsets[item + 1]! > text.offsets[item]!
+            : image?.present[item] === 1;
+        values[b * modalities.length + m] = there ? 1 : 0;
+      });
+    });
+    return this.float(values, [batch.size, modalities.length]);
+  }
+
+  private contrast(batch: Batch, query: Tensor, target: Tensor): Tensor {
+    const { scale, columns, maskSameItem } = this.#options.sqdc;
+    return sqdc(query, target, {
+      labels: batch.labels[this.#label]!,
+      sessions: batch.session,
+      scale,
+      columns,
+      maskSameItem,
+      items: batch.items.index,
+    });
+  }
+
+  /** Content-ID contrast over the distinct items of the batch ('ctr'). */
+  private align(
+    batch: Batch,
+    encoded: Tensor | null,
+    target: Tensor,
+    itemEmbedding: Tensor | null,
+    context: StepContext,
+  ): Tensor {
+    const { mode, temperature, negatives } = this.#options.cic;
+    const first = firstRows(batch.items.index, batch.items.rows.length);
+    const content = encoded ?? gatherRows(target, tensor(first));
+    const ids = gatherRows(itemEmbedding!, tensor(first));
+    const projected = this.heads!.forward(content, ids);
+    return cic(projected.content, projected.id, {
+      mode,
+      temperature,
+      negatives,
+      seed: this.#options.seed,
+      step: context.step,
+    });
+  }
+
+  /** First stage of `two_stage`: query to item where there are queries, else latest clicked item to the clicked target (models.md 4.1). */
+  private encoderStage(batch: Batch, encoded: Tensor | null, context: StepContext): StepGraph {
+    if (encoded === null || this.content === null)
+      throw new ConfigError('em3: expected content for the first stage of two_stage', { key: 'model.training' });
+    const target = gatherRows(encoded, tensor(batch.items.index));
+    const query = this.query(batch, context);
+    const logits = this.float(new Float32Array(batch.size));
+    if (query !== null) {
+      const loss = this.contrast(batch, query, target);
+      return { loss, parts: { sqdc: loss }, logits };
+    }
+    const { anchors, labels } = this.anchors(batch, encoded, context);
+    const { scale, columns, maskSameItem } = this.#options.sqdc;
+    const loss = sqdc(anchors, target, {
+      labels,
+      sessions: batch.user,
+      scale,
+      columns,
+      maskSameItem,
+      items: batch.items.index,
+    });
+    return { loss, parts: { sqdc: loss }, logits };
+  }
+
+  /** The latest history item of each row: live where it was encoded in this step, else as stored. Rows without one anchor nothing. */
+  private anchors(batch: Batch, encoded: Tensor, context: StepContext): { anchors: Tensor; labels: Float32Array } {
+    const labels = Float32Array.from(batch.labels[this.#label]!);
+    const liveAt = new Int32Array(batch.size).fill(-1);
+    const storedAt = new Int32Array(batch.size).fill(-1);
+    const place = new Map(Array.from(batch.items.rows, (row, i) => [row, i]));
+    for (let b = 0; b < batch.size; b++) {
+      const [begin, end] = batch.history === null ? [0, 0] : [batch.history.offsets[b]!, batch.history.offsets[b + 1]!];
+      const latest = end > begin ? batch.history!.values[end - 1]! : -1;
+      const live = place.get(latest);
+      if (live !== undefined) liveAt[b] = live;
+      else storedAt[b] = latest;
+      if (latest < 0 || latest === batch.items.rows[batch.items.index[b]!]) labels[b] = 0;
+    }
+    return { anchors: add(gatherRows(encoded, tensor(liveAt)), this.content!.stored(storedAt, context.step)), labels };
+  }
+}
+
+/** The last `count` entries of every row. */
+function lastEntries(
+  { values, offsets }: { values: Int32Array; offsets: Int32Array },
+  count: number,
+): { values: Int32Array; offsets: Int32Array } {
+  const rows = offsets.length - 1;
+  const bounds = new Int32Array(rows + 1);
+  for (let b = 0; b < rows; b++) bounds[b + 1] = bounds[b]! + Math.min(count, offsets[b + 1]! - offsets[b]!);
+  if (bounds[rows] === values.length) return { values, offsets };
+  const kept = new Int32Array(bounds[rows]!);
+  for (let b = 0; b < rows; b++)
+    kept.set(values.subarray(offsets[b + 1]! - (bounds[b + 1]! - bounds[b]!), offsets[b + 1]!), bounds[b]!);
+  return { values: kept, offsets: bounds };
+}
+
+/** For each of `count` items, the first batch row that shows it. */
+function firstRows(index: Int32Array, count: number): Int32Array {
+  const first = new Int32Array(count).fill(-1);
+  index.forEach((item, b) => {
+    if (first[item] === -1) first[item] = b;
+  });
+  return first;
+}
+
+function* embeddingTables(module: Module): Generator<Tensor> {
+  for (const value of Object.values(module) as unknown[]) yield* tablesOf(value);
+}
+
+function* tablesOf(value: unknown): Generator<Tensor> {
+  if (value instanceof Embedding) yield value.table;
+  else if (value instanceof Module) yield* embeddingTables(value);
+  else if (Array.isArray(value)) for (const element of value) yield* tablesOf(element);
+  else if (value instanceof Map) for (const element of value.values()) yield* tablesOf(element);
+}
+
+/** EM3 over a data set's schema. */
+export function em3(schema: Schema, options: Em3Options): Em3 {
+  return new Em3(schema, options);
+}

@@ -1,0 +1,64 @@
+/** What the trainer asks of a model. */
+import type { Batch } from '../data/batch.js';
+import type { Module } from '../nn/module.js';
+import type { Tensor } from '../tensor.js';
+import type { ItemContent } from './content.js';
+
+/** Parameters that share a learning rate. */
+export interface ParameterGroups {
+  /** Ranker and heads. */
+  readonly dense: ReadonlyMap<string, Tensor>;
+  /** Id embedding tables: row-sparse gradients. */
+  readonly sparse: ReadonlyMap<string, Tensor>;
+  /** Content encoders. */
+  readonly encoder: ReadonlyMap<string, Tensor>;
+  /** Token, position and type tables of the encoders: row-sparse gradients. */
+  readonly encoderSparse: ReadonlyMap<string, Tensor>;
+  /** Low-rank updates. */
+  readonly lora: ReadonlyMap<string, Tensor>;
+}
+
+/** The loss of one batch, its parts by name (each a scalar, unweighted), and the logits (B) of the main task. */
+export interface StepGraph {
+  readonly loss: Tensor;
+  readonly parts: Readonly<Record<string, Tensor>>;
+  readonly logits: Tensor;
+}
+
+export interface StepContext {
+  readonly training: boolean;
+  /** Global step, from 1. */
+  readonly step: number;
+  /** 'encoder' is the first stage of `two_stage`: the contrastive loss alone. */
+  readonly stage: 'ranker' | 'encoder';
+}
+
+/** Gives texts and pictures of item rows. */
+export type ItemContentSource = (keys: Int32Array) => ItemContent;
+
+export interface RecommenderModel extends Module {
+  /** Builds the graph of one batch. Runs inside `tidy`; only queues work. */
+  graph(batch: Batch, context: StepContext): StepGraph;
+  /** Logits (B) of one batch, without gradient. */
+  predict(batch: Batch, step: number): Tensor;
+  groups(): ParameterGroups;
+  /** After the optimizer has run: makes staged content permanent unless `factor` (1) is 0. */
+  commit(step: number, factor: Tensor | null): void;
+  /** Called between epochs: snapshots of the LoRA path are renewed. */
+  refresh(): void;
+  /** True where a first stage trains the encoder alone. */
+  readonly encoderStageEpochs: number;
+  /** True where item vectors are computed once before training. */
+  readonly frozenContent: boolean;
+  /** Encodes `keys` in blocks: into the model's own table ('table') or one for an evaluation ('overlay'); advance inside `tidy`. */
+  encodeItems(
+    target: 'table' | 'overlay',
+    keys: Int32Array,
+    content: ItemContentSource,
+    step: number,
+  ): Generator<number>;
+  /** Ends an evaluation: reads go to the model's own table again, what the evaluation encoded is released. */
+  dropOverlay(): void;
+  /** Content vectors (n, width) of `keys` as of the last encoding; null for a model without content. */
+  contentVectors(keys: Int32Array, step: number): Tensor | null;
+}

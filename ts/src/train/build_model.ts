@@ -1,0 +1,73 @@
+/** From a configuration to a model and the settings of its training. */
+import type { Schema } from '../data/schema.js';
+import { Em3, type Em3Options } from '../models/em3.js';
+import type { RecommenderModel } from '../models/model.js';
+import { type Config, learningRates } from './config.js';
+import type { TrainSettings } from './trainer.js';
+
+/** Options of the `em3` preset. */
+export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>): Em3Options {
+  const { encoder, fusion, lora, cic, sqdc } = model;
+  return {
+    ranker: model.ranker,
+    training: model.training,
+    queryEncoder: model.query_encoder,
+    twoStageEpochs: model.two_stage_epochs,
+    content: {
+      modalities: model.modalities,
+      text: {
+        width: encoder.width,
+        layers: encoder.layers,
+        heads: encoder.heads,
+        ffn: encoder.ffn,
+        dropout: encoder.dropout,
+      },
+      image: encoder.image,
+      queryLayers: encoder.query_layers,
+      fusion,
+      lora: { mode: lora.mode, rank: lora.rank, alpha: lora.alpha, onRefresh: lora.on_refresh },
+      tuneLayers: encoder.tune_layers,
+    },
+    sqdc: { weight: sqdc.weight, scale: sqdc.scale, columns: sqdc.columns, maskSameItem: sqdc.mask_same_item },
+    cic,
+    historyLen: model.history_len,
+    embeddingDim: model.embedding_dim,
+    features: null,
+    rankerOptions: {
+      mlp: model.mlp,
+      dropout: model.dropout,
+      crossLayers: model.cross_layers,
+      attentionMlp: model.attention_mlp,
+    },
+    seed: train.seed,
+  };
+}
+
+export function buildModel(config: Config, schema: Schema): RecommenderModel {
+  return new Em3(schema, em3Options(config));
+}
+
+export function trainSettings(config: Config): TrainSettings {
+  const { train, model } = config;
+  return {
+    epochs: train.epochs,
+    batchSize: train.train_batch_size,
+    evalBatchSize: train.eval_batch_size,
+    unit: train.unit,
+    learningRates: learningRates(train),
+    weightDecay: train.weight_decay,
+    sparseAlgorithm: ({ adam: 'rowwise_adam', lazy_adam: 'lazy_adam', adagrad: 'rowwise_adagrad' } as const)[
+      train.optimizer.sparse
+    ],
+    lastEpochFactor: train.last_epoch_factor,
+    clipNorm: train.clip_norm,
+    seed: train.seed,
+    validMetric: train.valid_metric,
+    earlyStopPatience: train.early_stop_patience,
+    evalEveryEpochs: train.eval_every_epochs,
+    checkpointEveryMinutes: train.checkpoint_every_minutes,
+    keepLast: train.keep_last,
+    prefetch: train.prefetch,
+    refreshSteps: model.lora.refresh_steps,
+  };
+}

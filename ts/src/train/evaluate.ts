@@ -1,0 +1,96 @@
+/** Scores every row of a part and computes the metrics of its slices. Writes nothing: content vectors live in an overlay. */
+import type { Batch } from '../data/batch.js';
+import type { Dataset } from '../data/dataset.js';
+import type { Loader } from '../data/loader.js';
+import { evaluateSlices, type SliceMetrics } from '../metrics/slices.js';
+import type { RecommenderModel } from '../models/model.js';
+import { device, type Tensor } from '../tensor.js';
+import { tidy } from '../tidy.js';
+
+/** Scores by row, in the order of the part. */
+export interface Predictions {
+  readonly logits: Float64Array;
+  readonly labels: Float32Array;
+  readonly user: Int32Array;
+  readonly session: Int32Array;
+  readonly events: Int32Array;
+  /** 1 where the item has no training impression. */
+  readonly cold: Uint8Array;
+}
+
+export type Slices = { readonly all: SliceMetrics } & Readonly<Record<string, SliceMetrics>>;
+
+/** Item rows that an evaluation of `rows` may read: its targets, and every item of the train part (histories). Ascending. */
+function readItems(data: Dataset, rows: Int32Array): Int32Array {
+  const wanted = Uint8Array.from(data.items.trainCount, (count) => (count > 0 ? 1 : 0));
+  for (const event of rows) wanted[data.columns.item[event]!] = 1;
+  for (const event of data.columns.parts.valid) wanted[data.columns.item[event]!] = 1;
+  return Int32Array.from([...wanted.keys()].filter((item) => wanted[item] === 1));
+}
+
+/** Encodes items into the table that `target` names, waiting between blocks so that the queue stays short. */
+export async function encodeItems(
+  model: RecommenderModel,
+  data: Dataset,
+  target: 'table' | 'overlay',
+  keys: Int32Array,
+  step: number,
+): Promise<void> {
+  const blocks = model.encodeItems(target, keys, (rows) => data.itemContent(rows), step);
+  while (!tidy(() => blocks.next().done)) await device().synchronize();
+}
+
+/** Logits of every row that `loader` gives. */
+export async function predict(
+  model: RecommenderModel,
+  data: Dataset,
+  loader: Loader,
+  rows: Int32Array,
+  step: number,
+): Promise<Predictions> {
+  await encodeItems(model, data, 'overlay', readItems(data, rows), step);
+  const n = rows.length;
+  const result: Predictions = {
+    logits: new Float64Array(n),
+    labels: new Float32Array(n),
+    user: new Int32Array(n),
+    session: new Int32Array(n),
+    events: new Int32Array(n),
+    cold: new Uint8Array(n),
+  };
+  let at = 0;
+  let pending: { logits: Tensor; at: number } | null = null;
+  const collect = async (waiting: { logits: Tensor; at: number }): Promise<void> => {
+    result.logits.set((await waiting.logits.data()) as Float32Array, waiting.at);
+    waiting.logits.dispose();
+  };
+  try {
+    for await (const batch of loader) {
+      const logits = tidy(() => model.predict(batch, step));
+      if (pending !== null) await collect(pending);
+      pending = { logits, at };
+      copyRows(batch, data, result, at);
+      at += batch.size;
+    }
+    if (pending !== null) await collect(pending);
+  } finally {
+    model.dropOverlay();
+  }
+  return result;
+}
+
+function copyRows(batch: Batch, data: Dataset, result: Predictions, at: number): void {
+  result.labels.set(Object.values(batch.labels)[0]!, at);
+  result.user.set(batch.user, at);
+  result.session.set(batch.session, at);
+  result.events.set(batch.events, at);
+  batch.items.index.forEach((item, b) => {
+    result.cold[at + b] = data.items.cold[batch.items.rows[item]!]!;
+  });
+}
+
+/** AUC, gAUC, QAUC, logloss and calibration of all rows, and of known (`warm`) and new (`cold`) items. */
+export function metricsOf(predictions: Predictions): Slices {
+  const { session } = predictions;
+  return evaluateSlices({ ...predictions, session: session.some((s) => s >= 0) ? session : undefined });
+}

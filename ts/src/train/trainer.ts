@@ -1,0 +1,517 @@
+/** Training as an async iterator of events: steps, evaluations, checkpoints. The library prints nothing. */
+
+import { backward } from '../autograd.js';
+import type { Batch } from '../data/batch.js';
+import type { Dataset } from '../data/dataset.js';
+import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
+import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
+import type { HostTensor } from '../io/safetensors.js';
+import type { SliceMetrics } from '../metrics/slices.js';
+import type { RecommenderModel } from '../models/model.js';
+import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimizer.js';
+import { randomScope } from '../random.js';
+import { type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
+import { tidy } from '../tidy.js';
+import { encodeItems, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
+import type { RunFolder } from './run_folder.js';
+import { fromHost, readTensors } from './state.js';
+
+export interface TrainSettings {
+  readonly epochs: number;
+  /** Rows, or sessions where `unit` is 'session'. */
+  readonly batchSize: number;
+  readonly evalBatchSize: number;
+  readonly unit: 'row' | 'session';
+  readonly learningRates: Readonly<Record<'dense' | 'sparse' | 'encoder' | 'lora', number>>;
+  readonly weightDecay: number;
+  readonly sparseAlgorithm: Exclude<Algorithm, 'adamw'>;
+  readonly lastEpochFactor: number;
+  readonly clipNorm: number | null;
+  readonly seed: number;
+  /** AUC, gAUC, QAUC or logloss over all rows of valid. */
+  readonly validMetric: string;
+  readonly earlyStopPatience: number | null;
+  readonly evalEveryEpochs: number;
+  readonly checkpointEveryMinutes: number | null;
+  readonly keepLast: number;
+  readonly prefetch: number;
+  /** Steps between snapshots of the LoRA path; null: one epoch. */
+  readonly refreshSteps: number | null;
+}
+
+/** What a run uses where nothing is said [default]. */
+export const defaultSettings: TrainSettings = {
+  epochs: 5,
+  batchSize: 512,
+  evalBatchSize: 4096,
+  unit: 'row',
+  learningRates: { dense: 1e-3, sparse: 1e-3, encoder: 3e-4, lora: 1e-3 },
+  weightDecay: 0.01,
+  sparseAlgorithm: 'rowwise_adam',
+  lastEpochFactor: 1,
+  clipNorm: 10,
+  seed: 7,
+  validMetric: 'AUC',
+  earlyStopPatience: null,
+  evalEveryEpochs: 1,
+  checkpointEveryMinutes: 10,
+  keepLast: 3,
+  prefetch: 2,
+  refreshSteps: null,
+};
+
+export interface TrainerOptions {
+  readonly model: RecommenderModel;
+  readonly data: Dataset;
+  readonly device?: DeviceName | 'auto';
+  readonly seed?: number;
+  readonly settings?: Partial<TrainSettings>;
+  /** Where metrics and checkpoints go; null keeps everything in memory. */
+  readonly run?: RunFolder | null;
+  /** Digest of the configuration: a checkpoint of another one is refused. */
+  readonly configDigest?: string;
+}
+
+export interface StepEvent {
+  readonly type: 'step';
+  readonly stage: 'encoder' | 'ranker';
+  readonly step: number;
+  /** From 1. */
+  readonly epoch: number;
+  readonly epochs: number;
+  /** Steps of this epoch so far, and in all where known. */
+  readonly epochStep: number;
+  readonly loss: number;
+  readonly samplesPerSecond: number;
+  /** Share of the time spent waiting for data, 0 to 1. */
+  readonly dataWait: number;
+}
+
+export interface EvalEvent {
+  readonly type: 'eval';
+  readonly part: 'valid';
+  readonly step: number;
+  readonly epoch: number;
+  readonly metrics: Slices;
+  readonly best: boolean;
+}
+
+export interface CheckpointEvent {
+  readonly type: 'checkpoint';
+  readonly step: number;
+  readonly name: string;
+  readonly digest: string;
+}
+
+/** Something that did not stop training: a checkpoint that could not be written, a skipped step. */
+export interface WarningEvent {
+  readonly type: 'warning';
+  readonly step: number;
+  readonly message: string;
+  readonly error: Error | null;
+}
+
+export interface EndEvent {
+  readonly type: 'end';
+  readonly reason: 'epochs' | 'early_stop';
+  readonly step: number;
+  readonly bestStep: number | null;
+}
+
+export type TrainEvent = StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;
+
+/** Where training stands: what a checkpoint stores besides tensors. */
+interface Cursor {
+  stage: 'encoder' | 'ranker';
+  epoch: number;
+  position: number;
+  step: number;
+  bestScore: number | null;
+  bestStep: number | null;
+  worse: number;
+}
+
+const stopAfterSkipped = 10;
+
+export class Trainer implements Disposable {
+  readonly settings: TrainSettings;
+  readonly device: DeviceControl;
+  readonly #model: RecommenderModel;
+  readonly #data: Dataset;
+  readonly #run: RunFolder | null;
+  readonly #configDigest: string;
+  #optimizer: Optimizer;
+  #cursor: Cursor;
+  #best: Map<string, HostTensor> | null = null;
+  #saving: Promise<CheckpointEvent | WarningEvent> | null = null;
+  #savedAt = performance.now();
+
+  constructor({ model, data, device: name = 'auto', seed, settings, run = null, configDigest = '' }: TrainerOptions) {
+    this.settings = { ...defaultSettings, ...settings, ...(seed === undefined ? {} : { seed }) };
+    this.device = device(name);
+    this.#model = model;
+    this.#data = data;
+    this.#run = run;
+    this.#configDigest = configDigest;
+    this.#cursor = {
+      stage: model.encoderStageEpochs > 0 ? 'encoder' : 'ranker',
+      epoch: 0,
+      position: 0,
+      step: 0,
+      bestScore: null,
+      bestStep: null,
+      worse: 0,
+    };
+    this.#optimizer = this.makeOptimizer();
+  }
+
+  get step(): number {
+    return this.#cursor.step;
+  }
+
+  private makeOptimizer(): Optimizer {
+    const { learningRates: rate, weightDecay, sparseAlgorithm, clipNorm } = this.settings;
+    const groups = this.#model.groups();
+    const rowSparse = { algorithm: sparseAlgorithm } as const;
+    const dense = { algorithm: 'adamw', weightDecay } as const;
+    const list: ParameterGroup[] = [
+      { name: 'dense', params: groups.dense, learningRate: rate.dense, ...dense },
+      { name: 'sparse', params: groups.sparse, learningRate: rate.sparse, ...rowSparse },
+      { name: 'encoder', params: groups.encoder, learningRate: rate.encoder, ...dense },
+      { name: 'encoder_sparse', params: groups.encoderSparse, learningRate: rate.encoder, ...rowSparse },
+      { name: 'lora', params: groups.lora, learningRate: rate.lora, algorithm: 'adamw', weightDecay: 0 },
+    ];
+    return new Optimizer(list, clipNorm === null ? {} : { clipNorm });
+  }
+
+  /**
+   * Trains from where it stands until `epochs` epochs are done, or validation stops improving. `break` or `signal` stop at a step
+   * boundary; with a run folder an aborted run saves a checkpoint there first, from which it resumes to the same bytes.
+   */
+  async *run({
+    epochs = this.settings.epochs,
+    signal,
+  }: {
+    epochs?: number;
+    signal?: AbortSignal;
+  } = {}): AsyncGenerator<TrainEvent, void> {
+    signal?.throwIfAborted();
+    const model = this.#model;
+    while (this.#cursor.stage === 'encoder') {
+      yield* this.epoch(model.encoderStageEpochs, signal);
+      if (this.#cursor.epoch >= model.encoderStageEpochs) this.beginRanker();
+    }
+    if (model.frozenContent) await this.fillTable();
+    while (this.#cursor.epoch < epochs) {
+      yield* this.epoch(epochs, signal);
+      const { epoch, step } = this.#cursor;
+      if (epoch % this.settings.evalEveryEpochs === 0 || epoch === epochs) {
+        const improved = yield* this.validate();
+        if (this.#run !== null) yield* this.checkpoint();
+        const { earlyStopPatience } = this.settings;
+        if (!improved && earlyStopPatience !== null && this.#cursor.worse >= earlyStopPatience) {
+          yield* this.finish();
+          yield { type: 'end', reason: 'early_stop', step, bestStep: this.#cursor.bestStep };
+          return;
+        }
+      }
+    }
+    yield* this.finish();
+    yield { type: 'end', reason: 'epochs', step: this.#cursor.step, bestStep: this.#cursor.bestStep };
+  }
+
+  /** The second stage starts with a fresh optimizer: the encoder no longer trains. */
+  private beginRanker(): void {
+    this.#cursor = { ...this.#cursor, stage: 'ranker', epoch: 0, position: 0 };
+    this.#optimizer.dispose();
+    this.#optimizer = this.makeOptimizer();
+  }
+
+  /** Static item vectors of the train part, for modes that compute them once. */
+  private async fillTable(): Promise<void> {
+    const { trainCount } = this.#data.items;
+    const keys = Int32Array.from([...trainCount.keys()].filter((item) => trainCount[item]! > 0));
+    await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step);
+  }
+
+  private async *epoch(epochs: number, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+    const { batchSize, unit, prefetch, seed, refreshSteps, lastEpochFactor, checkpointEveryMinutes } = this.settings;
+    const cursor = this.#cursor;
+    const loader = this.#data.loader({
+      part: 'train',
+      epoch: cursor.epoch + (cursor.stage === 'encoder' ? 1_000_000 : 0),
+      position: cursor.position,
+      batchSize,
+      unit,
+      prefetch,
+      seed,
+    });
+    const factor = cursor.stage === 'ranker' && cursor.epoch === epochs - 1 ? lastEpochFactor : 1;
+    const inFlight: { loss: Tensor; step: number; epochStep: number; size: number }[] = [];
+    const started = performance.now();
+    let samples = 0;
+    let epochStep = 0;
+    let skipped = 0;
+    const settle = async (): Promise<StepEvent> => {
+      const { loss, step, epochStep: at, size } = inFlight.shift()!;
+      const value = await loss.item();
+      loss.dispose();
+      samples += size;
+      skipped = Number.isFinite(value) ? 0 : skipped + 1;
+      const seconds = (performance.now() - started) / 1000;
+      return {
+        type: 'step',
+        stage: cursor.stage,
+        step,
+        epoch: cursor.epoch + 1,
+        epochs,
+        epochStep: at,
+        loss: value,
+        samplesPerSecond: samples / seconds,
+        dataWait: loader.waitSeconds / seconds,
+      };
+    };
+    const settled = async (): Promise<StepEvent> => {
+      const event = await settle();
+      this.#run?.metrics({
+        step: event.step,
+        epoch: event.epoch,
+        part: 'train',
+        loss: event.loss,
+        samples_per_s: Math.round(event.samplesPerSecond),
+        data_wait: Number(event.dataWait.toFixed(4)),
+      });
+      if (skipped >= stopAfterSkipped)
+        throw new NonFiniteError(
+          `trainer: the loss was not finite in ${skipped} steps in a row, the last at step ${event.step}`,
+          { step: event.step },
+        );
+      return event;
+    };
+    try {
+      for await (const batch of loader) {
+        if (signal?.aborted) break;
+        cursor.step++;
+        epochStep++;
+        this.device.setStep(cursor.step);
+        inFlight.push({ loss: this.trainStep(batch, factor), step: cursor.step, epochStep, size: batch.size });
+        cursor.position = batch.position + batch.size;
+        if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.#model.refresh();
+        if (inFlight.length >= 2) yield await settled();
+        if (
+          this.#run !== null &&
+          checkpointEveryMinutes !== null &&
+          performance.now() - this.#savedAt > checkpointEveryMinutes * 60_000
+        ) {
+          while (inFlight.length > 0) yield await settled();
+          yield* this.checkpoint();
+        }
+      }
+      while (inFlight.length > 0) yield await settled();
+    } finally {
+      for (const { loss } of inFlight) loss.dispose();
+      await loader.close();
+    }
+    if (signal?.aborted) {
+      if (this.#run !== null) {
+        yield* this.checkpoint();
+        yield* this.finish();
+      }
+      signal.throwIfAborted();
+    }
+    cursor.epoch++;
+    cursor.position = 0;
+    if (refreshSteps === null) this.#model.refresh();
+  }
+
+  /** Queues one whole step and returns its loss. Nothing is read back here. */
+  private trainStep(batch: Batch, learningRateFactor: number): Tensor {
+    const { step, stage } = this.#cursor;
+    return randomScope({ seed: this.settings.seed, step }, () =>
+      tidy(() => {
+        const { loss } = this.#model.graph(batch, { training: true, step, stage });
+        backward(loss);
+        this.#optimizer.step({ learningRateFactor });
+        this.#optimizer.zeroGrad();
+        this.#model.commit(step, this.#optimizer.clipFactor);
+        return loss;
+      }),
+    );
+  }
+
+  /** Metrics of valid; returns whether they are the best so far. */
+  private async *validate(): AsyncGenerator<TrainEvent, boolean> {
+    const cursor = this.#cursor;
+    const metrics = metricsOf(await this.predict('valid'));
+    const value = metricValue(metrics.all, this.settings.validMetric);
+    const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;
+    const best = cursor.bestScore === null || (score !== null && score > cursor.bestScore);
+    if (best) {
+      cursor.bestScore = score;
+      cursor.bestStep = cursor.step;
+      cursor.worse = 0;
+      this.#best = await readTensors(this.#model.state());
+    } else cursor.worse++;
+    this.#run?.metrics({
+      step: cursor.step,
+      epoch: cursor.epoch,
+      part: 'valid',
+      split: this.#data.splitManifest.rule,
+      ...flatMetrics(metrics),
+    });
+    yield { type: 'eval', part: 'valid', step: cursor.step, epoch: cursor.epoch, metrics, best };
+    return best;
+  }
+
+  /** Scores of every row of a part, with the weights as they are. Opening `test` is counted by the data set. */
+  async predict(part: 'valid' | 'test'): Promise<Predictions> {
+    const { evalBatchSize: batchSize, prefetch } = this.settings;
+    if (part === 'test') {
+      const test = this.#data.openTest();
+      return predict(this.#model, this.#data, test.loader({ batchSize, prefetch }), test.rows, this.#cursor.step);
+    }
+    return predict(
+      this.#model,
+      this.#data,
+      this.#data.loader({ part, batchSize, prefetch }),
+      this.#data.columns.parts.valid,
+      this.#cursor.step,
+    );
+  }
+
+  /** Metrics of a part and its slices. */
+  async evaluate(part: 'valid' | 'test'): Promise<Slices> {
+    const metrics = metricsOf(await this.predict(part));
+    this.#run?.metrics({
+      step: this.#cursor.step,
+      part,
+      split: this.#data.splitManifest.rule,
+      ...flatMetrics(metrics),
+    });
+    return metrics;
+  }
+
+  /** Puts the weights of the best validation back; false where none was taken. */
+  restoreBest(): boolean {
+    if (this.#best === null) return false;
+    this.#model.load(fromHost(this.#best));
+    return true;
+  }
+
+  // ---- checkpoints
+
+  private get checkpointDir(): string {
+    if (this.#run === null)
+      throw new ArgumentError('trainer: expected a run folder but this trainer has none', { argument: 'run' });
+    return this.#run.checkpointDir;
+  }
+
+  private digests(): Record<string, string> {
+    const { digest, splitManifest } = this.#data;
+    return { config: this.#configDigest, data: digest, split: splitManifest.parts.train };
+  }
+
+  /** Starts a save: the state is copied now, written while training goes on. Yields what became of the one before. */
+  private async *checkpoint(): AsyncGenerator<TrainEvent, void> {
+    yield* this.finish();
+    this.#savedAt = performance.now();
+    const copy = await this.copyState();
+    const { step } = this.#cursor;
+    this.#saving = this.write(copy, undefined).catch((error: unknown): WarningEvent => {
+      if (!(error instanceof StorageError)) throw error;
+      return { type: 'warning', step, message: `checkpoint at step ${step} was not written: ${error.message}`, error };
+    });
+    this.#saving.catch(() => undefined); // told by `finish`
+  }
+
+  private async *finish(): AsyncGenerator<TrainEvent, void> {
+    const saving = this.#saving;
+    this.#saving = null;
+    if (saving !== null) yield await saving;
+  }
+
+  private async copyState(): Promise<{
+    dense: Map<string, HostTensor>;
+    optimizer: Map<string, HostTensor>;
+    cursor: Cursor;
+  }> {
+    const [dense, optimizer] = await Promise.all([
+      readTensors(this.#model.state()),
+      readTensors(this.#optimizer.state()),
+    ]);
+    return { dense, optimizer, cursor: { ...this.#cursor } };
+  }
+
+  private async write(
+    copy: Awaited<ReturnType<Trainer['copyState']>>,
+    name: string | undefined,
+  ): Promise<CheckpointEvent> {
+    const { dense, optimizer, cursor } = copy;
+    const best = cursor.bestStep === cursor.step ? cursor.bestScore : null;
+    const saved = await saveCheckpoint({
+      dir: this.checkpointDir,
+      step: cursor.step,
+      ...(name === undefined ? {} : { name }),
+      tensors: { dense, optimizer },
+      score: best,
+      digests: this.digests(),
+      cursor: { ...cursor },
+      keepLast: this.settings.keepLast,
+      ...(this.#run === null ? {} : { lock: this.#run.lock }),
+    });
+    return { type: 'checkpoint', step: cursor.step, name: saved.name, digest: saved.digest };
+  }
+
+  /** Saves a checkpoint under `name` (default `step-N`); resolves when it is durable. Rejects with `StorageError`. */
+  async save(name?: string): Promise<CheckpointEvent> {
+    if (this.#saving !== null) await this.#saving;
+    return this.write(await this.copyState(), name);
+  }
+
+  /** Restores weights, optimizer and cursor: 'latest', 'best' or a checkpoint's name. */
+  async load(
+    which = 'latest',
+  ): Promise<{ name: string; step: number; rejected: readonly { name: string; reason: string }[] }> {
+    const loaded = await loadCheckpoint({
+      dir: this.checkpointDir,
+      which,
+      expect: { digests: this.digests() },
+      ...(this.#run === null ? {} : { lock: this.#run.lock }),
+    });
+    const { dense, optimizer } = loaded.tensors;
+    if (dense === undefined || optimizer === undefined)
+      throw new CheckpointMismatchError(
+        `trainer: expected tensors dense and optimizer in ${loaded.name} but received ${Object.keys(loaded.tensors).join(', ')}`,
+        {},
+      );
+    const cursor = loaded.manifest.cursor as unknown as Cursor;
+    this.#cursor = { ...cursor };
+    this.#model.load(fromHost(dense));
+    this.#optimizer.load(
+      new Map([...fromHost(optimizer)].map(([name, { data }]): [string, HostArray] => [name, data])),
+    );
+    return { name: loaded.name, step: cursor.step, rejected: loaded.rejected };
+  }
+
+  [Symbol.dispose](): void {
+    this.#optimizer.dispose();
+  }
+}
+
+function metricValue(metrics: SliceMetrics, name: string): number | null {
+  if (name === 'AUC' || name === 'gAUC' || name === 'QAUC' || name === 'logloss') return metrics[name];
+  throw new ConfigError(`train: expected valid_metric to be AUC, gAUC, QAUC or logloss but received ${name}`, {
+    key: 'train.valid_metric',
+  });
+}
+
+/** Numbers of all slices, flat: `AUC` of all rows, `cold.AUC` of a slice. */
+export function flatMetrics(slices: Slices): Record<string, number | null> {
+  const flat: Record<string, number | null> = {};
+  for (const [slice, metrics] of Object.entries(slices)) {
+    const prefix = slice === 'all' ? '' : `${slice}.`;
+    for (const name of ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration', 'rows'] as const)
+      flat[`${prefix}${name}`] = metrics[name];
+  }
+  return flat;
+}
