@@ -310,7 +310,6 @@ export class Trainer implements Disposable {
       while (inFlight.length > 0) yield await settled();
     } finally {
       for (const { loss } of inFlight) loss.dispose();
-      await loader.close();
     }
     if (signal?.aborted) {
       if (this.#run !== null) {
