@@ -24,12 +24,11 @@ import { reshape } from '../ops/transpose.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { FeatureEmbedder } from './feature_embedder.js';
-import { makeRanker } from './make_ranker.js';
+import { makeRanker, type RankerName } from './make_ranker.js';
 import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
 
 export type TrainingMode = 'id_only' | 'frozen' | 'two_stage' | 'stop_gradient' | 'end_to_end';
-export type RankerName = 'fm' | 'dnn' | 'dcnv2' | 'din';
 
 export interface Em3Options {
   readonly ranker: RankerName;
@@ -88,7 +87,7 @@ export class Em3 extends Module implements RecommenderModel {
     this.#item = schema.itemId;
     this.features = new FeatureEmbedder(init.at('features'), schema, { embeddingDim, features: options.features });
     this.content = training === 'id_only' ? null : new ContentPart(init.at('content'), schema, content);
-    const idWidth = schema.itemId === null ? 0 : (this.features.widthOf(schema.itemId) ?? 0);
+    const idWidth = schema.itemId === null ? 0 : (this.features.tables.get(schema.itemId)?.embeddingDim ?? 0);
     this.heads =
       this.content !== null && options.cic.weight > 0 && idWidth > 0
         ? new CicHeads(init.at('heads'), this.content.width, idWidth)
@@ -103,12 +102,12 @@ export class Em3 extends Module implements RecommenderModel {
     const base = this.features.spec();
     if (this.content === null) return base;
     const { width } = this.content;
-    const vectors = new Map(base.vectors);
+    const vectors = new Map<string, number>(base.vectors);
     const histories = [...base.histories];
     vectors.set('content', width);
     vectors.set('flags', this.#options.content.modalities.length);
     const withQuery = this.content.query !== null;
-    const userWidth = this.#user === null ? null : this.features.widthOf(this.#user);
+    const userWidth = this.#user === null ? null : (this.features.tables.get(this.#user)?.embeddingDim ?? null);
     if (withQuery) {
       vectors.set('query', width);
       vectors.set('query*content', width);

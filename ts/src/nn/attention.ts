@@ -7,7 +7,7 @@ import { gatherRows } from '../ops/gather_rows.js';
 import { reshape } from '../ops/transpose.js';
 import type { Tensor } from '../tensor.js';
 import { LayerNorm } from './layer_norm.js';
-import { Linear, type LinearOptions } from './linear.js';
+import { Linear } from './linear.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
 
 /** Rows of n sequences: sequence b is rows offsets[b] .. offsets[b+1]. offsets (n+1) int32. */
@@ -32,7 +32,6 @@ export interface AttentionOptions {
   readonly heads: number;
   /** Multiplies the scores; default 1/sqrt(width / heads). */
   readonly scale?: number;
-  readonly init?: LinearOptions['init'];
 }
 
 /** out = Wo · attention(Wq x, Wk y, Wv y) + bo, heads side by side. */
@@ -44,9 +43,9 @@ export class MultiHeadAttention extends Module {
   readonly #heads: number;
   readonly #scale: number | undefined;
 
-  constructor(init: Initializer, { width, heads, scale, init: kind = 0.02 }: AttentionOptions) {
+  constructor(init: Initializer, { width, heads, scale }: AttentionOptions) {
     super();
-    const make = (name: string) => new Linear(init.at(name), width, width, { init: kind });
+    const make = (name: string) => new Linear(init.at(name), width, width);
     this.query = make('query');
     this.key = make('key');
     this.value = make('value');
@@ -98,12 +97,12 @@ export class TransformerBlock extends Module {
 
   constructor(init: Initializer, options: BlockOptions) {
     super();
-    const { width, ffn, init: kind = 0.02 } = options;
+    const { width, ffn } = options;
     this.attentionNorm = new LayerNorm(init.at('attentionNorm'), width);
     this.attention = new MultiHeadAttention(init.at('attention'), options);
     this.ffnNorm = new LayerNorm(init.at('ffnNorm'), width);
-    this.up = new Linear(init.at('up'), width, ffn, { init: kind });
-    this.down = new Linear(init.at('down'), ffn, width, { init: kind });
+    this.up = new Linear(init.at('up'), width, ffn);
+    this.down = new Linear(init.at('down'), ffn, width);
     this.#dropout = options.dropout ?? 0;
   }
 

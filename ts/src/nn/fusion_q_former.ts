@@ -10,7 +10,7 @@ import { reshape } from '../ops/transpose.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { type JaggedRows, MultiHeadAttention, type Projection, type Queries } from './attention.js';
 import { LayerNorm } from './layer_norm.js';
-import { Linear, type LinearOptions } from './linear.js';
+import { Linear } from './linear.js';
 import { LoraLinear, type LoraOptions } from './lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
 
@@ -58,16 +58,15 @@ class FusionLayer extends Module {
       ffn: number;
       dropout: number;
       scale: number;
-      init: LinearOptions['init'];
       lora: LoraOptions | undefined;
     },
   ) {
     super();
-    const { width, ffn, init: kind, lora } = options;
+    const { width, ffn, lora } = options;
     this.attention = new MultiHeadAttention(init.at('attention'), options);
     this.norm = new LayerNorm(init.at('norm'), width);
-    this.up = ffn > 0 ? new Linear(init.at('up'), width, ffn, { init: kind }) : null;
-    this.down = ffn > 0 ? new Linear(init.at('down'), ffn, width, { init: kind }) : null;
+    this.up = ffn > 0 ? new Linear(init.at('up'), width, ffn) : null;
+    this.down = ffn > 0 ? new Linear(init.at('down'), ffn, width) : null;
     this.ffnNorm = ffn > 0 ? new LayerNorm(init.at('ffnNorm'), width) : null;
     this.loraQuery = lora === undefined ? null : new LoraLinear(init.at('loraQuery'), this.attention.query, lora);
     this.loraValue = lora === undefined ? null : new LoraLinear(init.at('loraValue'), this.attention.value, lora);
@@ -118,16 +117,16 @@ export class FusionQFormer extends Module {
     } = options;
     if (exact && (ffn > 0 || options.attention === 'cross'))
       throw new ArgumentError('FusionQFormer: expected no ffn and joint attention in exact mode', { argument: 'ffn' });
-    const kind = exact ? 'fan_in' : 0.02;
+    const std = 1 / Math.sqrt(width);
     // The release initialises its queries Xavier-uniform on shape (1, Nq, width), and its last weight with the same bound.
     const bound = Math.sqrt(6 / (width * (queries + 1)));
     this.width = width;
     this.queries = queries;
     this.#cross = options.attention === 'cross';
     this.#names = Object.keys(modalities);
-    this.query = exact ? init.uniform('query', [queries, width], bound) : init.normal('query', [queries, width], 0.02);
+    this.query = exact ? init.uniform('query', [queries, width], bound) : init.normal('query', [queries, width], std);
     this.absent = new Map(
-      exact ? [] : this.#names.map((name) => [name, init.normal(`absent.${name}`, [1, width], 0.02)]),
+      exact ? [] : this.#names.map((name) => [name, init.normal(`absent.${name}`, [1, width], std)]),
     );
     this.project = new Map(
       this.#names.map((name) => [
@@ -150,7 +149,6 @@ export class FusionQFormer extends Module {
       ffn,
       dropout: options.dropout ?? (exact ? 0.5 : 0.1),
       scale: 1 / Math.sqrt(exact ? headDim + 1e-5 : headDim),
-      init: kind,
       lora,
     } as const;
     this.layers = Array.from({ length: layers }, (_, i) => new FusionLayer(init.at(`layers.${i}`), layerOptions));

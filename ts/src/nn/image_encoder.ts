@@ -71,7 +71,7 @@ export class ImageEncoder extends Module {
     const inputs = 3 * patch * patch;
     this.weight = init.uniform('weight', [width, inputs], 1 / Math.sqrt(inputs));
     this.bias = init.constant('bias', [width], 0);
-    this.position = init.normal('position', [this.patches, width], 0.02);
+    this.position = init.normal('position', [this.patches, width], 1 / Math.sqrt(width));
     this.blocks = Array.from(
       { length: layers },
       (_, i) => new TransformerBlock(init.at(`blocks.${i}`), { width, heads, ffn, dropout }),

@@ -57,15 +57,16 @@ export class TextEncoder extends Module {
   ) {
     super();
     this.width = width;
-    this.token = new Embedding(init.at('token'), vocabularySize, width, { std: 0.02 });
-    this.position = new Embedding(init.at('position'), positions, width, { std: 0.02 });
-    this.type = new Embedding(init.at('type'), types, width, { std: 0.02 });
+    const std = 1 / Math.sqrt(width);
+    this.token = new Embedding(init.at('token'), vocabularySize, width, { std });
+    this.position = new Embedding(init.at('position'), positions, width, { std });
+    this.type = new Embedding(init.at('type'), types, width, { std });
     this.blocks = Array.from(
       { length: layers },
       (_, i) => new TransformerBlock(init.at(`blocks.${i}`), { width, heads, ffn, dropout }),
     );
     this.norm = new LayerNorm(init.at('norm'), width);
-    this.project = out === width ? null : new Linear(init.at('project'), width, out, { init: 0.02 });
+    this.project = out === width ? null : new Linear(init.at('project'), width, out, { init: std });
   }
 
   private embed(batch: TokenSequences): JaggedRows {

@@ -7,7 +7,7 @@ const check = shapes('bceWithLogits', { logits: 'N', labels: 'N', weights: 'N?' 
 
 const op = defineOp({
   name: 'bceWithLogits',
-  forward([logits, labels, weights]: readonly [Tensor, Tensor, Tensor | null], _: object) {
+  forward([logits, labels, weights]: readonly [Tensor, Tensor, Tensor | null]) {
     check({ logits, labels, weights });
     const out = empty([], logits);
     native.bce_with_logits_forward(logits.handle, labels.handle, weights?.handle ?? null, out.handle);
