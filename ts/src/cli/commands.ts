@@ -1,12 +1,15 @@
 import { ConfigError, GalagoError, IdError } from '../errors.js';
+import { packageVersion } from '../io/package_root.js';
 import { nearest } from '../train/config_keys.js';
+import { demo } from './demo.js';
 import { doctor } from './doctor.js';
+import { evaluate } from './eval.js';
 import { inspect } from './inspect.js';
-import { packageVersion } from './package_root.js';
+import { train } from './train.js';
 import { helpText, type Output, parseVerb, type Verb } from './verb.js';
 
 /** Every verb there is, in the order of the help. */
-export const verbs: readonly Verb[] = [inspect, doctor];
+export const verbs: readonly Verb[] = [demo, train, evaluate, inspect, doctor];
 
 function generalHelp(): string {
   const width = Math.max(...verbs.map(({ name }) => name.length)) + 2;

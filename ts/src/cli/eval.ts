@@ -1,5 +1,12 @@
+import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
-import { single, type VerbArguments, type VerbDefinition } from './verb.js';
+import type { DeviceName } from '../tensor.js';
+import { buildModel, trainSettings } from '../train/build_model.js';
+import { configDigest } from '../train/config.js';
+import { checkSplit, countTestOpening, runConfig, runData } from '../train/run.js';
+import { Trainer } from '../train/trainer.js';
+import { textTable } from './text_table.js';
+import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
 export const evalDefinition: VerbDefinition = {
   name: 'eval',
@@ -51,3 +58,37 @@ export function evalRequest(args: VerbArguments): EvalRequest {
   const checkpoint = which === 'best' || which === 'last' ? which : Number(step);
   return { run, part, checkpoint, data: single(args, 'data') ?? null, device: single(args, 'device') ?? null };
 }
+
+/** `galago eval`: metrics of one part by a checkpoint of a run, on data that are those of the run. */
+export const evaluate: Verb = {
+  ...evalDefinition,
+  async run(args, { stdout, stderr }) {
+    const request = evalRequest(args);
+    const { config } = runConfig(request.run);
+    await using data = await runData(config, { path: request.data });
+    await checkSplit(request.run, data.splitManifest);
+    using model = buildModel(config, data.schema);
+    using trainer = new Trainer({
+      model,
+      data,
+      device: (request.device ?? config.device) as DeviceName | 'auto',
+      settings: trainSettings(config),
+      configDigest: configDigest(config),
+    });
+    const which = { best: 'best', last: 'latest' }[String(request.checkpoint)] ?? `step-${request.checkpoint}`;
+    const { name, step, rejected } = await trainer.load(which, join(request.run, 'checkpoints'));
+    for (const bad of rejected) stderr.write(`warning: checkpoint ${bad.name} is bad: ${bad.reason}\n`);
+    const openings = request.part === 'test' ? await countTestOpening(request.run) : null;
+    const metrics = await trainer.evaluate(request.part);
+    const columns = ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration'] as const;
+    const rows = Object.entries(metrics).map(([slice, values]) => [
+      slice,
+      String(values.rows),
+      ...columns.map((column) => values[column]?.toFixed(4) ?? '-'),
+    ]);
+    stdout.write(textTable([request.part, 'rows', ...columns], rows));
+    const opened = openings === null ? '' : `; test opened ${openings} times`;
+    stdout.write(`${name}, split ${data.splitManifest.rule}${opened}\n`);
+    return { run: request.run, part: request.part, checkpoint: name, step, openings, metrics };
+  },
+};

@@ -1,6 +1,11 @@
 import { ConfigError } from '../errors.js';
-import type { ConfigRequest } from '../train/config.js';
-import { single, type VerbArguments, type VerbDefinition } from './verb.js';
+import { type ConfigRequest, resolveConfig } from '../train/config.js';
+import { type RunResult, runConfig } from '../train/run.js';
+import { reportRow } from '../train/run_report.js';
+import { interruptible } from './interrupt.js';
+import { resultTable } from './result_table.js';
+import { shownRun } from './shown_run.js';
+import { type Output, single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
 export const trainDefinition: VerbDefinition = {
   name: 'train',
@@ -52,4 +57,41 @@ export function trainRequest(args: VerbArguments): TrainRequest {
     throw new ConfigError('train: expected a configuration or --data <folder> but received neither', { key: 'config' });
   }
   return { kind: 'new', config: { files, set, overrides }, runDir: single(args, 'run-dir') ?? null };
+}
+
+/** `galago train`. */
+export const train: Verb = {
+  ...trainDefinition,
+  async run(args, output) {
+    const request = trainRequest(args);
+    const resolved = request.kind === 'new' ? resolveConfig(request.config) : runConfig(request.run);
+    return interruptible(output.stderr, async (signal) => {
+      try {
+        const result = await shownRun(resolved, output, {
+          signal,
+          runDir: request.kind === 'new' ? request.runDir : request.run,
+          resume: request.kind === 'resume',
+        });
+        result.model.dispose();
+        return tell(result, resolved.config.model.training, output);
+      } catch (error) {
+        if (!signal.aborted || error !== signal.reason) throw error;
+        output.stderr.write('stopped before training began\n');
+        return { stopped: true };
+      }
+    });
+  },
+};
+
+function tell(result: RunResult, name: string, { stdout }: Output): Record<string, unknown> {
+  const { path, stopped, step, checkpoint, valid, test, summary, footer } = result;
+  if (stopped) {
+    stdout.write(`stopped at step ${step}; galago train --resume ${path} continues\n`);
+    return { run: path, stopped, step, checkpoint };
+  }
+  if (test !== null) {
+    stdout.write(resultTable([reportRow(name, test)], footer));
+  }
+  stdout.write(`run ${path}\n`);
+  return { run: path, stopped, step, best_step: result.bestStep, checkpoint, valid, test, summary };
 }

@@ -65,6 +65,7 @@ export class Em3 extends Module implements RecommenderModel {
   readonly heads: CicHeads | null;
   readonly ranker: Ranker;
   readonly encoderStageEpochs: number;
+  readonly encodesItems: boolean;
   readonly frozenContent: boolean;
   readonly #options: Em3Options;
   readonly #label: string;
@@ -94,6 +95,7 @@ export class Em3 extends Module implements RecommenderModel {
         : null;
     this.ranker = makeRanker(ranker, init.at('ranker'), this.spec(), rankerOptions);
     this.encoderStageEpochs = training === 'two_stage' ? options.twoStageEpochs : 0;
+    this.encodesItems = this.content !== null;
     this.frozenContent = training === 'frozen' || training === 'two_stage';
   }
 

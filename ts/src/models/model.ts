@@ -48,6 +48,8 @@ export interface RecommenderModel extends Module {
   refresh(): void;
   /** True where a first stage trains the encoder alone. */
   readonly encoderStageEpochs: number;
+  /** True where the model reads texts or pictures of items. */
+  readonly encodesItems: boolean;
   /** True where item vectors are computed once before training. */
   readonly frozenContent: boolean;
   /** Encodes `keys` in blocks: into the model's own table ('table') or one for an evaluation ('overlay'); advance inside `tidy`. */

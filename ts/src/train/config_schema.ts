@@ -51,7 +51,9 @@ const data = z.strictObject({
     .string()
     .nullable()
     .default(null)
-    .describe('file with one item id per line: all events of these items are held out of training, whatever the split'),
+    .describe(
+      'file with one item id per line, relative to the data folder: all events of these items are held out of training, whatever the split',
+    ),
   history_parts: z
     .enum(['train', 'earlier', 'past'])
     .nullable()
@@ -173,7 +175,9 @@ const evaluation = z.strictObject({
             test: share.describe('share of items whose events are all test'),
             valid: share.describe('share of items whose events are all valid'),
           }),
-          z.strictObject({ file: z.string().describe('list of test items, one id per line') }),
+          z.strictObject({
+            file: z.string().describe('list of test items, one id per line, relative to the data folder'),
+          }),
         ]),
       }),
       z.strictObject({ given: z.literal(true).describe('the data bring their own parts') }),
@@ -292,6 +296,11 @@ const model = z.strictObject({
   cic: cic.prefault({}).describe('content-ID contrastive loss'),
   sqdc: sqdc.prefault({}).describe('query-to-document contrastive loss'),
   history_len: count().default(50).describe('clicks the content history holds; 0: none'),
+  features: z
+    .array(z.string().min(1))
+    .nullable()
+    .default(null)
+    .describe('features whose ids and numbers the ranker sees; null: all of feature_cols'),
   embedding_dim: count(1).default(32).describe(ours('width of id embeddings that state none')),
   mlp: z.array(count(1)).min(1).default([256, 128]).describe(ours('hidden widths of the ranker')),
   cross_layers: count(1).default(3).describe(ours('dcnv2: cross layers')),

@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
+import { dirname, isAbsolute, join } from 'node:path';
 import type { FeatureSpec } from '../data/features.js';
 import type { LoadOptions } from '../data/load_dataset.js';
 import type { ShopOptions } from '../data/shop.js';
@@ -31,8 +32,8 @@ export function datasetRequest(config: Config): DatasetRequest {
     query: data.query_id,
     labels: [{ column: data.label.column, atLeast: data.label.at_least }],
     ...(features.length > 0 ? { features } : {}),
-    split: splitRule(config.eval),
-    ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items') }),
+    split: splitRule(config),
+    ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items', data.path) }),
     seed: train.seed,
     history: {
       parts: data.history_parts,
@@ -86,7 +87,7 @@ function featureSpec(column: FeatureColumn): FeatureSpec {
 }
 
 /** The rule of `eval.split`; undefined where the data bring their own parts. */
-function splitRule({ split, order, ties, group_by: groupBy }: Config['eval']): SplitRule | undefined {
+function splitRule({ data, eval: { split, order, ties, group_by: groupBy } }: Config): SplitRule | undefined {
   if ('RS' in split) {
     const [train, valid, test] = split.RS as [number, number, number];
     return { kind: 'RS', ratios: [train, valid, test], order, ties, ...(groupBy === 'user' ? { groupBy } : {}) };
@@ -96,14 +97,15 @@ function splitRule({ split, order, ties, group_by: groupBy }: Config['eval']): S
   if ('CS' in split) {
     const warm = { ratios: warmRatios, order, ties };
     return 'file' in split.CS
-      ? { kind: 'CS', testItems: itemList(split.CS.file, 'eval.split.CS.file'), ...warm }
+      ? { kind: 'CS', testItems: itemList(split.CS.file, 'eval.split.CS.file', data.path), ...warm }
       : { kind: 'CS', test: split.CS.test, valid: split.CS.valid, ...warm };
   }
   return undefined;
 }
 
-/** One item id per line; empty lines are left out. */
-function itemList(file: string, key: string): string[] {
+/** One item id per line; empty lines are left out. A relative path starts at the data folder (of `folder/stem`, at `folder`). */
+function itemList(name: string, key: string, dataPath: string | null): string[] {
+  const file = isAbsolute(name) || dataPath === null ? name : join(dataFolder(dataPath), name);
   try {
     return readFileSync(file, 'utf8')
       .split(/\r?\n/)
@@ -111,4 +113,8 @@ function itemList(file: string, key: string): string[] {
   } catch (error) {
     throw new ConfigError(`config: ${key}: cannot read ${file}`, { key, file }, { cause: error });
   }
+}
+
+function dataFolder(path: string): string {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true ? path : dirname(path);
 }

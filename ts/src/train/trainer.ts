@@ -72,6 +72,12 @@ export interface TrainerOptions {
   readonly configDigest?: string;
 }
 
+/** What training asked of the item encoders: rows it saw, and items it encoded for them (each once per batch). */
+export interface EncoderCalls {
+  readonly rows: number;
+  readonly items: number;
+}
+
 export interface StepEvent {
   readonly type: 'step';
   readonly stage: 'encoder' | 'ranker';
@@ -129,6 +135,9 @@ interface Cursor {
   bestScore: number | null;
   bestStep: number | null;
   worse: number;
+  /** Whether the static item vectors of `frozenContent` stand in the table. */
+  tableFilled: boolean;
+  calls: EncoderCalls;
 }
 
 const stopAfterSkipped = 10;
@@ -161,12 +170,19 @@ export class Trainer implements Disposable {
       bestScore: null,
       bestStep: null,
       worse: 0,
+      tableFilled: false,
+      calls: { rows: 0, items: 0 },
     };
     this.#optimizer = this.makeOptimizer();
   }
 
   get step(): number {
     return this.#cursor.step;
+  }
+
+  /** Since the start of training, across resumes. Zero where no item is encoded in the step. */
+  get encoderCalls(): EncoderCalls {
+    return this.#cursor.calls;
   }
 
   private makeOptimizer(): Optimizer {
@@ -201,7 +217,7 @@ export class Trainer implements Disposable {
       yield* this.epoch(model.encoderStageEpochs, signal);
       if (this.#cursor.epoch >= model.encoderStageEpochs) this.beginRanker();
     }
-    if (model.frozenContent) await this.fillTable();
+    if (model.frozenContent && !this.#cursor.tableFilled) await this.fillTable();
     while (this.#cursor.epoch < epochs) {
       yield* this.epoch(epochs, signal);
       const { epoch, step } = this.#cursor;
@@ -232,6 +248,7 @@ export class Trainer implements Disposable {
     const { trainCount } = this.#data.items;
     const keys = Int32Array.from([...trainCount.keys()].filter((item) => trainCount[item]! > 0));
     await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step);
+    this.#cursor.tableFilled = true;
   }
 
   private async *epoch(epochs: number, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
@@ -246,6 +263,7 @@ export class Trainer implements Disposable {
       prefetch,
       seed,
     });
+    const encodes = this.#model.encodesItems && (cursor.stage === 'encoder' || !this.#model.frozenContent);
     const factor = cursor.stage === 'ranker' && cursor.epoch === epochs - 1 ? lastEpochFactor : 1;
     const inFlight: { loss: Tensor; step: number; epochStep: number; size: number }[] = [];
     const started = performance.now();
@@ -296,6 +314,8 @@ export class Trainer implements Disposable {
         this.device.setStep(cursor.step);
         inFlight.push({ loss: this.trainStep(batch, factor), step: cursor.step, epochStep, size: batch.size });
         cursor.position = batch.position + batch.size;
+        if (encodes)
+          cursor.calls = { rows: cursor.calls.rows + batch.size, items: cursor.calls.items + batch.items.rows.length };
         if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.#model.refresh();
         if (inFlight.length >= 2) yield await settled();
         if (
@@ -344,7 +364,8 @@ export class Trainer implements Disposable {
     const metrics = metricsOf(await this.predict('valid'));
     const value = metricValue(metrics.all, this.settings.validMetric);
     const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;
-    const best = cursor.bestScore === null || (score !== null && score > cursor.bestScore);
+    // A metric that no group or class allows (null) never improves.
+    const best = score !== null && (cursor.bestScore === null || score > cursor.bestScore);
     if (best) {
       cursor.bestScore = score;
       cursor.bestStep = cursor.step;
@@ -454,7 +475,7 @@ export class Trainer implements Disposable {
       tensors: { dense, optimizer },
       score: best,
       digests: this.digests(),
-      cursor: { ...cursor },
+      cursor: { ...cursor, calls: { ...cursor.calls } },
       keepLast: this.settings.keepLast,
       ...(this.#run === null ? {} : { lock: this.#run.lock }),
     });
@@ -467,12 +488,13 @@ export class Trainer implements Disposable {
     return this.write(await this.copyState(), name);
   }
 
-  /** Restores weights, optimizer and cursor: 'latest', 'best' or a checkpoint's name. */
+  /** Restores weights, optimizer and cursor: 'latest', 'best' or a checkpoint's name, from the run folder or from `dir`. */
   async load(
     which = 'latest',
+    dir: string = this.checkpointDir,
   ): Promise<{ name: string; step: number; rejected: readonly { name: string; reason: string }[] }> {
     const loaded = await loadCheckpoint({
-      dir: this.checkpointDir,
+      dir,
       which,
       expect: { digests: this.digests() },
       ...(this.#run === null ? {} : { lock: this.#run.lock }),

@@ -1,0 +1,36 @@
+/** A run as the CLI shows it: notes and a progress line on stderr. */
+import type { ResolvedConfig } from '../train/config.js';
+import { type RunResult, type TrainRunOptions, trainRun } from '../train/run.js';
+import { type Progress, progressLine } from './progress.js';
+import type { Output } from './verb.js';
+
+type ShownOptions = Omit<TrainRunOptions, 'onNote'>;
+
+export async function shownRun(
+  resolved: ResolvedConfig,
+  { stderr }: Output,
+  options: ShownOptions = {},
+): Promise<RunResult> {
+  const { valid_metric: metric } = resolved.config.train;
+  const line = progressLine(stderr);
+  let valid: Progress['valid'] = null;
+  try {
+    return await trainRun(resolved, {
+      ...options,
+      onNote: (text) => line.note(text),
+      onEvent: (event, steps) => {
+        options.onEvent?.(event, steps);
+        if (event.type === 'eval') {
+          const value = event.metrics.all[metric as 'AUC' | 'gAUC' | 'QAUC' | 'logloss'];
+          valid = value === null ? null : { metric, value };
+        } else if (event.type === 'step') {
+          const { epoch, epochs, loss, samplesPerSecond, dataWait } = event;
+          const step = (event.epoch - 1) * steps + event.epochStep;
+          line.update({ epoch, epochs, step, steps: epochs * steps, loss, samplesPerSecond, dataWait, valid });
+        }
+      },
+    });
+  } finally {
+    line.stop();
+  }
+}

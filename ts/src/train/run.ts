@@ -1,0 +1,286 @@
+/**
+ * One run from a configuration to its folder: data, leak check, model, training, the best checkpoint, one look at test, summary and
+ * report. The library prints nothing: what a person should read comes as notes, what happens as events.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Dataset, SplitManifest } from '../data/dataset.js';
+import { loadDataset } from '../data/load_dataset.js';
+import { CheckpointMismatchError, CheckpointNotFoundError, ConfigError } from '../errors.js';
+import { loadCheckpoint } from '../io/checkpoint.js';
+import { nodeEnv, replaceFile } from '../io/env.js';
+import { packageVersion } from '../io/package_root.js';
+import type { RecommenderModel } from '../models/model.js';
+import { addon } from '../native.js';
+import type { DeviceName } from '../tensor.js';
+import { buildModel, trainSettings } from './build_model.js';
+import { type Config, configDigest, type ResolvedConfig, resolveConfig } from './config.js';
+import { datasetRequest } from './dataset_request.js';
+import type { Slices } from './evaluate.js';
+import { openRunFolder, type RunFolder } from './run_folder.js';
+import { dataNotes, tableFooter, writeRunReport } from './run_report.js';
+import { flatMetrics, type TrainEvent, Trainer } from './trainer.js';
+
+export interface TrainRunOptions {
+  /** Folder of the run; without it a new one is made below `root`. */
+  readonly runDir?: string | null;
+  /** Where new folders go; default `runs`. */
+  readonly root?: string;
+  /** Continue in `runDir` from its newest whole checkpoint. */
+  readonly resume?: boolean;
+  /** Data that are loaded already; the run does not close them. */
+  readonly data?: Dataset;
+  /** Stops at a step boundary with a checkpoint. */
+  readonly signal?: AbortSignal;
+  /** `stepsPerEpoch` of the stage that trains. */
+  readonly onEvent?: (event: TrainEvent, stepsPerEpoch: number) => void;
+  readonly onNote?: (line: string) => void;
+}
+
+/** What a run came to. */
+export interface RunResult {
+  /** The run folder. */
+  readonly path: string;
+  /** True where the signal stopped it: it can be resumed, and test was not opened. */
+  readonly stopped: boolean;
+  readonly step: number;
+  readonly bestStep: number | null;
+  /** Of the best checkpoint; null where no evaluation took place. */
+  readonly valid: Slices | null;
+  readonly test: Slices | null;
+  /** The newest checkpoint of this process. Equal digests are equal bytes. */
+  readonly checkpoint: { readonly name: string; readonly digest: string } | null;
+  readonly summary: Readonly<Record<string, unknown>>;
+  /** Split, rows, seed and time: what a table of these metrics must say. */
+  readonly footer: string;
+  /** The trained model, with the best weights; the caller disposes it. */
+  readonly model: RecommenderModel;
+}
+
+/** Optimizer steps of one epoch. */
+export function stepsPerEpoch(
+  data: Dataset,
+  { batchSize, unit }: { batchSize: number; unit: 'row' | 'session' },
+): number {
+  const sessions = data.columns.sessions;
+  const units = unit === 'session' && sessions !== null ? sessions.offsets.length - 1 : data.sizes.train;
+  return Math.ceil(units / batchSize);
+}
+
+/** The configuration that a run folder was made with. Throws `ConfigError`. */
+export function runConfig(path: string): ResolvedConfig {
+  return resolveConfig({ files: [join(path, 'resolved_config.yaml')] });
+}
+
+/** Data of a configuration; `path` says where they lie now, if they moved. */
+export async function runData(
+  config: Config,
+  { path, signal }: { path?: string | null; signal?: AbortSignal } = {},
+): Promise<Dataset> {
+  const { where, options } = datasetRequest(
+    path === undefined || path === null ? config : { ...config, data: { ...config.data, path } },
+  );
+  return loadDataset(where, signal === undefined ? options : { ...options, signal });
+}
+
+/** Trains what `resolved` says, or the rest of it. Throws `ConfigError`, `DataError`, `StorageError` and what training throws. */
+export async function trainRun(resolved: ResolvedConfig, options: TrainRunOptions = {}): Promise<RunResult> {
+  const { config } = resolved;
+  const { signal, onNote = () => undefined } = options;
+  const started = performance.now();
+  signal?.throwIfAborted();
+  const restart = options.resume === true ? await restartPoint(options.runDir ?? null, onNote) : null;
+  const data = options.data ?? (await runData(config, signal === undefined ? {} : { signal }));
+  try {
+    const model = buildModel(config, data.schema);
+    const settings = trainSettings(config);
+    const digest = configDigest(config);
+    const metadata = runMetadata(config, data);
+    if (options.data === undefined) for (const line of dataNotes(data, config)) onNote(line);
+    await using run = await openRunFolder({
+      ...(options.runDir == null ? {} : { runDir: options.runDir }),
+      ...(options.root === undefined ? {} : { root: options.root }),
+      ...(restart === null ? {} : { resume: { step: restart.step } }),
+      resolvedConfig: resolved.toYaml(),
+      configDigest: digest,
+      metadata,
+      splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
+    });
+    if (restart !== null) await checkSplit(run.path, data.splitManifest);
+    using trainer = new Trainer({
+      model,
+      data,
+      device: config.device as DeviceName | 'auto',
+      settings,
+      run,
+      configDigest: digest,
+    });
+    if (restart !== null && restart.name !== null) await trainer.load(restart.name);
+    const outcome = await follow(trainer, data, options);
+    const result = { path: run.path, ...outcome, model };
+    if (outcome.stopped) return { ...result, valid: null, test: null, summary: {}, footer: '' };
+    return await conclude({ ...result, trainer, run, data, config, resolved, started, restart });
+  } finally {
+    if (options.data === undefined) await data[Symbol.asyncDispose]();
+  }
+}
+
+interface Outcome {
+  readonly stopped: boolean;
+  readonly step: number;
+  readonly bestStep: number | null;
+  readonly valid: Slices | null;
+  readonly checkpoint: { readonly name: string; readonly digest: string } | null;
+}
+
+/** Trains to the end or to the signal, passing events on. */
+async function follow(trainer: Trainer, data: Dataset, { signal, onEvent, onNote }: TrainRunOptions): Promise<Outcome> {
+  const steps = stepsPerEpoch(data, trainer.settings);
+  let bestStep: number | null = null;
+  let valid: Slices | null = null;
+  let checkpoint: Outcome['checkpoint'] = null;
+  try {
+    for await (const event of trainer.run(signal === undefined ? {} : { signal })) {
+      onEvent?.(event, steps);
+      if (event.type === 'eval' && event.best) valid = event.metrics;
+      else if (event.type === 'checkpoint') checkpoint = { name: event.name, digest: event.digest };
+      else if (event.type === 'warning') onNote?.(`warning: ${event.message}`);
+      else if (event.type === 'end') bestStep = event.bestStep;
+    }
+    return { stopped: false, step: trainer.step, bestStep, valid, checkpoint };
+  } catch (error) {
+    if (signal?.aborted !== true || error !== signal.reason) throw error;
+    return { stopped: true, step: trainer.step, bestStep, valid, checkpoint };
+  }
+}
+
+interface Concluding extends Outcome {
+  readonly path: string;
+  readonly model: RecommenderModel;
+  readonly trainer: Trainer;
+  readonly run: RunFolder;
+  readonly data: Dataset;
+  readonly config: Config;
+  readonly resolved: ResolvedConfig;
+  readonly started: number;
+  readonly restart: { readonly step: number } | null;
+}
+
+/** The best weights, one look at test, summary and report. */
+async function conclude({ trainer, run, data, config, started, restart, ...outcome }: Concluding): Promise<RunResult> {
+  const { bestStep, checkpoint, path, model, step } = outcome;
+  let { valid } = outcome;
+  if (bestStep !== null && !trainer.restoreBest()) {
+    // The best evaluation came before the restart: its weights are on disk alone.
+    await trainer.load('best');
+    valid = await trainer.evaluate('valid');
+  }
+  const opening = (await testOpenings(path)) + 1;
+  const test = data.sizes.test > 0 ? await trainer.evaluate('test') : null;
+  const { rows, items } = trainer.encoderCalls;
+  const summary = {
+    model: config.model.name,
+    ranker: config.model.ranker,
+    training: config.model.training,
+    modalities: config.model.training === 'id_only' ? [] : config.model.modalities,
+    seeds: { train: config.train.seed, split: data.splitManifest.seed, shop: config.data.shop?.seed ?? null },
+    split: data.splitManifest.rule,
+    label: config.data.label,
+    rows: { ...data.splitManifest.sizes, new_items: data.splitManifest.newItemEvents },
+    steps: step,
+    best: bestStep === null ? null : { step: bestStep, metric: config.train.valid_metric },
+    valid: valid === null ? null : flatMetrics(valid),
+    test: test === null ? null : { openings: opening, ...flatMetrics(test) },
+    encoder_calls: { rows, items, saved: rows === 0 ? null : 1 - items / rows },
+    checkpoint,
+    resumed_at: restart?.step ?? null,
+    wall_s: (performance.now() - started) / 1000,
+    ...versions(),
+  };
+  await run.writeSummary(summary);
+  await run.flush();
+  const footer =
+    test === null ? '' : tableFooter(data, test, { seeds: `seed ${config.train.seed}`, seconds: summary.wall_s });
+  await writeRunReport({ run, data, config, model, step, test, footer });
+  const { count, last } = run.failures;
+  if (count > 0) run.log('warn', `${count} records were not written: ${last?.message ?? ''}`);
+  return { ...outcome, valid, test, summary, footer };
+}
+
+function versions(): { device: string; threads: number; versions: Record<string, string> } {
+  const { isa, threads, compiler } = addon.info();
+  return {
+    device: 'cpu',
+    threads,
+    versions: { galago: packageVersion(), node: process.version, kernels: isa, compiler },
+  };
+}
+
+function runMetadata(config: Config, data: Dataset): Record<string, unknown> {
+  return {
+    ...versions(),
+    data: { name: data.name, digest: data.digest, files: data.splitManifest.files, counters: data.counters },
+    seeds: { train: config.train.seed, split: data.splitManifest.seed },
+  };
+}
+
+// ---- what a run folder says about itself
+
+/** The newest whole checkpoint of a run; bad ones are told. A run that was stopped before its first checkpoint starts again. */
+async function restartPoint(
+  path: string | null,
+  onNote: (line: string) => void,
+): Promise<{ name: string | null; step: number }> {
+  if (path === null)
+    throw new ConfigError('run: expected the folder of the run to resume but received none', { key: 'resume' });
+  try {
+    const { name, manifest, rejected } = await loadCheckpoint({ dir: join(path, 'checkpoints') });
+    for (const bad of rejected)
+      onNote(`warning: checkpoint ${bad.name} is bad, kept as ${bad.quarantinedAs}: ${bad.reason}`);
+    onNote(`resume: ${name}`);
+    return { name, step: manifest.step };
+  } catch (error) {
+    if (!(error instanceof CheckpointNotFoundError)) throw error;
+    onNote('resume: the run has no checkpoint yet, it starts again');
+    return { name: null, step: 0 };
+  }
+}
+
+async function readJson(path: string): Promise<Record<string, unknown> | null> {
+  try {
+    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** How often test was opened according to `summary.json`. */
+export async function testOpenings(path: string): Promise<number> {
+  const test = (await readJson(join(path, 'summary.json')))?.['test'];
+  const openings = typeof test === 'object' && test !== null && 'openings' in test ? test.openings : 0;
+  return typeof openings === 'number' ? openings : 0;
+}
+
+/** Counts one more opening of test in `summary.json`; returns the new count. Throws `StorageError`. */
+export async function countTestOpening(path: string): Promise<number> {
+  const openings = (await testOpenings(path)) + 1;
+  const summary = (await readJson(join(path, 'summary.json'))) ?? {};
+  const counted = { ...summary, test: { ...(summary['test'] as object | undefined), openings } };
+  await replaceFile(nodeEnv, join(path, 'summary.json'), Buffer.from(`${JSON.stringify(counted, null, 2)}\n`));
+  return openings;
+}
+
+/** Rule L9: the data must be split as they were. Throws `CheckpointMismatchError`. */
+export async function checkSplit(path: string, manifest: SplitManifest): Promise<void> {
+  const saved = await readJson(join(path, 'split_manifest.json'));
+  const diff: string[] = [];
+  for (const key of ['rule', 'seed', 'sizes', 'newItemEvents', 'parts', 'files'] as const) {
+    const [was, is] = [JSON.stringify(saved?.[key]), JSON.stringify(manifest[key])];
+    if (was !== is) diff.push(`${key}: expected ${was ?? 'nothing'} but received ${is}`);
+  }
+  if (diff.length > 0)
+    throw new CheckpointMismatchError(`run: the data of ${path} are not split as they were: ${diff.join('; ')}`, {
+      diff,
+    });
+}

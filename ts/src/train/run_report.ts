@@ -1,0 +1,191 @@
+/** From a finished run to its report: curves out of metrics.jsonl, the row of the table, items beside their neighbours. */
+import { join } from 'node:path';
+import type { Dataset } from '../data/dataset.js';
+import { pictureBytes } from '../data/image_store.js';
+import { featuresOf } from '../data/schema.js';
+import type { SliceMetrics } from '../metrics/slices.js';
+import type { RecommenderModel } from '../models/model.js';
+import { addon } from '../native.js';
+import { device } from '../tensor.js';
+import { tidy } from '../tidy.js';
+import type { Config } from './config.js';
+import { encodeItems, type Slices } from './evaluate.js';
+import { nearestNeighbours } from './neighbours.js';
+import {
+  type ReportContent,
+  type ReportCurve,
+  type ReportItem,
+  type ReportRow,
+  type ReportScores,
+  writeReport,
+} from './report.js';
+import { type MetricsRecord, type RunFolder, readMetrics } from './run_folder.js';
+
+/** Points of a training curve: more cannot be told apart. */
+const MAX_POINTS = 200;
+const SHOWN_ITEMS = 8;
+const NEAREST = 6;
+/** Items that a report encodes at most. */
+const MAX_ENCODED = 20_000;
+
+/** What is said before the first step: machine, data, split, leak check, memory. */
+export function dataNotes(data: Dataset, config: Config): string[] {
+  const { splitManifest: split, leakChecks, sizes } = data;
+  const { threads, isa } = addon.info();
+  const name = device(config.device as Parameters<typeof device>[0]).name;
+  const { rss } = process.memoryUsage();
+  return [
+    `device ${name} (${isa}), ${threads} threads`,
+    `data ${data.name}, digest ${data.digest.slice(0, 16)}: ${data.schema.users} users, ${data.schema.items} items`,
+    `split ${split.rule}: ${sizes.train} train, ${sizes.valid} valid, ${sizes.test} test rows; ${split.newItemEvents} rows of new items`,
+    ...leakChecks.map(
+      ({ rule, ok, detail }) => `leak check ${rule.padEnd(3)} ${ok === null ? '-   ' : ok ? 'ok  ' : 'FAIL'} ${detail}`,
+    ),
+    `memory ${Math.round(rss / 2 ** 20)} MiB resident before the first step`,
+  ];
+}
+
+export function reportScores(metrics: SliceMetrics | undefined): ReportScores | null {
+  return metrics === undefined || metrics.rows === 0
+    ? null
+    : { AUC: metrics.AUC, gAUC: metrics.gAUC, QAUC: metrics.QAUC };
+}
+
+/** The row of a run in the table of modes: known items, new items. */
+export function reportRow(name: string, test: Slices): ReportRow {
+  return { name, known: reportScores(test['warm'] ?? test.all), fresh: reportScores(test['cold']) };
+}
+
+/** Loss of train, thinned to what a chart can show, and the metrics of valid. */
+export function curvesOf(run: string, records: readonly MetricsRecord[]): ReportCurve[] {
+  const trained = records.filter(({ part }) => part === 'train');
+  const width = Math.max(1, Math.ceil(trained.length / MAX_POINTS));
+  const loss: { step: number; value: number | null }[] = [];
+  for (let at = 0; at < trained.length; at += width) {
+    const block = trained.slice(at, at + width);
+    const values = block.map(({ loss: value }) => value).filter((value) => typeof value === 'number');
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    loss.push({ step: block.at(-1)!.step, value: values.length === 0 ? null : mean });
+  }
+  const curves: ReportCurve[] = [{ run, metric: 'loss', part: 'train', points: loss }];
+  const valid = records.filter(({ part }) => part === 'valid');
+  for (const [metric, key] of [
+    ['AUC, known items', 'warm.AUC'],
+    ['AUC, new items', 'cold.AUC'],
+    ['logloss', 'logloss'],
+  ] as const) {
+    const points = valid.map((record) => {
+      const value = record[key];
+      return { step: record.step, value: typeof value === 'number' ? value : null };
+    });
+    if (points.some(({ value }) => value !== null)) curves.push({ run, metric, part: 'valid', points });
+  }
+  return curves;
+}
+
+/** Curves of a run folder. */
+export async function runCurves(name: string, path: string): Promise<ReportCurve[]> {
+  return curvesOf(name, (await readMetrics(path)).records);
+}
+
+/** Items of the train part and new ones, each with its nearest neighbours by the content vectors of the model as it is; none without content. */
+export async function contentNeighbours(
+  model: RecommenderModel,
+  data: Dataset,
+  step: number,
+): Promise<ReportContent['neighbours']> {
+  if (!model.encodesItems) return [];
+  const { trainCount, cold } = data.items;
+  const image = data.columns.itemImage;
+  const rows = [...trainCount.keys()].filter((item) => trainCount[item]! > 0 || cold[item] === 1).slice(0, MAX_ENCODED);
+  if (rows.length <= NEAREST) return [];
+  await encodeItems(model, data, 'overlay', Int32Array.from(rows), step);
+  try {
+    const tensor = tidy(() => model.contentVectors(Int32Array.from(rows), step));
+    if (tensor === null) return [];
+    const vectors = Float32Array.from((await tensor.data()) as Float32Array);
+    const dimension = tensor.shape[1]!;
+    tensor.dispose();
+    const shown = (item: number): boolean => image === null || image.present[item] === 1;
+    const places = [...rows.keys()];
+    const known = places
+      .filter((place) => cold[rows[place]!] === 0 && shown(rows[place]!))
+      .sort((a, b) => trainCount[rows[b]!]! - trainCount[rows[a]!]! || a - b);
+    const fresh = places.filter((place) => cold[rows[place]!] === 1 && shown(rows[place]!));
+    const half = Math.min(SHOWN_ITEMS / 2, fresh.length);
+    const queries = [...known.slice(0, SHOWN_ITEMS - half), ...fresh.slice(0, half)];
+    const { indices, cosines } = nearestNeighbours(vectors, { dimension, queries, k: NEAREST });
+    const describe = describer(data);
+    return queries.map((query, q) => ({
+      item: describe(rows[query]!),
+      nearest: Array.from({ length: NEAREST }, (_, k) => ({
+        item: describe(rows[indices[q * NEAREST + k]!]!),
+        cosine: cosines[q * NEAREST + k]!,
+      })),
+    }));
+  } finally {
+    model.dropOverlay();
+  }
+}
+
+/** Title, picture and a note of an item row. */
+function describer(data: Dataset): (item: number) => ReportItem {
+  const text = featuresOf(data.schema, 'text').find(({ source }) => source === 'item');
+  const column = text?.fields[0]?.name;
+  const titles = column === undefined ? data.items.ids : data.items.fields.strings(column);
+  const image = data.columns.itemImage;
+  return (item) => {
+    const picture = (): ReportItem['picture'] => {
+      if (image === null || image.present[item] !== 1) return null;
+      const bytes = pictureBytes(image.size);
+      const pixels = Uint8Array.from(image.pixels.subarray(item * bytes, (item + 1) * bytes));
+      return { pixels, height: image.size, width: image.size, channels: 3 };
+    };
+    const title = titles[item] ?? data.items.ids[item]!;
+    return { title, picture: picture(), ...(data.items.cold[item] === 1 ? { note: 'new' } : {}) };
+  };
+}
+
+/** Where numbers come from: no table stands without it. */
+export function tableFooter(
+  data: Dataset,
+  test: Slices,
+  { seeds, seconds }: { seeds: string; seconds: number },
+): string {
+  const share = data.items.cold.reduce((sum, flag) => sum + flag, 0) / data.items.cold.length;
+  const rows = `${(test['warm'] ?? test.all).rows} / ${test['cold']?.rows ?? 0}`;
+  return (
+    `split ${data.splitManifest.rule}; new = ${Math.round(100 * share)} % of items, in no training row; test rows ${rows}; ` +
+    `${seeds}; ${seconds.toFixed(0)} s on ${addon.info().threads} threads`
+  );
+}
+
+export async function writeRunReport(finished: {
+  readonly run: RunFolder;
+  readonly data: Dataset;
+  readonly config: Config;
+  readonly model: RecommenderModel;
+  readonly step: number;
+  readonly test: Slices | null;
+  readonly footer: string;
+}): Promise<void> {
+  const { run, data, config, model, step, test, footer } = finished;
+  const { model: setting, train } = config;
+  await writeReport(join(run.path, 'report.html'), {
+    title: `${setting.name}: ${setting.training}`,
+    configSummary: {
+      data: data.name,
+      ranker: setting.ranker,
+      training: setting.training,
+      modalities: setting.training === 'id_only' ? 'none' : setting.modalities.join(' + '),
+      epochs: train.epochs,
+      batch: `${train.train_batch_size} ${train.unit}s`,
+      seed: train.seed,
+      steps: step,
+    },
+    curves: await runCurves(setting.training, run.path),
+    table: test === null ? null : { rows: [reportRow(setting.training, test)], footer },
+    neighbours: await contentNeighbours(model, data, step),
+    notes: data.leakChecks.map(({ rule, detail }) => `${rule}: ${detail}`),
+  });
+}

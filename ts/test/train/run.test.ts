@@ -1,0 +1,165 @@
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { CheckpointMismatchError, ConfigError, DataError } from '../../src/errors.js';
+import type { ConfigInput } from '../../src/train/config.js';
+import { type RunResult, runConfig, trainRun } from '../../src/train/run.js';
+import type { TrainEvent } from '../../src/train/trainer.js';
+import { temporaryFolder, tinyConfig } from './tiny_shop.js';
+
+async function run(path: string, config = tinyConfig(), stopAt: number | null = null): Promise<RunResult> {
+  const stop = new AbortController();
+  const result = await trainRun(config, {
+    runDir: path,
+    signal: stop.signal,
+    onEvent: (event) => {
+      if (event.type === 'step' && event.step === stopAt) stop.abort();
+    },
+  });
+  result.model.dispose();
+  return result;
+}
+
+async function resume(path: string): Promise<RunResult & { notes: string[] }> {
+  const notes: string[] = [];
+  const result = await trainRun(runConfig(path), { runDir: path, resume: true, onNote: (line) => notes.push(line) });
+  result.model.dispose();
+  return { ...result, notes };
+}
+
+/** Bytes of the tensors of a checkpoint. */
+function tensorBytes(path: string, name: string): Record<string, Buffer> {
+  const folder = join(path, 'checkpoints', name);
+  const files = readdirSync(folder).filter((file) => file.endsWith('.safetensors'));
+  return Object.fromEntries(files.map((file) => [file, readFileSync(join(folder, file))]));
+}
+
+const json = (...parts: string[]): Record<string, unknown> =>
+  JSON.parse(readFileSync(join(...parts), 'utf8')) as Record<string, unknown>;
+
+describe('trainRun', () => {
+  it('fills the run folder and opens test once', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    const events: TrainEvent[] = [];
+    const notes: string[] = [];
+    const result = await trainRun(tinyConfig(), {
+      runDir: path,
+      onEvent: (event) => events.push(event),
+      onNote: (line) => notes.push(line),
+    });
+    result.model.dispose();
+    const files = readdirSync(path).map((name) => name.replace(/^events\..*/, 'events'));
+    expect(files.sort()).toEqual(
+      ['checkpoints', 'events', 'metrics.jsonl', 'report.html', 'resolved_config.yaml', 'run.log'].concat([
+        'run_metadata.json',
+        'split_manifest.json',
+        'summary.json',
+      ]),
+    );
+    expect(json(path, 'summary.json')).toMatchObject({ training: 'end_to_end', test: { openings: 1, rows: 216 } });
+    const { rows, items } = result.summary['encoder_calls'] as { rows: number; items: number };
+    expect(rows).toBe(2 * 1080);
+    expect(items).toBeLessThan(rows);
+    expect(result.test?.['cold']?.rows).toBe(72);
+    expect(events.filter(({ type }) => type === 'eval')).toHaveLength(2);
+    expect(events.at(-1)).toMatchObject({ type: 'end', reason: 'epochs' });
+    expect(notes.join('\n')).toMatch(/^leak check L1 +ok/m);
+    const report = readFileSync(join(path, 'report.html'), 'utf8');
+    expect(report).toContain('Nearest neighbours');
+    expect(report.match(/<img class="picture small"/g)!.length).toBeGreaterThan(8);
+  });
+
+  it('resumes to the bytes of an uninterrupted run', async () => {
+    const modes: (ConfigInput['model'] & { name?: 'em3' })[] = [
+      {},
+      { training: 'two_stage', two_stage_epochs: 1 },
+      { training: 'frozen' },
+      { lora: { mode: 'lora_cached' }, cic: { weight: 0.1 } },
+      { lora: { mode: 'lora_block' } },
+    ];
+    for (const model of modes) {
+      using folder = temporaryFolder();
+      const config = tinyConfig({ model: { ...model, ranker: 'din' } });
+      const whole = await run(join(folder.path, 'whole'), config);
+      for (const stopAt of [3, 8]) {
+        const path = join(folder.path, `stopped-${stopAt}`);
+        const stopped = await run(path, config, stopAt);
+        expect(stopped).toMatchObject({ stopped: true, test: null });
+        const resumed = await resume(path);
+        expect(resumed.stopped).toBe(false);
+        expect(resumed.checkpoint).toEqual(whole.checkpoint);
+        expect(tensorBytes(path, resumed.checkpoint!.name)).toEqual(
+          tensorBytes(join(folder.path, 'whole'), whole.checkpoint!.name),
+        );
+        expect(resumed.bestStep).toBe(whole.bestStep);
+        expect(resumed.test).toEqual(whole.test);
+      }
+    }
+  });
+
+  it('refuses a folder that holds something, and the resume of nothing', async () => {
+    using folder = temporaryFolder();
+    await expect(run(folder.path)).resolves.toMatchObject({ stopped: false });
+    await expect(run(folder.path)).rejects.toThrow(ConfigError);
+    await expect(trainRun(tinyConfig(), { runDir: join(folder.path, 'nothing'), resume: true })).rejects.toThrow(
+      ConfigError,
+    );
+    expect(existsSync(join(folder.path, 'nothing', 'summary.json'))).toBe(false);
+  });
+
+  it('falls back from a checkpoint that is cut short, and says so', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    const whole = await run(path);
+    const file = join(path, 'checkpoints', whole.checkpoint!.name, 'dense.safetensors');
+    truncateSync(file, 1000);
+    const resumed = await resume(path);
+    expect(resumed.notes.join('\n')).toMatch(/warning: checkpoint step-\d+ is bad, kept as bad-step-/);
+    expect(resumed.checkpoint).toEqual(whole.checkpoint);
+  });
+
+  it('refuses the checkpoint of another model', async () => {
+    using folder = temporaryFolder();
+    const [one, other] = [join(folder.path, 'one'), join(folder.path, 'other')];
+    await run(one);
+    await run(other, tinyConfig({ model: { mlp: [16] } }));
+    rmSync(join(one, 'checkpoints'), { recursive: true });
+    cpSync(join(other, 'checkpoints'), join(one, 'checkpoints'), { recursive: true });
+    await expect(resume(one)).rejects.toThrow(CheckpointMismatchError);
+  });
+
+  it('ends normally where valid has one class: null metrics, last weights', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    const { loadDataset } = await import('../../src/data/load_dataset.js');
+    const { datasetRequest } = await import('../../src/train/dataset_request.js');
+    const resolved = tinyConfig();
+    const { where, options } = datasetRequest(resolved.config);
+    await using data = await loadDataset(where, options);
+    const label = data.columns.labels[0]!.values;
+    for (const event of data.columns.parts.valid) label[event] = 0;
+    const events: TrainEvent[] = [];
+    const result = await trainRun(resolved, { runDir: path, data, onEvent: (event) => events.push(event) });
+    result.model.dispose();
+    const evaluations = events.filter((event) => event.type === 'eval');
+    expect(evaluations.map(({ metrics, best }) => [metrics.all.AUC, best])).toEqual([
+      [null, false],
+      [null, false],
+    ]);
+    expect(result).toMatchObject({ stopped: false, bestStep: null, valid: null });
+    expect(result.test?.all.AUC).toBeTypeOf('number');
+    expect(json(path, 'summary.json')).toMatchObject({ best: null });
+  });
+
+  it('refuses data that changed', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    await run(path, tinyConfig(), 3);
+    const other = tinyConfig();
+    const changed = { ...other.config, data: { ...other.config.data, shop: { ...other.config.data.shop!, seed: 2 } } };
+    await expect(trainRun({ ...other, config: changed }, { runDir: path, resume: true })).rejects.toSatisfy(
+      (error) => error instanceof CheckpointMismatchError || error instanceof DataError,
+    );
+  });
+});
