@@ -73,6 +73,8 @@ export class Em3 extends Module implements RecommenderModel {
   readonly #item: string | null;
   readonly #init: Initializer;
   #overlay: ContentTable | null = null;
+  /** (items) 1 where the overlay holds the item. */
+  #inOverlay = new Uint8Array(0);
 
   constructor(schema: Schema, options: Em3Options) {
     super();
@@ -201,16 +203,16 @@ export class Em3 extends Module implements RecommenderModel {
   ): Generator<number> {
     const part = this.content;
     if (part === null) return (function* (): Generator<number> {})();
-    if (target === 'overlay') {
-      if (this.frozenContent && this.#overlay !== null) {
-        part.useOverlay(this.#overlay); // the vectors have not changed since the last evaluation
-        return (function* (): Generator<number> {})();
-      }
-      this.#overlay?.dispose();
+    if (target === 'table') return part.fill(part.table, keys, content, step);
+    if (this.#overlay === null) {
       this.#overlay = new ContentTable(this.#init.at('overlay'), part.table.items, part.table.width);
-      part.useOverlay(this.#overlay);
+      this.#inOverlay = new Uint8Array(part.table.items);
     }
-    return part.fill(this.#overlay ?? part.table, keys, content, step);
+    // A frozen encoder's overlay stays: what it holds has not changed since the last evaluation.
+    const missing = keys.filter((key) => this.#inOverlay[key] === 0);
+    for (const key of missing) this.#inOverlay[key] = 1;
+    part.useOverlay(this.#overlay);
+    return part.fill(this.#overlay, missing, content, step);
   }
 
   dropOverlay(): void {

@@ -167,7 +167,15 @@ describe('demo', () => {
   const request = (...argv: string[]) => demoRequest(parseVerb(demoDefinition, argv));
 
   it('reads its options', () => {
-    expect(request()).toEqual({ data: null, full: false, seed: 1, killAt: null, device: null, runDir: null });
+    expect(request()).toEqual({
+      data: null,
+      full: false,
+      seed: 1,
+      killAt: null,
+      device: null,
+      runDir: null,
+      overrides: [],
+    });
     expect(request('--full', '--seed', '3', '--kill-at=40')).toMatchObject({ full: true, seed: 3, killAt: 40 });
   });
 

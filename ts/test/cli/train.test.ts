@@ -1,0 +1,82 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { temporaryFolder, tinyShopOptions } from '../train/tiny_shop.js';
+import { captured, lastJson } from './captured.js';
+
+const short = [...tinyShopOptions, '--train.epochs=1', '--train.train_batch_size=32'];
+
+describe('galago train and eval', () => {
+  it('trains, prints the table, and evaluates the same numbers again', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    const trained = await captured(['train', ...short, '--run-dir', path, '--json']);
+    expect(trained).toMatchObject({ exitCode: 0 });
+    expect(trained.stdout).toMatch(/^end_to_end +0\.\d{3}/m);
+    expect(trained.stdout).toMatch(/^split as given; new = 20 % of items.* seed 7; \d+ s on \d+ threads$/m);
+    expect(trained.stderr).toMatch(/epoch 1\/1 {2}step \d+\/6/);
+    const result = lastJson(trained.stdout) as { valid: object; test: object };
+    expect(result).toMatchObject({ verb: 'train', run: path, stopped: false, step: 6 });
+
+    const valid = await captured(['eval', path, '--json']);
+    expect(lastJson(valid.stdout)).toMatchObject({
+      verb: 'eval',
+      part: 'valid',
+      openings: null,
+      metrics: result.valid,
+    });
+    const test = await captured(['eval', path, '--part', 'test', '--checkpoint', 'last', '--json']);
+    expect(lastJson(test.stdout)).toMatchObject({ part: 'test', openings: 2, metrics: result.test });
+    const summary = JSON.parse(readFileSync(join(path, 'summary.json'), 'utf8')) as { test: { openings: number } };
+    expect(summary.test.openings).toBe(2);
+  });
+
+  it('exits 78 for a run folder that exists', async () => {
+    using folder = temporaryFolder();
+    const argv = ['train', ...short, '--model.training=id_only', '--run-dir', join(folder.path, 'run')];
+    expect((await captured(argv)).exitCode).toBe(0);
+    const { exitCode, stderr } = await captured(argv);
+    expect(exitCode).toBe(78);
+    expect(stderr).toContain('run: expected a new or empty folder but');
+  });
+
+  it('refuses to evaluate data that were split otherwise', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    expect((await captured(['train', ...short, '--model.training=id_only', '--run-dir', path])).exitCode).toBe(0);
+    const config = join(path, 'resolved_config.yaml');
+    const { writeFileSync } = await import('node:fs');
+    writeFileSync(config, readFileSync(config, 'utf8').replace('sessions: 240', 'sessions: 250'));
+    const { exitCode, stderr } = await captured(['eval', path]);
+    expect(exitCode).toBe(65);
+    expect(stderr).toContain('are not split as they were');
+  });
+
+  it('names a run that does not exist', async () => {
+    expect(await captured(['eval', 'no such run'])).toMatchObject({ exitCode: 78 });
+    expect(await captured(['train', '--resume', 'no such run'])).toMatchObject({ exitCode: 78 });
+  });
+});
+
+describe('galago demo', () => {
+  it('prints table, ceilings and report; a stopped run ends in the same bytes', async () => {
+    using folder = temporaryFolder();
+    const options = ['--train.epochs=1', '--train.train_batch_size=32', '--kill-at=3', '--run-dir', folder.path];
+    const { exitCode, stdout, stderr } = await captured(['demo', ...tinyShopOptions, ...options, '--json']);
+    expect({ exitCode, stderr: exitCode === 0 ? '' : stderr }).toEqual({ exitCode: 0, stderr: '' });
+    for (const row of [
+      'item mean',
+      'ids only',
+      'content as features \\(frozen\\)',
+      'raw content, end to end',
+      'best possible \\(generated set\\)',
+      'ceiling for new items',
+    ])
+      expect(stdout).toMatch(new RegExp(`^${row} +`, 'm'));
+    expect(stdout).toMatch(/stopped at step \d and resumed: final digests (\S+) and \1, equal/);
+    expect(lastJson(stdout)).toMatchObject({ verb: 'demo', killed: { equal: true }, leak_alarms: [] });
+    const report = readFileSync(join(folder.path, 'report.html'), 'utf8');
+    expect(report).toContain('raw content, end to end');
+    expect(report).toContain('Nearest neighbours');
+  });
+});
