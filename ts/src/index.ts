@@ -21,6 +21,23 @@ export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
 export { bpr } from './losses/bpr.js';
 export { type CicOptions, cic } from './losses/cic.js';
 export { type SqdcOptions, sqdc } from './losses/sqdc.js';
+// metrics
+export { auc } from './metrics/auc.js';
+export { metricDefinitions } from './metrics/definitions.js';
+export { evaluateSlices, type SliceMetrics } from './metrics/slices.js';
+// models
+export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from './models/em3.js';
+export type { ParameterGroups, RecommenderModel, StepContext, StepGraph } from './models/model.js';
+export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './models/ranker.js';
+// modules
+export { Embedding } from './nn/embedding.js';
+export { FusionQFormer } from './nn/fusion_q_former.js';
+export { ImageEncoder } from './nn/image_encoder.js';
+export { LayerNorm } from './nn/layer_norm.js';
+export { Linear, Mlp } from './nn/linear.js';
+export { LoraLinear } from './nn/lora_linear.js';
+export { type ForwardContext, Initializer, Module } from './nn/module.js';
+export { TextEncoder } from './nn/text_encoder.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
@@ -76,3 +93,9 @@ export {
   zeros,
 } from './tensor.js';
 export { keep, tidy } from './tidy.js';
+// training
+export { resolveConfig } from './train/config.js';
+export { type Predictions, type Slices } from './train/evaluate.js';
+export { type ReportContent, writeReport } from './train/report.js';
+export { openRunFolder, type RunFolder } from './train/run_folder.js';
+export { defaultSettings, type TrainEvent, Trainer, type TrainerOptions, type TrainSettings } from './train/trainer.js';

@@ -68,7 +68,7 @@ export const evaluate: Verb = {
     await using data = await runData(config, { path: request.data });
     await checkSplit(request.run, data.splitManifest);
     using model = buildModel(config, data.schema);
-    using trainer = new Trainer({
+    await using trainer = new Trainer({
       model,
       data,
       device: (request.device ?? config.device) as DeviceName | 'auto',

@@ -454,7 +454,52 @@ function* tablesOf(value: unknown): Generator<Tensor> {
   else if (value instanceof Map) for (const element of value.values()) yield* tablesOf(element);
 }
 
-/** EM3 over a data set's schema. */
-export function em3(schema: Schema, options: Em3Options): Em3 {
-  return new Em3(schema, options);
+/** What `em3` uses where nothing is said: the defaults of the configuration (models.md marks which are the papers'). */
+export const defaultEm3Options: Em3Options = {
+  ranker: 'din',
+  training: 'end_to_end',
+  queryEncoder: 'alike',
+  twoStageEpochs: 4,
+  content: {
+    modalities: ['text', 'image'],
+    text: { width: 128, layers: 4, heads: 4, ffn: 512, dropout: 0 },
+    image: { width: 32, layers: 1, heads: 4, ffn: 64, patch: 8 },
+    queryLayers: 2,
+    fusion: { mode: 'ctr', attention: 'joint', queries: 4, layers: 2, heads: 8, width: 128, ffn: 0, dropout: 0.1 },
+    lora: { mode: 'lora_cached', rank: 8, alpha: 16, onRefresh: 'reset' },
+    tuneLayers: 'all',
+  },
+  sqdc: { weight: 0, scale: 50, columns: 'positives', maskSameItem: false },
+  cic: { mode: 'ctr', weight: 1e-3, temperature: 0.1, negatives: 16 },
+  historyLen: 50,
+  embeddingDim: 32,
+  features: null,
+  rankerOptions: { mlp: [256, 128], dropout: 0.1, crossLayers: 3, attentionMlp: [64, 32] },
+  seed: 7,
+};
+
+/** Any part of T, to any depth; lists are given whole. */
+export type Partially<T> = T extends readonly unknown[]
+  ? T
+  : T extends object
+    ? { readonly [K in keyof T]?: Partially<T[K]> }
+    : T;
+
+function merge(base: unknown, over: unknown): unknown {
+  if (over === undefined) return base;
+  if (typeof base !== 'object' || base === null || Array.isArray(base) || typeof over !== 'object' || over === null)
+    return over;
+  const merged = new Map<string, unknown>(Object.entries(base));
+  for (const [key, value] of Object.entries(over)) merged.set(key, merge(merged.get(key), value));
+  return Object.fromEntries(merged);
+}
+
+/** EM3 over a data set's schema; options say what differs from `defaultEm3Options`. Errors: `ConfigError` where the data lack a modality. */
+export function em3(schema: Schema, options: Partially<Em3Options> = {}): Em3 {
+  const present = defaultEm3Options.content.modalities.filter((modality) =>
+    schema.features.some(({ type, source }) => type === modality && source === 'item'),
+  );
+  const base =
+    present.length === 0 ? defaultEm3Options : merge(defaultEm3Options, { content: { modalities: present } });
+  return new Em3(schema, merge(base, options) as Em3Options);
 }

@@ -107,7 +107,7 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
       splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
     });
     if (restart !== null) await checkSplit(run.path, data.splitManifest);
-    using trainer = new Trainer({
+    await using trainer = new Trainer({
       model,
       data,
       device: config.device as DeviceName | 'auto',

@@ -1,10 +1,12 @@
 /** Training as an async iterator of events: steps, evaluations, checkpoints. The library prints nothing. */
 
+import { basename, join } from 'node:path';
+import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
 import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
-import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
+import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
 import type { HostTensor } from '../io/safetensors.js';
 import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
@@ -13,7 +15,7 @@ import { randomScope } from '../random.js';
 import { type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { encodeItems, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
-import type { RunFolder } from './run_folder.js';
+import { openRunFolder, type RunFolder } from './run_folder.js';
 import { fromHost, readTensors } from './state.js';
 
 export interface TrainSettings {
@@ -66,8 +68,12 @@ export interface TrainerOptions {
   readonly device?: DeviceName | 'auto';
   readonly seed?: number;
   readonly settings?: Partial<TrainSettings>;
-  /** Where metrics and checkpoints go; null keeps everything in memory. */
+  /** A new or empty folder for metrics and checkpoints; the trainer opens it with the first `run` or `save` and closes it on disposal. */
+  readonly runDir?: string;
+  /** An open run folder instead; stays open. Without either everything stays in memory. */
   readonly run?: RunFolder | null;
+  /** Continue the run in `runDir` from its newest checkpoint. */
+  readonly resume?: boolean;
   /** Digest of the configuration: a checkpoint of another one is refused. */
   readonly configDigest?: string;
 }
@@ -142,12 +148,15 @@ interface Cursor {
 
 const stopAfterSkipped = 10;
 
-export class Trainer implements Disposable {
+export class Trainer implements AsyncDisposable {
   readonly settings: TrainSettings;
   readonly device: DeviceControl;
   readonly #model: RecommenderModel;
   readonly #data: Dataset;
-  readonly #run: RunFolder | null;
+  #run: RunFolder | null;
+  readonly #runDir: string | null;
+  readonly #resume: boolean;
+  #ownsRun = false;
   readonly #configDigest: string;
   #optimizer: Optimizer;
   #cursor: Cursor;
@@ -155,12 +164,24 @@ export class Trainer implements Disposable {
   #saving: Promise<CheckpointEvent | WarningEvent> | null = null;
   #savedAt = performance.now();
 
-  constructor({ model, data, device: name = 'auto', seed, settings, run = null, configDigest = '' }: TrainerOptions) {
+  constructor({
+    model,
+    data,
+    device: name = 'auto',
+    seed,
+    settings,
+    run = null,
+    runDir,
+    resume = false,
+    configDigest = '',
+  }: TrainerOptions) {
     this.settings = { ...defaultSettings, ...settings, ...(seed === undefined ? {} : { seed }) };
     this.device = device(name);
     this.#model = model;
     this.#data = data;
     this.#run = run;
+    this.#runDir = run === null ? (runDir ?? null) : null;
+    this.#resume = resume;
     this.#configDigest = configDigest;
     this.#cursor = {
       stage: model.encoderStageEpochs > 0 ? 'encoder' : 'ranker',
@@ -212,6 +233,7 @@ export class Trainer implements Disposable {
     signal?: AbortSignal;
   } = {}): AsyncGenerator<TrainEvent, void> {
     signal?.throwIfAborted();
+    await this.open();
     const model = this.#model;
     while (this.#cursor.stage === 'encoder') {
       yield* this.epoch(model.encoderStageEpochs, signal);
@@ -482,10 +504,11 @@ export class Trainer implements Disposable {
     return { type: 'checkpoint', step: cursor.step, name: saved.name, digest: saved.digest };
   }
 
-  /** Saves a checkpoint under `name` (default `step-N`); resolves when it is durable. Rejects with `StorageError`. */
+  /** Saves a checkpoint under `name` (default `step-N`; of a path the last part counts); resolves when it is durable. Rejects with `StorageError`. */
   async save(name?: string): Promise<CheckpointEvent> {
+    await this.open();
     if (this.#saving !== null) await this.#saving;
-    return this.write(await this.copyState(), name);
+    return this.write(await this.copyState(), name === undefined ? undefined : basename(name));
   }
 
   /** Restores weights, optimizer and cursor: 'latest', 'best' or a checkpoint's name, from the run folder or from `dir`. */
@@ -514,7 +537,29 @@ export class Trainer implements Disposable {
     return { name: loaded.name, step: cursor.step, rejected: loaded.rejected };
   }
 
-  [Symbol.dispose](): void {
+  /** Opens `runDir` once, for a new run or to continue its newest checkpoint. */
+  private async open(): Promise<void> {
+    if (this.#runDir === null || this.#run !== null) return;
+    const runDir = this.#runDir;
+    const newest = this.#resume
+      ? Math.max(...(await listCheckpoints(join(runDir, 'checkpoints'))).map(({ manifest }) => manifest?.step ?? 0), 0)
+      : 0;
+    this.#run = await openRunFolder({
+      runDir,
+      ...(this.#resume ? { resume: { step: newest } } : {}),
+      resolvedConfig: stringify({ train: this.settings }),
+      configDigest: this.#configDigest,
+      metadata: { node: process.version, device: this.device.name, data: this.#data.digest },
+      splitManifest: { ...this.#data.splitManifest, leak_checks: this.#data.leakChecks },
+    });
+    this.#ownsRun = true;
+    if (this.#resume) await this.load('latest');
+  }
+
+  /** Ends a save that is under way, closes the run folder that this trainer opened, and releases the optimizer's state. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#saving?.catch(() => undefined);
+    if (this.#ownsRun) await this.#run?.close();
     this.#optimizer.dispose();
   }
 }
