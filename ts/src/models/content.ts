@@ -8,7 +8,6 @@ import type { ImageBatch, TokenBatch } from '../data/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { native } from '../native.js';
-import type { JaggedRows } from '../nn/attention.js';
 import { ContentTable } from '../nn/content_table.js';
 import { FusionQFormer, type ModalityTokens } from '../nn/fusion_q_former.js';
 import { ImageEncoder } from '../nn/image_encoder.js';
@@ -17,10 +16,12 @@ import { LoraLinear } from '../nn/lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
 import { TextEncoder } from '../nn/text_encoder.js';
 import { concat, slice } from '../ops/concat.js';
+import { cosineSimilarity } from '../ops/cosine_similarity.js';
+import { mul } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
-import { padJagged } from '../ops/pad_jagged.js';
+import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
-import { type Tensor, tensor } from '../tensor.js';
+import { full, type Tensor, tensor } from '../tensor.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
 export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
@@ -68,13 +69,15 @@ export interface ItemContent {
   readonly image: ImageBatch | null;
 }
 
-/** What encoding gives: the vectors, and what the table stores of them (`cached`), per item. */
+type Modality = 'text' | 'image';
+type Modalities = Partial<Record<Modality, ModalityTokens>>;
+
+/** What encoding gives: the vectors, what the table stores of them (`cached`), per item, and the tokens behind them. */
 interface Encoded {
   readonly vectors: Tensor;
   readonly cached: Tensor;
+  readonly modalities: Modalities;
 }
-
-type Modalities = Record<string, ModalityTokens>;
 
 export class ContentPart extends Module {
   readonly text: TextEncoder | null;
@@ -89,11 +92,10 @@ export class ContentPart extends Module {
   readonly table: ContentTable;
   readonly width: number;
   readonly #options: ContentOptions;
-  /** Tokens per item in the table: rows of text, then rows of the picture. */
-  readonly #maxTokens: number;
-  /** Text tokens and picture presence of every item whose tokens were staged; host copies. */
-  readonly #textCounts: Int32Array;
-  readonly #imagePresent: Uint8Array;
+  /** Most tokens of an item, by modality: 1 in mode 'exact'. */
+  readonly #maxTokens: ReadonlyMap<Modality, number>;
+  /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
+  readonly #counts: ReadonlyMap<Modality, Int32Array>;
   #overlay: ContentTable | null = null;
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
@@ -153,15 +155,19 @@ export class ContentPart extends Module {
     this.snapshotLast =
       lora.mode === 'lora_cached' ? frozen(new Linear(init.at('snapshotLast'), flat, fusion.width)) : null;
     this.update = this.snapshotLast === null ? null : new LoraLinear(init.at('update'), this.snapshotLast, lora);
-    this.#maxTokens = useText ? itemText.maxTokens : 0;
-    const tokens = this.#maxTokens * textWidth + (this.image === null ? 0 : this.image.patches * image.width);
+    const exact = fusion.mode === 'exact';
+    this.#maxTokens = new Map<Modality, number>([
+      ...(useText ? [['text', exact ? 1 : itemText.maxTokens] as const] : []),
+      ...(this.image === null ? [] : [['image', exact ? 1 : this.image.patches] as const]),
+    ]);
+    this.#counts = new Map([...this.#maxTokens.keys()].map((modality) => [modality, new Int32Array(schema.items)]));
+    let tokens = this.#counts.size;
+    for (const [modality, most] of this.#maxTokens) tokens += most * widths[modality]!;
     this.table = new ContentTable(
       init.at('table'),
       schema.items,
       { none: fusion.width, lora_cached: flat, lora_block: tokens, shared: tokens }[lora.mode],
     );
-    this.#textCounts = new Int32Array(schema.items);
-    this.#imagePresent = new Uint8Array(schema.items);
     for (const encoder of [this.text, this.image]) if (encoder !== null) tuneLast(encoder, options.tuneLayers);
     this.refresh();
   }
@@ -185,65 +191,93 @@ export class ContentPart extends Module {
       if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
   }
 
-  private tokens(
-    { text, image }: ItemContent,
-    context: ForwardContext,
-  ): { modalities: Modalities; text: JaggedRows | null; image: JaggedRows | null } {
+  /** Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches. */
+  private tokens({ text, image }: ItemContent, context: ForwardContext): Modalities {
     const modalities: Modalities = {};
-    const textRows = this.text !== null && text !== null ? this.text.tokens(text, context) : null;
-    const imageRows = this.image !== null && image !== null ? this.image.tokens(image, context) : null;
-    if (imageRows !== null && image !== null && this.image !== null) {
-      const { patches } = this.image;
-      modalities['image'] = {
-        rows: imageRows.rows,
-        starts: Int32Array.from(image.present, (_, i) => i * patches),
-        counts: Int32Array.from(image.present, (there) => (there ? patches : 0)),
+    const exact = this.#options.fusion.mode === 'exact';
+    if (this.text !== null && text !== null) {
+      const { offsets } = text;
+      const lengths = Int32Array.from({ length: offsets.length - 1 }, (_, i) => offsets[i + 1]! - offsets[i]!);
+      modalities.text = exact
+        ? { rows: this.text.vectors(text, context), starts: numbered(lengths.length), counts: lengths.map(Math.sign) }
+        : { rows: this.text.tokens(text, context).rows, starts: offsets.slice(0, -1), counts: lengths };
+    }
+    if (this.image !== null && image !== null) {
+      const { patches, width } = this.image;
+      const { rows } = this.image.tokens(image, context);
+      const n = image.present.length;
+      const each = exact ? 1 : patches;
+      modalities.image = {
+        rows: exact ? mean(reshape(rows, [n, patches, width]), { axes: [1] }) : rows,
+        starts: numbered(n).map((i) => i * each),
+        counts: Int32Array.from(image.present, (there) => (there ? each : 0)),
       };
     }
-    if (textRows !== null && text !== null)
-      modalities['text'] = {
-        rows: textRows.rows,
-        starts: text.offsets.slice(0, -1),
-        counts: Int32Array.from({ length: text.offsets.length - 1 }, (_, i) => text.offsets[i + 1]! - text.offsets[i]!),
-      };
-    return { modalities, text: textRows, image: imageRows };
+    return modalities;
   }
 
   /** Vectors (n, width) of n items, live, and what the table keeps of them. */
   encode(content: ItemContent, context: ForwardContext): Encoded {
-    const { modalities, text, image } = this.tokens(content, context);
+    const modalities = this.tokens(content, context);
     const flattened = this.fusion.flattened(modalities, context);
     const vectors = this.fusion.last.forward(flattened);
     const { mode } = this.#options.lora;
-    if (mode === 'none') return { vectors, cached: vectors };
-    if (mode === 'lora_cached') return { vectors, cached: flattened };
-    const n = vectors.shape[0]!;
+    if (mode === 'none') return { vectors, cached: vectors, modalities };
+    if (mode === 'lora_cached') return { vectors, cached: flattened, modalities };
+    return { vectors, cached: noGrad(() => this.packed(modalities)), modalities };
+  }
+
+  /** One table row per item: its tokens, modality after modality, padded with zeros, then the number of tokens of each modality. */
+  private packed(modalities: Modalities): Tensor {
     const parts: Tensor[] = [];
-    noGrad(() => {
-      if (text !== null)
-        parts.push(reshape(padJagged(text.rows, { offsets: text.offsets, length: this.#maxTokens }), [n, -1]));
-      if (image !== null) parts.push(reshape(detach(image.rows), [n, -1]));
-    });
-    return { vectors, cached: noGrad(() => concat(parts, { axis: 1 })) };
+    for (const [modality, length] of this.#maxTokens) {
+      const { rows, starts, counts } = modalities[modality]!;
+      const index = new Int32Array(starts.length * length).fill(-1);
+      starts.forEach((start, i) => {
+        for (let t = 0; t < counts[i]!; t++) index[i * length + t] = start + t;
+      });
+      parts.push(reshape(gatherRows(detach(rows), tensor(index)), [starts.length, length * rows.shape[1]!]));
+    }
+    for (const modality of this.#maxTokens.keys()) {
+      const { rows, counts } = modalities[modality]!;
+      const column = rows.dtype === 'float64' ? Float64Array.from(counts) : Float32Array.from(counts);
+      parts.push(tensor(column, [counts.length, 1]));
+    }
+    return concat(parts, { axis: 1 });
   }
 
   /** Encodes items and stages them: reads of this step see them, the table from `commit` on. `keys` (n) ascending item rows. */
   encodeAndStage(keys: Int32Array, content: ItemContent, context: ForwardContext): Tensor {
-    const { vectors, cached } = this.encode(content, context);
-    this.note(keys, content);
+    const { vectors, cached, modalities } = this.encode(content, context);
+    this.note(keys, modalities);
     this.reading.stage(keys, cached);
     return vectors;
   }
 
-  private note(keys: Int32Array, { text, image }: ItemContent): void {
-    keys.forEach((key, i) => {
-      if (text !== null) this.#textCounts[key] = text.offsets[i + 1]! - text.offsets[i]!;
-      if (image !== null) this.#imagePresent[key] = image.present[i]!;
+  private note(keys: Int32Array, modalities: Modalities): void {
+    for (const [modality, counts] of this.#counts) {
+      const given = modalities[modality]!.counts;
+      keys.forEach((key, i) => {
+        counts[key] = given[i]!;
+      });
+    }
+  }
+
+  /** After a load: token counts of the items from `rows`, the values of the table. */
+  restoreCounts(rows: ArrayLike<number | bigint>): void {
+    const { mode } = this.#options.lora;
+    if (mode === 'none' || mode === 'lora_cached') return;
+    const { items, width } = this.table;
+    [...this.#counts.values()].forEach((counts, m) => {
+      for (let item = 0; item < items; item++) counts[item] = Number(rows[(item + 1) * width - this.#counts.size + m]);
     });
   }
 
-  /** Vectors (T, width) of history items `keys` (T item rows) and their ages; age -1 where an item was never encoded. */
-  history(keys: Int32Array, now: number, context: ForwardContext): { rows: Tensor; age: Tensor } {
+  /**
+   * Vectors (T, width) of history items `keys` (T item rows) and their ages; age -1 where an item was never encoded. `live`: whether
+   * 'shared' passes gradient to the FusionQFormer.
+   */
+  history(keys: Int32Array, now: number, context: ForwardContext, live: boolean): { rows: Tensor; age: Tensor } {
     const { mode } = this.#options.lora;
     if (mode === 'none' || mode === 'lora_cached') {
       const { rows, age } = this.reading.read(keys, now);
@@ -255,7 +289,8 @@ export class ContentPart extends Module {
     const { rows } = this.reading.read(distinct, now);
     const fused = this.fuse(this.snapshot ?? this.fusion, distinct, rows, context);
     const { age } = this.reading.read(keys, now);
-    return { rows: gatherRows(fused, tensor(Int32Array.from(keys, (key) => place.get(key)!))), age };
+    const found = gatherRows(fused, tensor(Int32Array.from(keys, (key) => place.get(key)!)));
+    return { rows: mode === 'shared' && !live ? detach(found) : found, age };
   }
 
   /** `fusion` over cached tokens (n, tokens) of `keys`. */
@@ -263,25 +298,14 @@ export class ContentPart extends Module {
     const modalities: Modalities = {};
     const n = keys.length;
     let column = 0;
-    const cut = (length: number, width: number): Tensor => {
+    for (const [modality, length] of this.#maxTokens) {
+      const width = this[modality]!.width;
       const part = slice(rows, { axis: 1, start: column, end: column + length * width });
       column += length * width;
-      return reshape(part, [n * length, width]);
-    };
-    if (this.text !== null) {
-      const length = this.#maxTokens;
-      modalities['text'] = {
-        rows: cut(length, this.text.width),
-        starts: Int32Array.from(keys, (_, i) => i * length),
-        counts: Int32Array.from(keys, (key) => this.#textCounts[key]!),
-      };
-    }
-    if (this.image !== null) {
-      const { patches, width } = this.image;
-      modalities['image'] = {
-        rows: cut(patches, width),
-        starts: Int32Array.from(keys, (_, i) => i * patches),
-        counts: Int32Array.from(keys, (key) => (this.#imagePresent[key] ? patches : 0)),
+      modalities[modality] = {
+        rows: reshape(part, [n * length, width]),
+        starts: numbered(n).map((i) => i * length),
+        counts: keys.map((key) => this.#counts.get(modality)![key] ?? 0),
       };
     }
     return fusion.forward(modalities, context);
@@ -291,10 +315,16 @@ export class ContentPart extends Module {
   stored(keys: Int32Array, now: number): Tensor {
     const { mode } = this.#options.lora;
     return noGrad(() => {
-      const { rows } = this.reading.read(keys, now);
+      const { rows, age } = this.reading.read(keys, now);
       if (mode === 'none') return rows;
-      if (mode === 'lora_cached') return this.fusion.last.forward(rows);
-      return this.fuse(this.fusion, keys, rows, { training: false });
+      const vectors =
+        mode === 'lora_cached'
+          ? this.fusion.last.forward(rows)
+          : this.fuse(this.fusion, keys, rows, { training: false });
+      // 1 where there is a row, 0 where there is none: the cosine of a number with itself, masked by age.
+      const one = full([keys.length, 1], 1, rows);
+      const there = cosineSimilarity(one, one, { offsets: tensor(numbered(keys.length + 1)), mask: age });
+      return mul(vectors, reshape(there, [keys.length, 1]));
     });
   }
 
@@ -322,9 +352,10 @@ export class ContentPart extends Module {
       const part = keys.subarray(at, at + block);
       yield at;
       const items = content(part);
-      this.note(part, items);
       noGrad(() => {
-        table.stage(Int32Array.from(part), this.encode(items, { training: false }).cached);
+        const { cached, modalities } = this.encode(items, { training: false });
+        this.note(part, modalities);
+        table.stage(Int32Array.from(part), cached);
         table.commit(now);
       });
     }
@@ -334,6 +365,11 @@ export class ContentPart extends Module {
   useOverlay(table: ContentTable | null): void {
     this.#overlay = table;
   }
+}
+
+/** 0 .. count-1. */
+function numbered(count: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, i) => i);
 }
 
 /** Takes every parameter but low-rank updates out of training. */

@@ -163,7 +163,7 @@ export class Em3 extends Module implements RecommenderModel {
   predict(batch: Batch, step: number): Tensor {
     return noGrad(() => {
       const context: StepContext = { training: false, step, stage: 'ranker' };
-      const target = this.content === null ? null : this.content.stored(this.itemRows(batch), step);
+      const target = this.target(batch, null, context);
       const query = this.query(batch, context);
       return this.ranker.forward(this.seen(batch, target, query, context).input, context);
     });
@@ -224,8 +224,15 @@ export class Em3 extends Module implements RecommenderModel {
 
   override load(values: Parameters<Module['load']>[0]): void {
     super.load(values);
+    const table = values.get('content.table.rows');
+    if (table !== undefined) this.content?.restoreCounts(table.data);
     this.#overlay?.dispose();
     this.#overlay = null;
+  }
+
+  override dispose(): void {
+    this.#overlay?.dispose();
+    super.dispose();
   }
 
   contentVectors(keys: Int32Array, step: number): Tensor | null {
@@ -242,16 +249,11 @@ export class Em3 extends Module implements RecommenderModel {
     return this.#init.dtype === 'float64' ? tensor(Float64Array.from(values), shape) : tensor(values, shape);
   }
 
-  private itemRows(batch: Batch): Int32Array {
-    const { rows, index } = batch.items;
-    return Int32Array.from(index, (i) => rows[i]!);
-  }
-
   /** Target vectors (B, W): encoded in this step, or as stored. */
   private target(batch: Batch, encoded: Tensor | null, context: StepContext): Tensor | null {
     if (this.content === null) return null;
-    if (encoded !== null) return gatherRows(encoded, tensor(batch.items.index));
-    return this.content.stored(this.itemRows(batch), context.step);
+    const vectors = encoded ?? this.content.stored(batch.items.rows, context.step);
+    return gatherRows(vectors, tensor(batch.items.index));
   }
 
   private query(batch: Batch, context: StepContext): Tensor | null {
@@ -298,7 +300,8 @@ export class Em3 extends Module implements RecommenderModel {
         key: 'feature_cols',
       });
     const { values, offsets } = lastEntries(batch.history, historyLen);
-    const { rows, age } = this.content.history(values, context.step, context);
+    const live = this.#options.training === 'end_to_end';
+    const { rows, age } = this.content.history(values, context.step, context, live);
     const [B, W] = [batch.size, target.shape[1]!];
     const bounds = tensor(offsets);
     const segments = new Int32Array(values.length);

@@ -44,7 +44,7 @@ export interface RecommenderModel extends Module {
   groups(): ParameterGroups;
   /** After the optimizer has run: makes staged content permanent unless `factor` (1) is 0. */
   commit(step: number, factor: Tensor | null): void;
-  /** Called between epochs: snapshots of the LoRA path are renewed. */
+  /** Renews the snapshots of the LoRA path: called at the beginning of every epoch but the first, or every so many steps. */
   refresh(): void;
   /** True where a first stage trains the encoder alone. */
   readonly encoderStageEpochs: number;

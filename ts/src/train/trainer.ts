@@ -261,6 +261,7 @@ export class Trainer implements AsyncDisposable {
   /** The second stage starts with a fresh optimizer: the encoder no longer trains. */
   private beginRanker(): void {
     this.#cursor = { ...this.#cursor, stage: 'ranker', epoch: 0, position: 0 };
+    this.#model.refresh();
     this.#optimizer.dispose();
     this.#optimizer = this.makeOptimizer();
   }
@@ -276,6 +277,8 @@ export class Trainer implements AsyncDisposable {
   private async *epoch(epochs: number, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
     const { batchSize, unit, prefetch, seed, refreshSteps, lastEpochFactor, checkpointEveryMinutes } = this.settings;
     const cursor = this.#cursor;
+    // Between two epochs, after the evaluation: what is evaluated is what was trained.
+    if (refreshSteps === null && cursor.epoch > 0 && cursor.position === 0) this.refresh();
     const loader = this.#data.loader({
       part: 'train',
       epoch: cursor.epoch + (cursor.stage === 'encoder' ? 1_000_000 : 0),
@@ -294,8 +297,7 @@ export class Trainer implements AsyncDisposable {
     let skipped = 0;
     const settle = async (): Promise<StepEvent> => {
       const { loss, step, epochStep: at, size } = inFlight.shift()!;
-      const value = await loss.item();
-      loss.dispose();
+      const value = await loss.item().finally(() => loss.dispose());
       samples += size;
       skipped = Number.isFinite(value) ? 0 : skipped + 1;
       const seconds = (performance.now() - started) / 1000;
@@ -338,7 +340,7 @@ export class Trainer implements AsyncDisposable {
         cursor.position = batch.position + batch.size;
         if (encodes)
           cursor.calls = { rows: cursor.calls.rows + batch.size, items: cursor.calls.items + batch.items.rows.length };
-        if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.#model.refresh();
+        if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.refresh();
         if (inFlight.length >= 2) yield await settled();
         if (
           this.#run !== null &&
@@ -362,7 +364,11 @@ export class Trainer implements AsyncDisposable {
     }
     cursor.epoch++;
     cursor.position = 0;
-    if (refreshSteps === null) this.#model.refresh();
+  }
+
+  /** Snapshots follow the encoder while it trains. */
+  private refresh(): void {
+    if (this.#cursor.stage === 'encoder' || !this.#model.frozenContent) this.#model.refresh();
   }
 
   /** Queues one whole step and returns its loss. Nothing is read back here. */
