@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
 import { datasetFromShop } from '../data/load_dataset.js';
 import { featuresOf } from '../data/schema.js';
-import { generateShop, knownScores, type Shop } from '../data/shop.js';
+import { generateShopAside, knownScores, type Shop } from '../data/shop.js';
 import { ConfigError } from '../errors.js';
 import { evaluateSlices } from '../metrics/slices.js';
 import { type ConfigInput, type ResolvedConfig, resolveConfig } from '../train/config.js';
@@ -227,7 +227,7 @@ function idFeatures({ schema }: Dataset): string[] {
 async function demoData({ config }: ResolvedConfig, signal: AbortSignal): Promise<DemoData> {
   const { where, options } = datasetRequest(config);
   if (typeof where === 'string') return { data: await runData(config, { signal }), shop: null };
-  const shop = generateShop(where.shop);
+  const shop = await generateShopAside(where.shop, signal);
   return { data: await datasetFromShop(shop, { ...options, signal }), shop };
 }
 

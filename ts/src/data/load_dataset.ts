@@ -14,7 +14,7 @@ import type { FeatureSpec, SpecOf } from './features.js';
 import { findImagesById } from './image_file.js';
 import { emptyImageStore } from './image_store.js';
 import { type DecodeImagesOptions, decodeImages } from './images.js';
-import { generateShop, type Shop, type ShopOptions } from './shop.js';
+import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
 import { PICTURE_SIZE } from './shop_pictures.js';
 import type { SplitRule } from './split.js';
 import type { Column, Table } from './table.js';
@@ -46,7 +46,7 @@ export async function loadDataset(
 ): Promise<Dataset> {
   return typeof where === 'string'
     ? datasetFromFolder(where, options)
-    : datasetFromShop(generateShop(where.shop), options);
+    : datasetFromShop(await generateShopAside(where.shop, options.signal), options);
 }
 
 // ---- RecBole folders

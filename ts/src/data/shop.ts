@@ -3,6 +3,7 @@
  * that the best possible AUC is known. Every number is Philox4x32-10 with key (seed, 0) and counter (index, block, stream, 0):
  * the same options give the same shop on every machine. Definition: models.md, section 12.
  */
+import { setImmediate } from 'node:timers/promises';
 import { ArgumentError } from '../errors.js';
 import { philoxBlocks, uniform } from '../random.js';
 import { drawPicture, pictureNumbers } from './shop_pictures.js';
@@ -180,7 +181,13 @@ function launchSession(position: number, count: number, validFrom: number, testF
   return 20 * position < 17 * count ? validFrom : testFrom;
 }
 
-function generateItems(seed: number, count: number, validFrom: number, testFrom: number, long: boolean) {
+function* generateItems(
+  seed: number,
+  count: number,
+  validFrom: number,
+  testFrom: number,
+  long: boolean,
+): Generator<void, { items: ShopItems; itemFactors: ShopItemFactors }> {
   const factors: ShopItemFactors = {
     category: new Uint8Array(count),
     hue: new Float64Array(count),
@@ -204,6 +211,7 @@ function generateItems(seed: number, count: number, validFrom: number, testFrom:
   const noise = new Uint32Array(32 * 32 * 3);
   const text = new Uint32Array(LONG_DOCUMENT_NUMBERS);
   for (let item = 0; item < count; item++) {
+    if (item % 16 === 0) yield;
     draw(seed, STREAM_ITEM, item, words);
     const u = (n: number) => uniform(words[n]!);
     const choose = (choices: number, n: number) => pick(choices, words[n]!);
@@ -266,7 +274,12 @@ function generateUsers(seed: number, count: number): ShopUserFactors {
   return factors;
 }
 
-function generateSessions(seed: number, count: number, users: number, factors: ShopUserFactors): ShopSessions {
+function* generateSessions(
+  seed: number,
+  count: number,
+  users: number,
+  factors: ShopUserFactors,
+): Generator<void, ShopSessions> {
   const sessions: ShopSessions = {
     count,
     user: new Int32Array(count),
@@ -279,6 +292,7 @@ function generateSessions(seed: number, count: number, users: number, factors: S
   };
   const words = new Uint32Array(8);
   for (let session = 0; session < count; session++) {
+    if (session % 1024 === 0) yield;
     draw(seed, STREAM_SESSION, session, words);
     const u0 = uniform(words[0]!);
     const u1 = uniform(words[1]!);
@@ -301,13 +315,13 @@ function generateSessions(seed: number, count: number, users: number, factors: S
 const DRAWS = 50;
 
 /** Six different items per session (sessions * 6), from the pools that have launched by then. */
-function generateImpressions(
+function* generateImpressions(
   seed: number,
   items: ShopItems,
   { category }: ShopItemFactors,
   sessions: ShopSessions,
   validFrom: number,
-): Int32Array {
+): Generator<void, Int32Array> {
   const weights = new Float64Array(items.count);
   shuffledItems(seed, items.count, 1).forEach((item, rank) => {
     weights[item] = Math.floor(100000 / (20 + rank));
@@ -320,6 +334,7 @@ function generateImpressions(
   const words = new Uint32Array(SLOTS * 2 * DRAWS);
   let launched = 0;
   for (let session = 0; session < sessions.count; session++) {
+    if (session % 512 === 0) yield;
     for (; launched < items.count && items.launch[byLaunch[launched]!]! <= session; launched++) {
       const item = byLaunch[launched]!;
       (items.cold[item] ? fresh : training).add(item, category[item]!);
@@ -386,7 +401,7 @@ function contentTerms(shop: Omit<Shop, 'events'>, session: number, item: number,
 
 const BIAS = -2.2;
 
-function generateEvents(shop: Omit<Shop, 'events'>, impressions: Int32Array): ShopEvents {
+function* generateEvents(shop: Omit<Shop, 'events'>, impressions: Int32Array): Generator<void, ShopEvents> {
   const count = impressions.length;
   const { items, itemFactors, userFactors, sessions } = shop;
   const events: ShopEvents = {
@@ -405,6 +420,7 @@ function generateEvents(shop: Omit<Shop, 'events'>, impressions: Int32Array): Sh
   const words = new Uint32Array(16);
   const terms = { relevance: 0, quality: 0, material: 0, picture: 0 };
   for (let session = 0; session < sessions.count; session++) {
+    if (session % 512 === 0) yield;
     draw(shop.seed, STREAM_CLICK, session, words);
     const user = sessions.user[session]!;
     const part = session < shop.validFrom ? PART_TRAIN : session < shop.testFrom ? PART_VALID : PART_TEST;
@@ -440,6 +456,25 @@ function positiveInteger(name: string, value: number, atLeast: number): number {
 
 /** The shop of these options, in memory. 75 % of the sessions are train, 10 % valid, 15 % test; a fifth of the items is new after train. */
 export function generateShop(options: ShopOptions = {}): Shop {
+  const steps = shopInSteps(options);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+  }
+}
+
+/** `generateShop`, a few milliseconds per turn of the event loop. */
+export async function generateShopAside(options: ShopOptions = {}, signal?: AbortSignal): Promise<Shop> {
+  const steps = shopInSteps(options);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+    await setImmediate();
+    signal?.throwIfAborted();
+  }
+}
+
+function* shopInSteps(options: ShopOptions): Generator<void, Shop> {
   const seed = positiveInteger('seed', options.seed ?? 1, 0);
   const itemCount = positiveInteger('items', options.items ?? 2000, 40);
   const userCount = positiveInteger('users', options.users ?? 1000, 1);
@@ -452,13 +487,13 @@ export function generateShop(options: ShopOptions = {}): Shop {
     });
   const validFrom = Math.floor(0.75 * sessionCount);
   const testFrom = Math.floor(0.85 * sessionCount);
-  const { items, itemFactors } = generateItems(seed, itemCount, validFrom, testFrom, documents === 'long');
+  const { items, itemFactors } = yield* generateItems(seed, itemCount, validFrom, testFrom, documents === 'long');
   const userFactors = generateUsers(seed, userCount);
-  const sessions = generateSessions(seed, sessionCount, userCount, userFactors);
+  const sessions = yield* generateSessions(seed, sessionCount, userCount, userFactors);
   const users = { count: userCount };
   const shop = { seed, validFrom, testFrom, items, users, sessions, itemFactors, userFactors };
-  const impressions = generateImpressions(seed, items, itemFactors, sessions, validFrom);
-  return { ...shop, events: generateEvents(shop, impressions) };
+  const impressions = yield* generateImpressions(seed, items, itemFactors, sessions, validFrom);
+  return { ...shop, events: yield* generateEvents(shop, impressions) };
 }
 
 /** What observers with partial knowledge would score, per event. Unknown terms count as their mean, which is 0. */

@@ -1,4 +1,5 @@
 /** The click metrics of an evaluation, over all rows and over slices of them. */
+import { setImmediate } from 'node:timers/promises';
 import { ArgumentError } from '../errors.js';
 import { auc, checkRows, type Numbers } from './auc.js';
 import { type GroupedAuc, gauc, qauc } from './grouped_auc.js';
@@ -34,7 +35,27 @@ export interface SliceMetrics {
 }
 
 /** Metrics of `all`, of `warm` and `cold` where known, and of the slices given. See `metricDefinitions` for the formulas. */
-export function evaluateSlices(rows: EvaluationRows): { readonly all: SliceMetrics } & Record<string, SliceMetrics> {
+export function evaluateSlices(rows: EvaluationRows): SlicesOfRows {
+  const steps = slicesInSteps(rows);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+  }
+}
+
+/** `evaluateSlices`, one metric of one slice per turn of the event loop. */
+export async function evaluateSlicesAside(rows: EvaluationRows): Promise<SlicesOfRows> {
+  const steps = slicesInSteps(rows);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+    await setImmediate();
+  }
+}
+
+type SlicesOfRows = { readonly all: SliceMetrics } & Record<string, SliceMetrics>;
+
+function* slicesInSteps(rows: EvaluationRows): Generator<void, SlicesOfRows> {
   const { logits, labels, user, session, cold, slices = {} } = rows;
   checkRows('evaluateSlices', logits, { labels, user, ...slices });
   if (session) checkRows('evaluateSlices', logits, { session });
@@ -57,14 +78,22 @@ export function evaluateSlices(rows: EvaluationRows): { readonly all: SliceMetri
     const chosen: number[] = [];
     for (let row = 0; row < logits.length; row++) if (inSlice(row)) chosen.push(row);
     const take = (column: Numbers) => Float64Array.from(chosen, (row) => column[row]!);
-    result[name] = clickMetrics(take(logits), take(labels), take(user), session && take(session));
+    result[name] = yield* clickMetrics(take(logits), take(labels), take(user), session && take(session));
   }
-  return { all: clickMetrics(logits, labels, user, session), ...result };
+  return { all: yield* clickMetrics(logits, labels, user, session), ...result };
 }
 
-function clickMetrics(logits: Numbers, labels: Numbers, user: Numbers, session: Numbers | undefined): SliceMetrics {
+function* clickMetrics(
+  logits: Numbers,
+  labels: Numbers,
+  user: Numbers,
+  session: Numbers | undefined,
+): Generator<void, SliceMetrics> {
+  yield;
   const { value: gAUC, ...users } = gauc(logits, labels, user);
+  yield;
   const { value: QAUC, ...requests } = session ? qauc(logits, labels, session) : { value: null };
+  yield;
   let positives = 0;
   for (let row = 0; row < labels.length; row++) positives += labels[row]!;
   return {

@@ -2,7 +2,7 @@
 import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import type { Loader } from '../data/loader.js';
-import { evaluateSlices, type SliceMetrics } from '../metrics/slices.js';
+import { evaluateSlicesAside, type SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
 import { device, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
@@ -90,7 +90,7 @@ function copyRows(batch: Batch, data: Dataset, result: Predictions, at: number):
 }
 
 /** AUC, gAUC, QAUC, logloss and calibration of all rows, and of known (`warm`) and new (`cold`) items. */
-export function metricsOf(predictions: Predictions): Slices {
+export function metricsOf(predictions: Predictions): Promise<Slices> {
   const { session } = predictions;
-  return evaluateSlices({ ...predictions, session: session.some((s) => s >= 0) ? session : undefined });
+  return evaluateSlicesAside({ ...predictions, session: session.some((s) => s >= 0) ? session : undefined });
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
 
@@ -91,6 +92,7 @@ export async function renderCurves(curves: readonly ReportCurve[]): Promise<{ me
     const view = new View(parse(compile(chartSpec(metric, lines, colours)).spec), { renderer: 'none' });
     charts.push({ metric, svg: await view.toSVG() });
     view.finalize();
+    await setImmediate(); // a chart takes long enough
   }
   return charts;
 }

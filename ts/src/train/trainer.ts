@@ -389,7 +389,7 @@ export class Trainer implements AsyncDisposable {
   /** Metrics of valid; returns whether they are the best so far. */
   private async *validate(): AsyncGenerator<TrainEvent, boolean> {
     const cursor = this.#cursor;
-    const metrics = metricsOf(await this.predict('valid'));
+    const metrics = await metricsOf(await this.predict('valid'));
     const value = metricValue(metrics.all, this.settings.validMetric);
     const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;
     // A metric that no group or class allows (null) never improves.
@@ -429,7 +429,7 @@ export class Trainer implements AsyncDisposable {
 
   /** Metrics of a part and its slices. */
   async evaluate(part: 'valid' | 'test'): Promise<Slices> {
-    const metrics = metricsOf(await this.predict(part));
+    const metrics = await metricsOf(await this.predict(part));
     this.#run?.metrics({
       step: this.#cursor.step,
       part,
