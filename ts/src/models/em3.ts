@@ -88,7 +88,11 @@ export class Em3 extends Module implements RecommenderModel {
     this.#label = label;
     this.#user = schema.userId;
     this.#item = schema.itemId;
-    this.features = new FeatureEmbedder(init.at('features'), schema, { embeddingDim, features: options.features });
+    this.features = new FeatureEmbedder(init.at('features'), schema, {
+      embeddingDim,
+      oneWidth: ranker === 'fm',
+      features: options.features,
+    });
     this.content = training === 'id_only' ? null : new ContentPart(init.at('content'), schema, content);
     const idWidth = schema.itemId === null ? 0 : (this.features.tables.get(schema.itemId)?.embeddingDim ?? 0);
     this.heads =

@@ -21,6 +21,8 @@ import type { HistoryInput, IdInput, RankerInput, RankerSpec } from './ranker.js
 export interface FeatureEmbedderOptions {
   /** Width of tables whose feature states none. */
   readonly embeddingDim: number;
+  /** All tables get `embeddingDim`, whatever their features state: FM multiplies vectors of all of them. Default false. */
+  readonly oneWidth?: boolean;
   /** Names of the features used; null: every categorical, numeric, sequence and history feature. */
   readonly features?: readonly string[] | null;
   /** Standard deviation of the initial id vectors. Default that of `Embedding`. */
@@ -54,7 +56,11 @@ export class FeatureEmbedder extends Module {
   readonly #numeric: readonly NumericFeature[];
   readonly #dtype: Initializer['dtype'];
 
-  constructor(init: Initializer, schema: Schema, { embeddingDim, features = null, std }: FeatureEmbedderOptions) {
+  constructor(
+    init: Initializer,
+    schema: Schema,
+    { embeddingDim, oneWidth = false, features = null, std }: FeatureEmbedderOptions,
+  ) {
     super();
     const refuse = (name: string, expected: string, got: string): never => {
       throw new ArgumentError(`FeatureEmbedder: feature ${name}: expected ${expected} but received ${got}`, {
@@ -91,7 +97,8 @@ export class FeatureEmbedder extends Module {
         refuse(feature.name, `ids of the ${vocabularySize} rows of ${name}`, `${feature.vocabularySize} rows`);
       if (this.tables.has(name)) return;
       const options = std === undefined ? {} : { std };
-      const table = new Embedding(init.at(`tables.${name}`), vocabularySize, width ?? embeddingDim, options);
+      const columns = oneWidth ? embeddingDim : (width ?? embeddingDim);
+      const table = new Embedding(init.at(`tables.${name}`), vocabularySize, columns, options);
       this.tables.set(name, table);
     };
     for (const feature of used) if (hasTable(feature)) place(feature);
