@@ -1,6 +1,6 @@
-// npm run bench -- [name ...] [--threads=1] [--rounds=9]: runs bench/<name>.bench.ts, all of them without a name.
+// npm run bench -- <name ...> | all [--threads=1] [--rounds=9] [--json]: runs bench/<name>.bench.ts. Without a name: what there is.
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,20 @@ const available = readdirSync(join(root, 'bench'))
   .filter((file) => file.endsWith('.bench.ts'))
   .map((file) => file.slice(0, -'.bench.ts'.length));
 const options = process.argv.slice(2).filter((word) => word.startsWith('--'));
-const names = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+const words = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+if (words.length === 0) {
+  console.log('npm run bench -- <name ...> | all [--threads=n] [--rounds=n] [--json]\n');
+  for (const name of available) {
+    // a bench opens with a comment that says what it measures
+    const text = readFileSync(join(root, 'bench', `${name}.bench.ts`), 'utf8');
+    const comment = /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1] ?? '';
+    const lines = comment.split('\n').map((line) => line.replace(/^\s*\*?\s?/, '').trim());
+    const said = lines.filter((line) => line !== '' && !line.startsWith('Covers:'));
+    console.log(`  ${name.padEnd(16)} ${said.join(`\n${' '.repeat(19)}`)}\n`);
+  }
+  process.exit(0);
+}
+const names = words.includes('all') ? available : words;
 for (const name of names) {
   if (!available.includes(name)) {
     console.error(`bench: no bench/${name}.bench.ts; there are ${available.join(', ')}`);
@@ -19,8 +32,10 @@ for (const name of names) {
 }
 // TypeScript as it stands: vite-node comes with vitest
 const viteNode = join(dirname(createRequire(import.meta.url).resolve('vite-node/package.json')), 'vite-node.mjs');
-for (const name of names.length > 0 ? names : available) {
-  const { status } = spawnSync(process.execPath, [viteNode, join(root, 'bench', `${name}.bench.ts`), ...options], {
+const config = ['--config', join(root, 'bench', 'vite.config.ts')];
+for (const name of names) {
+  const program = join(root, 'bench', `${name}.bench.ts`);
+  const { status } = spawnSync(process.execPath, ['--expose-gc', viteNode, ...config, program, ...options], {
     cwd: root,
     stdio: 'inherit',
   });

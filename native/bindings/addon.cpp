@@ -162,6 +162,21 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// setProfile(device, on); profile(device) -> {kernel: {calls, seconds, cpuSeconds}}
+void set_profile(const Napi::CallbackInfo& info) { Executor::of(device_of(info, 0)).set_profile(info[1].As<Napi::Boolean>()); }
+
+Napi::Value profile(const Napi::CallbackInfo& info) {
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [kernel, time] : Executor::of(device_of(info, 0)).profile()) {
+    Napi::Object entry = Napi::Object::New(info.Env());
+    entry.Set("calls", double(time.calls));
+    entry.Set("seconds", time.seconds);
+    entry.Set("cpuSeconds", time.cpu_seconds);
+    result.Set(kernel, entry);
+  }
+  return result;
+}
+
 Napi::Value information(const Napi::CallbackInfo& info) {
   static constexpr const char* isa_names[] = {"portable", "avx2", "avx512"};
   Napi::Object result = Napi::Object::New(info.Env());
@@ -186,6 +201,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("read", read);
   add("synchronize", synchronize);
   add("memory", memory);
+  add("setProfile", set_profile);
+  add("profile", profile);
   add("info", information);
   add("setErrorFactory",
       [](const Napi::CallbackInfo& info) { Instance::of(info.Env()).make_error = Napi::Persistent(info[0].As<Napi::Function>()); });

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <new>
 #include <thread>
 
@@ -73,6 +74,33 @@ void index_error(const char* op, const char* argument, int64_t position, int64_t
   if (Executor* executor = running_kernel.load()) executor->note_index_error(op, argument, position, value, bound);
 }
 
+void Executor::set_profile(bool on) {
+  std::lock_guard lock(profile_mutex_);
+  if (on) profile_.clear();
+  profiling_.store(on, std::memory_order_relaxed);
+}
+
+std::map<std::string, KernelTime> Executor::profile() {
+  std::lock_guard lock(profile_mutex_);
+  return profile_;
+}
+
+void Executor::run_counted(Task& task) {
+  const auto now = [](clockid_t clock) {
+    timespec time;
+    clock_gettime(clock, &time);
+    return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
+  };
+  const double start = now(CLOCK_MONOTONIC), cpu_start = now(CLOCK_THREAD_CPUTIME_ID);
+  task.run();
+  const double cpu_end = now(CLOCK_THREAD_CPUTIME_ID), end = now(CLOCK_MONOTONIC);
+  std::lock_guard lock(profile_mutex_);
+  KernelTime& time = profile_[task.name];
+  time.calls++;
+  time.seconds += end - start;
+  time.cpu_seconds += cpu_end - cpu_start;
+}
+
 void Executor::loop() {
   // The event loop of the host program goes first where cores are short.
   setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 5);
@@ -100,7 +128,8 @@ void Executor::loop() {
       running_.store(task->name, std::memory_order_relaxed);
       running_kernel.store(this);
       try {
-        task->run();
+        if (profiling_.load(std::memory_order_relaxed)) run_counted(*task);
+        else task->run();
       } catch (const Error& error) { failure = failed(error.code, error.what()); } catch (const std::bad_alloc&) {
         failure = failed("HOST_MEMORY", "cpu: out of memory for scratch space");
       } catch (const std::exception& error) { failure = failed("DEVICE_LOST", error.what()); } catch (...) {

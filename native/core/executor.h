@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -43,6 +44,11 @@ class Task {
   int64_t step = -1;
 };
 
+struct KernelTime {
+  int64_t calls = 0;
+  double seconds = 0, cpu_seconds = 0;  // elapsed; spent by the executor's own thread, which a busy machine does not change
+};
+
 class Executor {
  public:
   static constexpr size_t capacity = 1 << 17;
@@ -54,11 +60,15 @@ class Executor {
   void set_step(int64_t step) { step_.store(step, std::memory_order_relaxed); }
   void note_index_error(const char* op, const char* argument, int64_t position, int64_t value, int64_t bound);
   bool poisoned();
+  // Time per kernel name, counted from the last set_profile(true). Off by default: one relaxed load per task.
+  void set_profile(bool on);
+  std::map<std::string, KernelTime> profile();
   const char* running() const { return running_.load(std::memory_order_relaxed); }
 
  private:
   explicit Executor(Device device);
   void loop();
+  void run_counted(Task& task);
 
   Device device_;
   std::mutex mutex_;
@@ -68,6 +78,9 @@ class Executor {
   std::atomic<const char*> running_{nullptr};
   std::mutex failure_mutex_;
   std::optional<Failure> poison_, index_error_;
+  std::atomic<bool> profiling_{false};
+  std::mutex profile_mutex_;
+  std::map<std::string, KernelTime> profile_;
   std::optional<Failure> memory_failure_;  // the last one: why tensors are unwritten
 };
 

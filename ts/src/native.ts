@@ -37,6 +37,13 @@ export interface NativeInfo {
   readonly cuda: boolean;
 }
 
+/** Calls of a kernel, the seconds they took, and the CPU seconds of the executor's own thread in them (workers not counted). */
+export interface KernelTime {
+  readonly calls: number;
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+}
+
 interface Addon {
   create(shape: readonly number[], dtype: number, device: string): Handle;
   alias(handle: Handle, shape: readonly number[]): Handle;
@@ -45,6 +52,8 @@ interface Addon {
   read(handle: Handle): Promise<ArrayBuffer>;
   synchronize(device: string): Promise<void>;
   memory(device: string): MemoryStatistics;
+  setProfile(device: string, on: boolean): void;
+  profile(device: string): Record<string, KernelTime>;
   info(): NativeInfo;
   queued(device: string): number;
   setStep(device: string, step: number): void;

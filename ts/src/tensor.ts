@@ -1,6 +1,6 @@
 /** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
-import { addon, type Handle, type MemoryStatistics, native } from './native.js';
+import { addon, type Handle, type KernelTime, type MemoryStatistics, native } from './native.js';
 import type { RowSparseGrad } from './row_sparse_grad.js';
 import { scopes } from './tidy.js';
 
@@ -242,6 +242,10 @@ export interface DeviceControl {
   queued(): number;
   /** The step that later errors name. */
   setStep(step: number): void;
+  /** Counts time per kernel from now on, from zero; `false` stops. Off it costs nothing that can be measured. */
+  setProfile(on: boolean): void;
+  /** Calls and seconds of each kernel that ended since `setProfile(true)`; `read` and `write` are copies to and from the host. */
+  profile(): Readonly<Record<string, KernelTime>>;
 }
 
 export function device(name: DeviceName | 'auto' = 'auto'): DeviceControl {
@@ -253,5 +257,7 @@ export function device(name: DeviceName | 'auto' = 'auto'): DeviceControl {
     memory: () => addon.memory(resolved),
     queued: () => addon.queued(resolved),
     setStep: (step) => addon.setStep(resolved, step),
+    setProfile: (on) => addon.setProfile(resolved, on),
+    profile: () => addon.profile(resolved),
   };
 }
