@@ -317,7 +317,12 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
     query: 'query_id',
     labels: [{ column: 'click' }, { column: 'buy' }],
     features: SHOP_FEATURES,
-    split: { kind: 'given', part: events.part, cold: items.cold },
+    split: {
+      kind: 'given',
+      part: events.part,
+      cold: items.cold,
+      text: `by time .75/.10/.15, shop seed ${shop.seed}`,
+    },
     seed: shop.seed,
     ...given(options),
     history: { parts: 'past', ...given(options.history ?? {}) },

@@ -29,8 +29,8 @@ export type SplitRule =
   | ({ readonly kind: 'CS'; readonly test: number; readonly valid: number } & RatioRule)
   /** The item ids of the part *new items*, by list; warm events follow `RS`. */
   | ({ readonly kind: 'CS'; readonly testItems: readonly string[] } & RatioRule)
-  /** One part code per event, as the data came; `cold` (items) marks the new items where the data know them. */
-  | { readonly kind: 'given'; readonly part: Uint8Array; readonly cold?: Uint8Array };
+  /** One part code per event, as the data came; `cold` (items) marks the new items where the data know them, `text` says the rule. */
+  | { readonly kind: 'given'; readonly part: Uint8Array; readonly cold?: Uint8Array; readonly text?: string };
 
 /** What a split made of the events. */
 export interface Split {
@@ -101,7 +101,7 @@ export function splitEvents(
       });
     }
     part.set(rule.part);
-    text = 'as given';
+    text = rule.text ?? 'as given';
   }
   let cold = rule.kind === 'given' ? (rule.cold ?? null) : null;
   if (chosen !== null) {

@@ -12,7 +12,7 @@ import { nodeEnv, replaceFile } from '../io/env.js';
 import { packageVersion } from '../io/package_root.js';
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
-import type { DeviceName } from '../tensor.js';
+import { type DeviceName, device } from '../tensor.js';
 import { buildModel, trainSettings } from './build_model.js';
 import { type Config, configDigest, type ResolvedConfig, resolveConfig } from './config.js';
 import { datasetRequest } from './dataset_request.js';
@@ -92,37 +92,60 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
   const restart = options.resume === true ? await restartPoint(options.runDir ?? null, onNote) : null;
   const data = options.data ?? (await runData(config, signal === undefined ? {} : { signal }));
   try {
-    const model = buildModel(config, data.schema);
-    const settings = trainSettings(config);
-    const digest = configDigest(config);
-    const metadata = runMetadata(config, data);
     if (options.data === undefined) for (const line of dataNotes(data, config)) onNote(line);
-    await using run = await openRunFolder({
-      ...(options.runDir == null ? {} : { runDir: options.runDir }),
-      ...(options.root === undefined ? {} : { root: options.root }),
-      ...(restart === null ? {} : { resume: { step: restart.step } }),
-      resolvedConfig: resolved.toYaml(),
-      configDigest: digest,
-      metadata,
-      splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
-    });
-    if (restart !== null) await checkSplit(run.path, data.splitManifest);
-    await using trainer = new Trainer({
-      model,
-      data,
-      device: config.device as DeviceName | 'auto',
-      settings,
-      run,
-      configDigest: digest,
-    });
-    if (restart !== null && restart.name !== null) await trainer.load(restart.name);
-    const outcome = await follow(trainer, data, options);
-    const result = { path: run.path, ...outcome, model };
-    if (outcome.stopped) return { ...result, valid: null, test: null, summary: {}, footer: '' };
-    return await conclude({ ...result, trainer, run, data, config, resolved, started, restart });
+    if (restart !== null) await checkSplit(restart.path, data.splitManifest);
+    const model = buildModel(config, data.schema);
+    try {
+      return await trainModel({ resolved, options, model, data, restart, started });
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
   } finally {
     if (options.data === undefined) await data[Symbol.asyncDispose]();
   }
+}
+
+async function trainModel(given: {
+  readonly resolved: ResolvedConfig;
+  readonly options: TrainRunOptions;
+  readonly model: RecommenderModel;
+  readonly data: Dataset;
+  readonly restart: Restart | null;
+  readonly started: number;
+}): Promise<RunResult> {
+  const { resolved, options, model, data, restart, started } = given;
+  const { config } = resolved;
+  const digest = configDigest(config);
+  await using run = await openRunFolder({
+    ...(options.runDir == null ? {} : { runDir: options.runDir }),
+    ...(options.root === undefined ? {} : { root: options.root }),
+    ...(restart === null ? {} : { resume: { step: restart.step } }),
+    resolvedConfig: resolved.toYaml(),
+    configDigest: digest,
+    metadata: runMetadata(config, data),
+    splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
+  });
+  await using trainer = new Trainer({
+    model,
+    data,
+    device: config.device as DeviceName | 'auto',
+    settings: trainSettings(config),
+    run,
+    configDigest: digest,
+  });
+  if (restart !== null && restart.name !== null) await trainer.load(restart.name);
+  const outcome = await follow(trainer, data, options);
+  const result = { path: run.path, ...outcome, model };
+  if (outcome.stopped) return { ...result, valid: null, test: null, summary: {}, footer: '' };
+  return await conclude({ ...result, trainer, run, data, config, started, restart });
+}
+
+/** Where a resumed run goes on; without a checkpoint (`name` null) at its beginning. */
+interface Restart {
+  readonly path: string;
+  readonly name: string | null;
+  readonly step: number;
 }
 
 interface Outcome {
@@ -161,9 +184,8 @@ interface Concluding extends Outcome {
   readonly run: RunFolder;
   readonly data: Dataset;
   readonly config: Config;
-  readonly resolved: ResolvedConfig;
   readonly started: number;
-  readonly restart: { readonly step: number } | null;
+  readonly restart: Restart | null;
 }
 
 /** The best weights, one look at test, summary and report. */
@@ -195,7 +217,7 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
     checkpoint,
     resumed_at: restart?.step ?? null,
     wall_s: (performance.now() - started) / 1000,
-    ...versions(),
+    ...versions(config),
   };
   await run.writeSummary(summary);
   await run.flush();
@@ -207,10 +229,10 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
   return { ...outcome, valid, test, summary, footer };
 }
 
-function versions(): { device: string; threads: number; versions: Record<string, string> } {
+function versions({ device: name }: Config): { device: string; threads: number; versions: Record<string, string> } {
   const { isa, threads, compiler } = addon.info();
   return {
-    device: 'cpu',
+    device: device(name as DeviceName | 'auto').name,
     threads,
     versions: { galago: packageVersion(), node: process.version, kernels: isa, compiler },
   };
@@ -218,7 +240,7 @@ function versions(): { device: string; threads: number; versions: Record<string,
 
 function runMetadata(config: Config, data: Dataset): Record<string, unknown> {
   return {
-    ...versions(),
+    ...versions(config),
     data: { name: data.name, digest: data.digest, files: data.splitManifest.files, counters: data.counters },
     seeds: { train: config.train.seed, split: data.splitManifest.seed },
   };
@@ -227,10 +249,7 @@ function runMetadata(config: Config, data: Dataset): Record<string, unknown> {
 // ---- what a run folder says about itself
 
 /** The newest whole checkpoint of a run; bad ones are told. A run that was stopped before its first checkpoint starts again. */
-async function restartPoint(
-  path: string | null,
-  onNote: (line: string) => void,
-): Promise<{ name: string | null; step: number }> {
+async function restartPoint(path: string | null, onNote: (line: string) => void): Promise<Restart> {
   if (path === null)
     throw new ConfigError('run: expected the folder of the run to resume but received none', { key: 'resume' });
   try {
@@ -238,11 +257,11 @@ async function restartPoint(
     for (const bad of rejected)
       onNote(`warning: checkpoint ${bad.name} is bad, kept as ${bad.quarantinedAs}: ${bad.reason}`);
     onNote(`resume: ${name}`);
-    return { name, step: manifest.step };
+    return { path, name, step: manifest.step };
   } catch (error) {
     if (!(error instanceof CheckpointNotFoundError)) throw error;
     onNote('resume: the run has no checkpoint yet, it starts again');
-    return { name: null, step: 0 };
+    return { path, name: null, step: 0 };
   }
 }
 
@@ -271,12 +290,17 @@ export async function countTestOpening(path: string): Promise<number> {
   return openings;
 }
 
-/** Rule L9: the data must be split as they were. Throws `CheckpointMismatchError`. */
+/** Rule L9: the data must be split as they were. Throws `CheckpointMismatchError`, `ConfigError` without a run. */
 export async function checkSplit(path: string, manifest: SplitManifest): Promise<void> {
   const saved = await readJson(join(path, 'split_manifest.json'));
+  if (saved === null)
+    throw new ConfigError(`run: expected the folder of an earlier run but ${path} has no split_manifest.json`, {
+      key: 'resume',
+      path,
+    });
   const diff: string[] = [];
   for (const key of ['rule', 'seed', 'sizes', 'newItemEvents', 'parts', 'files'] as const) {
-    const [was, is] = [JSON.stringify(saved?.[key]), JSON.stringify(manifest[key])];
+    const [was, is] = [JSON.stringify(saved[key]), JSON.stringify(manifest[key])];
     if (was !== is) diff.push(`${key}: expected ${was ?? 'nothing'} but received ${is}`);
   }
   if (diff.length > 0)

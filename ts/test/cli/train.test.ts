@@ -13,7 +13,9 @@ describe('galago train and eval', () => {
     const trained = await captured(['train', ...short, '--run-dir', path, '--json']);
     expect(trained).toMatchObject({ exitCode: 0 });
     expect(trained.stdout).toMatch(/^end_to_end +0\.\d{3}/m);
-    expect(trained.stdout).toMatch(/^split as given; new = 20 % of items.* seed 7; \d+ s on \d+ threads$/m);
+    expect(trained.stdout).toMatch(
+      /^split by time \.75\/\.10\/\.15, shop seed 1; new = 20 % of items.* seed 7; \d+ s on \d+ threads$/m,
+    );
     expect(trained.stderr).toMatch(/epoch 1\/1 {2}step \d+\/6/);
     const result = lastJson(trained.stdout) as { valid: object; test: object };
     expect(result).toMatchObject({ verb: 'train', run: path, stopped: false, step: 6 });
