@@ -12,7 +12,7 @@ import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
 import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimizer.js';
 import { randomScope } from '../random.js';
-import { type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
+import { clone, type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { encodeItems, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
@@ -146,6 +146,12 @@ interface Cursor {
   calls: EncoderCalls;
 }
 
+/** What a step leaves to be read: its loss, and the optimizer's clip factor, NaN where it was skipped. */
+interface QueuedStep {
+  readonly loss: Tensor;
+  readonly clipFactor: Tensor;
+}
+
 const stopAfterSkipped = 10;
 
 export class Trainer implements AsyncDisposable {
@@ -163,6 +169,8 @@ export class Trainer implements AsyncDisposable {
   #best: Map<string, HostTensor> | null = null;
   #saving: Promise<CheckpointEvent | WarningEvent> | null = null;
   #savedAt = performance.now();
+  /** Steps that were skipped, in a row. */
+  #skipped = 0;
 
   constructor({
     model,
@@ -290,16 +298,18 @@ export class Trainer implements AsyncDisposable {
     });
     const encodes = this.#model.encodesItems && (cursor.stage === 'encoder' || !this.#model.frozenContent);
     const factor = cursor.stage === 'ranker' && cursor.epoch === epochs - 1 ? lastEpochFactor : 1;
-    const inFlight: { loss: Tensor; step: number; epochStep: number; size: number }[] = [];
+    const inFlight: (QueuedStep & { step: number; epochStep: number; size: number })[] = [];
     const started = performance.now();
     let samples = 0;
     let epochStep = 0;
-    let skipped = 0;
     const settle = async (): Promise<StepEvent> => {
-      const { loss, step, epochStep: at, size } = inFlight.shift()!;
-      const value = await loss.item().finally(() => loss.dispose());
+      const { loss, clipFactor, step, epochStep: at, size } = inFlight.shift()!;
+      const [value, factor] = await Promise.all([loss.item(), clipFactor.item()]).finally(() => {
+        loss.dispose();
+        clipFactor.dispose();
+      });
       samples += size;
-      skipped = Number.isFinite(value) ? 0 : skipped + 1;
+      this.#skipped = Number.isFinite(value) && factor > 0 ? 0 : this.#skipped + 1;
       const seconds = (performance.now() - started) / 1000;
       return {
         type: 'step',
@@ -313,8 +323,9 @@ export class Trainer implements AsyncDisposable {
         dataWait: loader.waitSeconds / seconds,
       };
     };
-    const settled = async (): Promise<StepEvent> => {
+    const settled = async (): Promise<(StepEvent | WarningEvent)[]> => {
       const event = await settle();
+      const { step } = event;
       this.#run?.metrics({
         step: event.step,
         epoch: event.epoch,
@@ -323,12 +334,14 @@ export class Trainer implements AsyncDisposable {
         samples_per_s: Math.round(event.samplesPerSecond),
         data_wait: Number(event.dataWait.toFixed(4)),
       });
-      if (skipped >= stopAfterSkipped)
+      if (this.#skipped >= stopAfterSkipped)
         throw new NonFiniteError(
-          `trainer: the loss was not finite in ${skipped} steps in a row, the last at step ${event.step}`,
-          { step: event.step },
+          `trainer: loss or gradients were not finite in ${this.#skipped} steps in a row, the last at step ${step}`,
+          { step },
         );
-      return event;
+      if (this.#skipped === 0) return [event];
+      const message = `step ${step} was skipped: its loss or a gradient is not finite`;
+      return [event, { type: 'warning', step, message, error: null }];
     };
     try {
       for await (const batch of loader) {
@@ -336,24 +349,27 @@ export class Trainer implements AsyncDisposable {
         cursor.step++;
         epochStep++;
         this.device.setStep(cursor.step);
-        inFlight.push({ loss: this.trainStep(batch, factor), step: cursor.step, epochStep, size: batch.size });
+        inFlight.push({ ...this.trainStep(batch, factor), step: cursor.step, epochStep, size: batch.size });
         cursor.position = batch.position + batch.size;
         if (encodes)
           cursor.calls = { rows: cursor.calls.rows + batch.size, items: cursor.calls.items + batch.items.rows.length };
         if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.refresh();
-        if (inFlight.length >= 2) yield await settled();
+        if (inFlight.length >= 2) yield* await settled();
         if (
           this.#run !== null &&
           checkpointEveryMinutes !== null &&
           performance.now() - this.#savedAt > checkpointEveryMinutes * 60_000
         ) {
-          while (inFlight.length > 0) yield await settled();
+          while (inFlight.length > 0) yield* await settled();
           yield* this.checkpoint();
         }
       }
-      while (inFlight.length > 0) yield await settled();
+      while (inFlight.length > 0) yield* await settled();
     } finally {
-      for (const { loss } of inFlight) loss.dispose();
+      for (const { loss, clipFactor } of inFlight) {
+        loss.dispose();
+        clipFactor.dispose();
+      }
     }
     if (signal?.aborted) {
       if (this.#run !== null) {
@@ -371,8 +387,8 @@ export class Trainer implements AsyncDisposable {
     if (this.#cursor.stage === 'encoder' || !this.#model.frozenContent) this.#model.refresh();
   }
 
-  /** Queues one whole step and returns its loss. Nothing is read back here. */
-  private trainStep(batch: Batch, learningRateFactor: number): Tensor {
+  /** Queues one whole step. Nothing is read back here. */
+  private trainStep(batch: Batch, learningRateFactor: number): QueuedStep {
     const { step, stage } = this.#cursor;
     return randomScope({ seed: this.settings.seed, step }, () =>
       tidy(() => {
@@ -381,7 +397,7 @@ export class Trainer implements AsyncDisposable {
         this.#optimizer.step({ learningRateFactor });
         this.#optimizer.zeroGrad();
         this.#model.commit(step, this.#optimizer.clipFactor);
-        return loss;
+        return { loss, clipFactor: clone(this.#optimizer.clipFactor) };
       }),
     );
   }
