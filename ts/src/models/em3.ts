@@ -15,15 +15,14 @@ import { Embedding } from '../nn/embedding.js';
 import { Initializer, Module } from '../nn/module.js';
 import { bceWithLogits } from '../ops/bce_with_logits.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
-import { crossAttention } from '../ops/cross_attention.js';
 import { add, mul, scaleBy } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { padJagged } from '../ops/pad_jagged.js';
 import { sortDescending } from '../ops/sort_descending.js';
-import { reshape } from '../ops/transpose.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { FeatureEmbedder } from './feature_embedder.js';
+import { makeHistory } from './history.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
 import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
@@ -139,8 +138,9 @@ export class Em3 extends Module implements RecommenderModel {
     const target = this.target(batch, encoded, context);
     const { training } = this.#options;
     const cut = training !== 'end_to_end';
-    const query = this.query(batch, context);
     const cutQuery = cut && this.#options.queryEncoder === 'alike';
+    const stillQuery = cutQuery && this.frozenContent; // no loss reaches it
+    const query = stillQuery ? noGrad(() => this.query(batch, context)) : this.query(batch, context);
     const seen = this.seen(
       batch,
       target === null ? null : cut ? detach(target) : target,
@@ -151,10 +151,8 @@ export class Em3 extends Module implements RecommenderModel {
     const parts: Record<string, Tensor> = { bce: bceWithLogits(logits, labels) };
     let loss = parts['bce']!;
     const { sqdc: contrast, cic: alignment } = this.#options;
-    const trainsContrast = !this.frozenContent || (query !== null && !cutQuery);
-    if (contrast.weight > 0 && query !== null && target !== null && trainsContrast) {
-      const queryVectors = this.frozenContent && cutQuery ? detach(query) : query;
-      parts['sqdc'] = this.contrast(batch, queryVectors, target);
+    if (contrast.weight > 0 && query !== null && target !== null && !stillQuery) {
+      parts['sqdc'] = this.contrast(batch, query, target);
       loss = add(loss, scaleBy(parts['sqdc'], contrast.weight));
     }
     if (this.heads !== null && target !== null && alignment.weight > 0) {
@@ -197,6 +195,7 @@ export class Em3 extends Module implements RecommenderModel {
 
   refresh(): void {
     this.content?.refresh();
+    this.forgetOverlay();
   }
 
   encodeItems(
@@ -214,14 +213,21 @@ export class Em3 extends Module implements RecommenderModel {
     }
     // A frozen encoder's overlay stays: what it holds has not changed since the last evaluation.
     const missing = keys.filter((key) => this.#inOverlay[key] === 0);
-    for (const key of missing) this.#inOverlay[key] = 1;
     part.useOverlay(this.#overlay);
-    return part.fill(this.#overlay, missing, content, step);
+    return this.fillOverlay(part.fill(this.#overlay, missing, content, step), missing);
+  }
+
+  private *fillOverlay(blocks: Generator<number>, keys: Int32Array): Generator<number> {
+    yield* blocks;
+    for (const key of keys) this.#inOverlay[key] = 1;
   }
 
   dropOverlay(): void {
     this.content?.useOverlay(null);
-    if (this.frozenContent) return;
+    if (!this.frozenContent) this.forgetOverlay();
+  }
+
+  private forgetOverlay(): void {
     this.#overlay?.dispose();
     this.#overlay = null;
   }
@@ -230,12 +236,11 @@ export class Em3 extends Module implements RecommenderModel {
     super.load(values);
     const table = values.get('content.table.rows');
     if (table !== undefined) this.content?.restoreCounts(table.data);
-    this.#overlay?.dispose();
-    this.#overlay = null;
+    this.forgetOverlay();
   }
 
   override dispose(): void {
-    this.#overlay?.dispose();
+    this.forgetOverlay();
     super.dispose();
   }
 
@@ -306,32 +311,16 @@ export class Em3 extends Module implements RecommenderModel {
     const { values, offsets } = lastEntries(batch.history, historyLen);
     const live = this.#options.training === 'end_to_end';
     const { rows, age } = this.content.history(values, context.step, context, live);
-    const [B, W] = [batch.size, target.shape[1]!];
-    const bounds = tensor(offsets);
-    const segments = new Int32Array(values.length);
-    for (let b = 0; b < B; b++) segments.fill(b, offsets[b]!, offsets[b + 1]!);
-    const heads = reshape(rows, [values.length, 1, W]);
-    const interest = reshape(
-      crossAttention(reshape(target, [B, 1, 1, W]), heads, heads, { offsets: bounds, mask: age }),
-      [B, W],
-    );
-    const cosines = padJagged(cosineSimilarity(target, rows, { offsets: bounds, mask: age }), {
-      offsets: bounds,
+    const history = makeHistory({ name: 'content', target, rows, offsets, mask: age });
+    const cosines = padJagged(cosineSimilarity(target, rows, { offsets: history.offsets, mask: age }), {
+      offsets: history.offsets,
       length: historyLen,
     });
-    const lengths = tensor(Int32Array.from({ length: B }, (_, b) => offsets[b + 1]! - offsets[b]!));
-    vectors.set('content*interest', mul(target, interest));
+    const lengths = tensor(Int32Array.from({ length: batch.size }, (_, b) => offsets[b + 1]! - offsets[b]!));
+    vectors.set('content*interest', mul(target, history.pooled()));
     vectors.set('cosines', cosines);
     vectors.set('sortedCosines', sortDescending(cosines, { lengths }));
-    histories.push({
-      name: 'content',
-      target,
-      rows,
-      offsets: bounds,
-      segments: tensor(segments),
-      mask: age,
-      pooled: () => interest,
-    });
+    histories.push(history);
   }
 
   private flags(batch: Batch): Tensor {

@@ -48,7 +48,6 @@ export async function predict(
   rows: Int32Array,
   step: number,
 ): Promise<Predictions> {
-  await encodeItems(model, data, 'overlay', readItems(data, rows), step);
   const n = rows.length;
   const result: Predictions = {
     logits: new Float64Array(n),
@@ -65,6 +64,7 @@ export async function predict(
     waiting.logits.dispose();
   };
   try {
+    await encodeItems(model, data, 'overlay', readItems(data, rows), step);
     for await (const batch of loader) {
       const logits = tidy(() => model.predict(batch, step));
       if (pending !== null) await collect(pending);

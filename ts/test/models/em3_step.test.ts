@@ -152,6 +152,21 @@ describe('evaluation', () => {
     }
   });
 
+  it('of a model whose encoder trained since sees the encoder as it is', async () => {
+    using model = tinyEm3(data, { training: 'two_stage' });
+    const score = async () =>
+      predict(model, data, data.loader({ part: 'valid', batchSize: 50 }), data.columns.parts.valid, 2);
+    const before = await score();
+    for (const x of model.content!.fusion.parameters().values())
+      assign(
+        x,
+        Float32Array.from(await valuesOf(x), (v) => v * 1.5),
+      );
+    model.refresh();
+    const after = await score();
+    expect([...after.logits]).not.toEqual([...before.logits]);
+  });
+
   it('gives a row the same score in any batch', async () => {
     using model = tinyEm3(data);
     using steps = new Steps(model);
