@@ -19,6 +19,7 @@ import { add, mul, scaleBy } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { padJagged } from '../ops/pad_jagged.js';
 import { sortDescending } from '../ops/sort_descending.js';
+import { streamOf, uniforms } from '../random.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { FeatureEmbedder } from './feature_embedder.js';
@@ -51,6 +52,11 @@ export interface Em3Options {
   /** Content history items; 0 for none. */
   readonly historyLen: number;
   readonly embeddingDim: number;
+  /**
+   * Share of training rows whose item id is replaced by the unknown one, so that the ranker learns to score from content the items
+   * that no training row shows [default 0].
+   */
+  readonly itemIdDropout: number;
   /** Features whose ids and numbers the ranker sees; null: all. */
   readonly features: readonly string[] | null;
   readonly rankerOptions: RankerOptions;
@@ -129,7 +135,8 @@ export class Em3 extends Module implements RecommenderModel {
     return { vectors, histories, ids: base.ids };
   }
 
-  graph(batch: Batch, context: StepContext): StepGraph {
+  graph(given: Batch, context: StepContext): StepGraph {
+    const batch = this.withoutSomeIds(given, context);
     const labels = this.labels(batch);
     const live = context.stage === 'encoder' || !this.frozenContent;
     const encoded =
@@ -249,6 +256,16 @@ export class Em3 extends Module implements RecommenderModel {
   }
 
   // ---- pieces of the graph
+
+  /** `itemIdDropout` of the rows with the unknown item id (row 0), drawn by (seed, step, row). */
+  private withoutSomeIds(batch: Batch, { training, step }: StepContext): Batch {
+    const { itemIdDropout, seed } = this.#options;
+    const ids = this.#item === null ? undefined : batch.categorical[this.#item];
+    if (!training || itemIdDropout === 0 || this.#item === null || ids === undefined) return batch;
+    const draws = uniforms(batch.size, seed, (streamOf('em3.itemIdDropout') + step) >>> 0);
+    const kept = ids.map((row, b) => (draws[b]! < itemIdDropout ? 0 : row));
+    return { ...batch, categorical: { ...batch.categorical, [this.#item]: kept } };
+  }
 
   private labels(batch: Batch): Tensor {
     return this.float(batch.labels[this.#label]!);
@@ -469,6 +486,7 @@ export const defaultEm3Options: Em3Options = {
   cic: { mode: 'ctr', weight: 1e-3, temperature: 0.1, negatives: 16 },
   historyLen: 50,
   embeddingDim: 32,
+  itemIdDropout: 0,
   features: null,
   rankerOptions: { mlp: [256, 128], dropout: 0.1, crossLayers: 3, attentionMlp: [64, 32] },
   seed: 7,

@@ -32,6 +32,7 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>): E
     cic,
     historyLen: model.history_len,
     embeddingDim: model.embedding_dim,
+    itemIdDropout: model.item_id_dropout,
     features: model.features,
     rankerOptions: {
       mlp: model.mlp,

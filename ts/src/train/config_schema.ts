@@ -302,6 +302,9 @@ const model = z.strictObject({
     .default(null)
     .describe('features whose ids and numbers the ranker sees; null: all of feature_cols'),
   embedding_dim: count(1).default(32).describe(ours('width of id embeddings that state none')),
+  item_id_dropout: share
+    .default(0)
+    .describe(ours('share of training rows whose item id is replaced by the unknown one: for items that come later')),
   mlp: z.array(count(1)).min(1).default([256, 128]).describe(ours('hidden widths of the ranker')),
   cross_layers: count(1).default(3).describe(ours('dcnv2: cross layers')),
   attention_mlp: z.array(count(1)).min(1).default([64, 32]).describe(ours('din: hidden widths of the attention unit')),
