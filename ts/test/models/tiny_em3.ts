@@ -41,6 +41,7 @@ const defaults: Em3Options = {
   cic: { mode: 'ctr', weight: 0, temperature: 0.1, negatives: 16 },
   historyLen: 8,
   embeddingDim: 8,
+  itemIdDropout: 0,
   features: null,
   rankerOptions: { mlp: [16], dropout: 0.1, crossLayers: 2, attentionMlp: [8] },
   seed: 5,
