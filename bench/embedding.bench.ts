@@ -3,11 +3,12 @@
  * Covers: embedding, embedding_bag
  */
 import { backward, parameter } from '../ts/src/autograd.js';
+import { addon } from '../ts/src/native.js';
 import { embedding } from '../ts/src/ops/embedding.js';
 import { embeddingBag } from '../ts/src/ops/embedding_bag.js';
 import { Optimizer } from '../ts/src/optim/optimizer.js';
 import { normals, uniforms } from '../ts/src/random.js';
-import { tensor, zeros } from '../ts/src/tensor.js';
+import { device, tensor, zeros } from '../ts/src/tensor.js';
 import { tidy } from '../ts/src/tidy.js';
 import { type BenchCase, bench } from './measure.js';
 
@@ -24,6 +25,7 @@ const offsets = tensor(Int32Array.from({ length: bags + 1 }, (_, b) => (b * T) /
 const dout = tensor(Float32Array.from(normals(T * D, 1, 99)), [T, D]);
 const row = 4 * D;
 let call = 0;
+const peer = { V, D, T, bags };
 const lookups = () => indices[call++ % sets]!;
 
 const cases: BenchCase[] = [
@@ -34,6 +36,7 @@ const cases: BenchCase[] = [
     dtype: 'float32',
     bytes: 2 * T * row,
     flops: 0,
+    peer,
     run: () => {
       tidy(() => {
         embedding(table, lookups());
@@ -47,6 +50,7 @@ const cases: BenchCase[] = [
     dtype: 'float32',
     bytes: (T + bags) * row,
     flops: 2 * T * D,
+    peer,
     run: () => {
       tidy(() => {
         embeddingBag(table, lookups(), { offsets });
@@ -54,29 +58,50 @@ const cases: BenchCase[] = [
     },
   },
 ];
-await bench(cases);
+await bench(cases, { peer: 'embedding' });
 
 for (const algorithm of ['rowwise_adagrad', 'rowwise_adam', 'lazy_adam'] as const) {
   const params = new Map([['table', table]]);
   const optimizer = new Optimizer([{ name: 'sparse', params, algorithm, learningRate: 1e-3 }], { clipNorm: 1 });
   // forward 2, reduction 2, norm 1, update 1 and the weights 2; each moment is read and written
   const moments = { rowwise_adagrad: 0, rowwise_adam: 1, lazy_adam: 2 }[algorithm];
-  await bench([
-    {
+  // gradient and optimizer hold what was touched: memory in use at its highest, beyond table and moments
+  const cpu = device('cpu');
+  await cpu.synchronize();
+  addon.resetPeak();
+  const before = cpu.memory().live;
+  const step = () =>
+    tidy(() => {
+      backward(embedding(table, lookups()), dout);
+      optimizer.step();
+      optimizer.zeroGrad();
+    });
+  for (let i = 0; i < sets; i++) step(); // every set of lookups once: fresh memory is slow
+  await cpu.synchronize();
+  const touched = cpu.memory().peak - before;
+  console.log(
+    JSON.stringify({
       op: algorithm,
-      pass: 'forward_reduce_norm_update',
       case: '1Mx64_5120',
-      dtype: 'float32',
-      bytes: T * row * (8 + 2 * moments),
-      flops: 0,
-      run: () => {
-        tidy(() => {
-          backward(embedding(table, lookups()), dout);
-          optimizer.step();
-          optimizer.zeroGrad();
-        });
+      bytes_of_a_step: touched,
+      bytes_of_touched_rows: T * row,
+      table_bytes: V * row,
+    }),
+  );
+  await bench(
+    [
+      {
+        op: algorithm,
+        pass: 'forward_reduce_norm_update',
+        case: '1Mx64_5120',
+        dtype: 'float32',
+        bytes: T * row * (8 + 2 * moments),
+        flops: 0,
+        peer,
+        run: step,
       },
-    },
-  ]);
+    ],
+    { peer: 'embedding' },
+  );
   optimizer.dispose();
 }

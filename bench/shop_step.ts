@@ -64,8 +64,8 @@ export class ShopStep {
   }
 
   /** Queues the next step: forward, loss, backward, clipping, optimizer, content table. */
-  run(): Tensor {
-    const batch = this.batches[this.#step++ % this.batches.length]!;
+  run(batch = this.batches[this.#step % this.batches.length]!): Tensor {
+    this.#step++;
     return randomScope({ seed: 7, step: this.#step }, () =>
       tidy(() => {
         const { loss } = this.model.graph(batch, { training: true, step: this.#step, stage: 'ranker' });
