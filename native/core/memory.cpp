@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -22,9 +23,14 @@ size_t class_size(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
+// A free block serves requests down to two thirds of its size: batches differ in length from step to step, and with a block for every
+// length that ever came the cache would grow for as long as training runs.
+bool fits(size_t block, size_t size) { return block <= size + size / 2; }
+
 struct Cache {
   std::mutex mutex;
-  std::unordered_map<size_t, std::vector<void*>> free;
+  std::map<size_t, std::vector<void*>> free;  // by size of the block
+  std::unordered_map<void*, size_t> sizes;    // of blocks in use that are larger than their class
   size_t live = 0, reserved = 0, peak = 0;
   int64_t allocations = 0, fail_in = 0;
   bool poison = false;
@@ -53,10 +59,12 @@ void* allocate(size_t bytes) {
     throw Error("HOST_MEMORY", "cpu: out of memory: requested " + std::to_string(size) + " bytes (planned failure), live " +
                                    std::to_string(c.live) + ", reserved " + std::to_string(c.reserved));
   void* block = nullptr;
-  auto& blocks = c.free[size];
-  if (!blocks.empty()) {
-    block = blocks.back();
-    blocks.pop_back();
+  auto found = c.free.lower_bound(size);
+  while (found != c.free.end() && found->second.empty()) found = c.free.erase(found);
+  if (found != c.free.end() && fits(found->first, size)) {
+    block = found->second.back();
+    found->second.pop_back();
+    if (found->first != size) c.sizes.emplace(block, found->first);
   } else {
     c.allocations++;
     block = std::aligned_alloc(64, size);
@@ -82,7 +90,9 @@ void deallocate(void* block, size_t bytes) {
   std::lock_guard lock(c.mutex);
   if (c.poison) std::memset(block, 0xff, size);
   c.live -= size;
-  c.free[size].push_back(block);
+  const auto larger = c.sizes.find(block);
+  c.free[larger == c.sizes.end() ? size : larger->second].push_back(block);
+  if (larger != c.sizes.end()) c.sizes.erase(larger);
 }
 
 void release_cached() {

@@ -1,5 +1,6 @@
 // Patches of pictures through a dense layer: a convolution with stride = kernel size, as unfold and matrix product.
-// Patches are unfolded and normalised a block of rows at a time, so that the floating-point patches of a batch never exist at once.
+// Patches are unfolded and normalised a block of rows at a time: the block stays in the second-level cache until the product has read it.
+// Blocks follow from shapes alone; each has its partial weight gradient, added in the order of the blocks.
 #include <algorithm>
 #include <vector>
 
@@ -10,40 +11,41 @@ namespace galago::cpu {
 
 namespace {
 
-constexpr int64_t block_values = 1 << 21;  // unfolded values per block
+constexpr int64_t block_values = 1 << 16;  // unfolded values per block
+constexpr int64_t most_partials = 32;
 
 // The patches of a batch of pictures as rows (row, column, channel), the order of the pixels in memory.
 template <class T>
 struct Patches {
   const uint8_t* images;
   const T* normalization;
-  int64_t height, width, size;
+  int64_t count, height, width, size;
 
   int64_t columns() const { return 3 * size * size; }
   int64_t across() const { return width / size; }
   int64_t per_image() const { return across() * (height / size); }
   int64_t block() const { return std::max<int64_t>(1, block_values / columns()); }
+  int64_t rows() const { return per_image() * count; }
 
-  void unfold(int64_t first, int64_t count, T* out) const {
+  // Rows [begin, end) to `out`.
+  void unfold(int64_t begin, int64_t end, T* out) const {
     const int64_t run = 3 * size;  // values of one patch that lie together in a picture
     std::vector<T> scale(run), shift(run);
     for (int64_t i = 0; i < run; i++) {
       scale[i] = normalization[i % 3];
       shift[i] = normalization[3 + i % 3];
     }
-    parallel_for(count, row_grain(columns()), [&](int64_t begin, int64_t end) {
-      vectorize([&] {
-        const T *__restrict factor = scale.data(), *__restrict addend = shift.data();
-        for (int64_t i = begin; i < end; i++) {
-          const int64_t image = (first + i) / per_image(), patch = (first + i) % per_image();
-          const uint8_t* corner = images + ((image * height + patch / across() * size) * width + patch % across() * size) * 3;
-          for (int64_t row = 0; row < size; row++) {
-            const uint8_t* __restrict pixels = corner + row * width * 3;
-            T* __restrict values = out + i * columns() + row * run;
-            for (int64_t j = 0; j < run; j++) values[j] = factor[j] * T(pixels[j]) + addend[j];
-          }
+    vectorize([&] {
+      const T *__restrict factor = scale.data(), *__restrict addend = shift.data();
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t image = i / per_image(), patch = i % per_image();
+        const uint8_t* corner = images + ((image * height + patch / across() * size) * width + patch % across() * size) * 3;
+        for (int64_t row = 0; row < size; row++) {
+          const uint8_t* __restrict pixels = corner + row * width * 3;
+          T* __restrict values = out + (i - begin) * columns() + row * run;
+          for (int64_t j = 0; j < run; j++) values[j] = factor[j] * T(pixels[j]) + addend[j];
         }
-      });
+      }
     });
   }
 };
@@ -60,7 +62,7 @@ void swap_order(int64_t D, int64_t groups, int64_t members, const T* source, T* 
 
 template <class T>
 Patches<T> patches_of(const Tensor& images, const Tensor& normalization, int64_t size) {
-  return {images.data<uint8_t>(), normalization.data<T>(), images.shape[1], images.shape[2], size};
+  return {images.data<uint8_t>(), normalization.data<T>(), images.shape[0], images.shape[1], images.shape[2], size};
 }
 
 }  // namespace
@@ -69,17 +71,16 @@ void patch_embedding_forward(const Tensor& images, const Tensor& weight, const T
                              int64_t patch_size) {
   dispatch_float(weight.dtype, [&]<class T>() {
     const auto patches = patches_of<T>(images, normalization, patch_size);
-    const int64_t rows = out.rows(), N = out.columns(), K = patches.columns();
+    const int64_t N = out.columns(), K = patches.columns();
     const Epilogue<T> epilogue{bias.data<T>()};
-    T* pixel_weight = scratch<T>(ScratchSlot::kernel_second, N * K);
+    T *po = out.data<T>(), *pixel_weight = scratch<T>(ScratchSlot::kernel_second, N * K);
     swap_order(N, 3, K / 3, weight.data<T>(), pixel_weight);
-    for (int64_t first = 0; first < rows; first += patches.block()) {
-      const int64_t count = std::min(patches.block(), rows - first);
-      T* unfolded = scratch<T>(ScratchSlot::kernel, count * K);
-      patches.unfold(first, count, unfolded);
-      matmul<T>(Transpose::no, Transpose::yes, count, N, K, T(1), unfolded, K, pixel_weight, K, T(0), out.data<T>() + first * N, N,
+    parallel_for(patches.rows(), patches.block(), [&](int64_t begin, int64_t end) {
+      T* unfolded = scratch<T>(ScratchSlot::kernel, (end - begin) * K);
+      patches.unfold(begin, end, unfolded);
+      matmul<T>(Transpose::no, Transpose::yes, end - begin, N, K, T(1), unfolded, K, pixel_weight, K, T(0), po + begin * N, N,
                 bias ? &epilogue : nullptr);
-    }
+    });
   });
 }
 
@@ -88,16 +89,27 @@ void patch_embedding_backward(const Tensor& images, const Tensor& normalization,
   dispatch_float(dout.dtype, [&]<class T>() {
     const auto patches = patches_of<T>(images, normalization, patch_size);
     const int64_t rows = dout.rows(), N = dout.columns(), K = patches.columns();
-    if (dbias) column_sums(rows, N, dout.data<T>(), dbias.data<T>());
+    const T* pd = dout.data<T>();
+    if (dbias) column_sums(rows, N, pd, dbias.data<T>());
     if (!dweight) return;
-    T* dpixel_weight = scratch<T>(ScratchSlot::kernel_second, N * K);
-    std::fill_n(dpixel_weight, N * K, T(0));
-    for (int64_t first = 0; first < rows; first += patches.block()) {
-      const int64_t count = std::min(patches.block(), rows - first);
-      T* unfolded = scratch<T>(ScratchSlot::kernel, count * K);
-      patches.unfold(first, count, unfolded);
-      matmul<T>(Transpose::yes, Transpose::no, N, K, count, T(1), dout.data<T>() + first * N, N, unfolded, K, T(1), dpixel_weight, K);
-    }
+    const int64_t blocks = chunk_count(rows, patches.block());
+    const int64_t per_chunk = std::max<int64_t>(1, chunk_count(blocks, most_partials)) * patches.block();
+    const int64_t chunks = std::max<int64_t>(1, chunk_count(rows, per_chunk)), size = N * K;
+    T* partial = scratch<T>(ScratchSlot::kernel_second, chunks * size);
+    std::fill_n(partial, size, T(0));  // of a batch without pictures
+    parallel_for(rows, per_chunk, [&](int64_t first, int64_t last) {
+      T* sum = partial + first / per_chunk * size;
+      T* unfolded = scratch<T>(ScratchSlot::kernel, patches.block() * K);
+      for (int64_t begin = first; begin < last; begin += patches.block()) {
+        const int64_t end = std::min(last, begin + patches.block());
+        patches.unfold(begin, end, unfolded);
+        matmul<T>(Transpose::yes, Transpose::no, N, K, end - begin, T(1), pd + begin * N, N, unfolded, K,
+                  T(begin == first ? 0 : 1), sum, K);
+      }
+    });
+    T* dpixel_weight = partial;
+    for (int64_t chunk = 1; chunk < chunks; chunk++)
+      for (int64_t i = 0; i < size; i++) dpixel_weight[i] += partial[chunk * size + i];
     swap_order(N, K / 3, 3, dpixel_weight, dweight.data<T>());
   });
 }
