@@ -148,13 +148,13 @@ export class Em3 extends Module implements RecommenderModel {
     const cutQuery = cut && this.#options.queryEncoder === 'alike';
     const stillQuery = cutQuery && this.frozenContent; // no loss reaches it
     const query = stillQuery ? noGrad(() => this.query(batch, context)) : this.query(batch, context);
-    const seen = this.seen(
+    const input = this.seen(
       batch,
       target === null ? null : cut ? detach(target) : target,
       cutQuery && query !== null ? detach(query) : query,
       context,
     );
-    const logits = this.ranker.forward(seen.input, context);
+    const logits = this.ranker.forward(input, context);
     const parts: Record<string, Tensor> = { bce: bceWithLogits(logits, labels) };
     let loss = parts['bce']!;
     const { sqdc: contrast, cic: alignment } = this.#options;
@@ -163,7 +163,7 @@ export class Em3 extends Module implements RecommenderModel {
       loss = add(loss, scaleBy(parts['sqdc'], contrast.weight));
     }
     if (this.heads !== null && target !== null && alignment.weight > 0) {
-      parts['cic'] = this.align(batch, encoded ?? null, target, seen.itemEmbedding, context);
+      parts['cic'] = this.align(this.heads, given, target, context);
       loss = add(loss, scaleBy(parts['cic'], alignment.weight));
     }
     return { loss, parts, logits };
@@ -174,7 +174,7 @@ export class Em3 extends Module implements RecommenderModel {
       const context: StepContext = { training: false, step, stage: 'ranker' };
       const target = this.target(batch, null, context);
       const query = this.query(batch, context);
-      return this.ranker.forward(this.seen(batch, target, query, context).input, context);
+      return this.ranker.forward(this.seen(batch, target, query, context), context);
     });
   }
 
@@ -289,15 +289,9 @@ export class Em3 extends Module implements RecommenderModel {
   }
 
   /** What the ranker sees: ids and numbers, content vectors, their products, cosines with the history. */
-  private seen(
-    batch: Batch,
-    target: Tensor | null,
-    query: Tensor | null,
-    context: StepContext,
-  ): { input: RankerInput; itemEmbedding: Tensor | null } {
+  private seen(batch: Batch, target: Tensor | null, query: Tensor | null, context: StepContext): RankerInput {
     const base = this.features.forward(batch);
-    const itemEmbedding = this.#item === null ? null : (base.embeddings.get(this.#item) ?? null);
-    if (this.content === null || target === null) return { input: base, itemEmbedding };
+    if (this.content === null || target === null) return base;
     const vectors = new Map(base.vectors);
     const histories = [...base.histories];
     vectors.set('content', target);
@@ -310,7 +304,7 @@ export class Em3 extends Module implements RecommenderModel {
     const user = this.#user === null ? undefined : base.embeddings.get(this.#user);
     if (user !== undefined && user.shape[1] === target.shape[1]) vectors.set('user*content', mul(user, target));
     if (this.#options.historyLen > 0) this.addHistory(batch, target, context, vectors, histories);
-    return { input: { vectors, histories, ids: base.ids }, itemEmbedding };
+    return { vectors, histories, ids: base.ids };
   }
 
   private addHistory(
@@ -368,19 +362,19 @@ export class Em3 extends Module implements RecommenderModel {
     });
   }
 
-  /** Content-ID contrast over the distinct items of the batch ('ctr'). */
-  private align(
-    batch: Batch,
-    encoded: Tensor | null,
-    target: Tensor,
-    itemEmbedding: Tensor | null,
-    context: StepContext,
-  ): Tensor {
+  /**
+   * Content-ID contrast over the distinct items of the batch, in both modes ('exact' was published over all items of a catalogue). Each
+   * item meets its own id, also where `itemIdDropout` hides that from the ranker.
+   */
+  private align(heads: CicHeads, batch: Batch, target: Tensor, context: StepContext): Tensor {
     const { mode, temperature, negatives } = this.#options.cic;
     const first = firstRows(batch.items.index, batch.items.rows.length);
-    const content = encoded ?? gatherRows(target, tensor(first));
-    const ids = gatherRows(itemEmbedding!, tensor(first));
-    const projected = this.heads!.forward(content, ids);
+    const ids = batch.categorical[this.#item!]!;
+    const table = this.features.tables.get(this.#item!)!;
+    const projected = heads.forward(
+      gatherRows(target, tensor(first)),
+      table.forward(tensor(first.map((row) => ids[row]!))),
+    );
     return cic(projected.content, projected.id, {
       mode,
       temperature,

@@ -3,6 +3,7 @@ import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { ArgumentError } from '../../src/errors.js';
 import type { Em3 } from '../../src/models/em3.js';
+import type { StepContext } from '../../src/models/model.js';
 import { assign, type Tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { predict } from '../../src/train/evaluate.js';
@@ -126,6 +127,26 @@ describe('a step of EM3', () => {
       expect(await bytesByName(model.state())).toEqual(await bytesByName(twin.state()));
     },
   );
+});
+
+describe('itemIdDropout', () => {
+  it('hides ids from the ranker in training, by seed and step, and never from CIC', async () => {
+    const run = async (itemIdDropout: number, context: StepContext) => {
+      using model = tinyEm3(data, { itemIdDropout, cic: { weight: 0.1 }, rankerOptions: { dropout: 0 } });
+      const { parts } = tidy(() => ({ parts: model.graph(some[0]!, context).parts }));
+      const [bce, cic] = await Promise.all([bytesOf(parts['bce']!), bytesOf(parts['cic']!)]);
+      for (const x of Object.values(parts)) x.dispose();
+      return { bce: bce.toString('hex'), cic: cic.toString('hex') };
+    };
+    const none = await run(0, training);
+    const half = await run(0.5, training);
+    expect(half.cic).toBe(none.cic);
+    expect(half.bce).not.toBe(none.bce);
+    expect(await run(0.5, training)).toEqual(half);
+    expect((await run(0.5, { ...training, step: 2 })).bce).not.toBe(half.bce);
+    const still = { training: false, step: 1, stage: 'ranker' } as const;
+    expect(await run(0.5, still)).toEqual(await run(0, still));
+  });
 });
 
 describe('evaluation', () => {
