@@ -38,6 +38,8 @@ export interface Em3Options {
   readonly twoStageEpochs: number;
   readonly content: ContentOptions;
   readonly sqdc: {
+    /** Steps over which the weight grows linearly from 0, so that the ranking gradient shapes the encoder first [default 0]. */
+    readonly warmupSteps: number;
     readonly weight: number;
     readonly scale: number;
     readonly columns: 'positives' | 'all';
@@ -160,7 +162,8 @@ export class Em3 extends Module implements RecommenderModel {
     const { sqdc: contrast, cic: alignment } = this.#options;
     if (contrast.weight > 0 && query !== null && target !== null && !stillQuery) {
       parts['sqdc'] = this.contrast(batch, query, target);
-      loss = add(loss, scaleBy(parts['sqdc'], contrast.weight));
+      const growth = contrast.warmupSteps === 0 ? 1 : Math.min(1, context.step / contrast.warmupSteps);
+      loss = add(loss, scaleBy(parts['sqdc'], contrast.weight * growth));
     }
     if (this.heads !== null && target !== null && alignment.weight > 0) {
       parts['cic'] = this.align(this.heads, given, target, context);
@@ -476,7 +479,7 @@ export const defaultEm3Options: Em3Options = {
     lora: { mode: 'lora_cached', rank: 8, alpha: 16, onRefresh: 'reset' },
     tuneLayers: 'all',
   },
-  sqdc: { weight: 0, scale: 50, columns: 'positives', maskSameItem: false },
+  sqdc: { weight: 0, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false },
   cic: { mode: 'ctr', weight: 1e-3, temperature: 0.1, negatives: 16 },
   historyLen: 50,
   embeddingDim: 32,

@@ -268,6 +268,9 @@ const cic = z.strictObject({
 
 const sqdc = z.strictObject({
   weight: rate.default(0).describe(ours('lambda, weight in the loss; 0 runs no kernel. 0.1 where queries exist')),
+  warmup_steps: count()
+    .default(0)
+    .describe(ours('steps over which the weight grows from 0: the ranking gradient shapes the encoder first')),
   scale: z.number().positive().default(50).describe('multiplies the similarities'),
   columns: z.enum(['positives', 'all']).default('positives').describe('which rows are candidates'),
   mask_same_item: z.boolean().default(false).describe(ours('leave out columns of the anchor item')),
@@ -428,7 +431,7 @@ export const shopDefaults: ConfigInput = {
     query_encoder: 'live',
     lora: { mode: 'none' },
     cic: { weight: 0 },
-    sqdc: { weight: 0.1 },
+    sqdc: { weight: 0.1, warmup_steps: 423 }, // three epochs: with the full weight from the start pictures are learned two epochs later
     history_len: 20,
   },
   train: { epochs: 8, train_batch_size: 128, unit: 'session', learning_rate: 2e-3, last_epoch_factor: 0.3 },

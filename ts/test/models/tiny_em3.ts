@@ -37,7 +37,7 @@ const defaults: Em3Options = {
     lora: { mode: 'none', rank: 2, alpha: 4, onRefresh: 'reset' },
     tuneLayers: 'all',
   },
-  sqdc: { weight: 0, scale: 50, columns: 'positives', maskSameItem: false },
+  sqdc: { weight: 0, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false },
   cic: { mode: 'ctr', weight: 0, temperature: 0.1, negatives: 16 },
   historyLen: 8,
   embeddingDim: 8,
