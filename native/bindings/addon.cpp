@@ -1,7 +1,9 @@
 // The addon: tensors by handle, waits as promises, one function per kernel.
 #include <napi.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -13,16 +15,23 @@
 
 namespace galago {
 
-void bind_kernels(Napi::Env env, Napi::Object exports);
+void bind_kernels(KernelTable& table);
 std::string enumerations();
 
 namespace {
+
+// Room for a copy of a tensor's bytes on the way to or from JavaScript.
+Block copy_room(const char* who, size_t bytes) {
+  Block block(std::malloc(bytes ? bytes : 1));
+  if (!block) throw OutOfMemory(std::string(who) + ": out of memory for a copy", bytes, memory_statistics());
+  return block;
+}
 
 // ---- tasks that are no kernels
 
 class WriteTask final : public Task {
  public:
-  WriteTask(Tensor tensor, std::shared_ptr<void> bytes, size_t count)
+  WriteTask(Tensor tensor, Block bytes, size_t count)
       : Task("write"), tensor_(std::move(tensor)), bytes_(std::move(bytes)), count_(count) {}
   void run() override {
     tensor_.storage->version++;
@@ -32,7 +41,7 @@ class WriteTask final : public Task {
 
  private:
   Tensor tensor_;
-  std::shared_ptr<void> bytes_;
+  Block bytes_;
   size_t count_;
 };
 
@@ -41,25 +50,24 @@ class WaitTask final : public Task {
  public:
   WaitTask(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor)
       : Task("read"), completions_(std::move(completions)), id_(id), tensor_(std::move(tensor)) {}
-  ~WaitTask() override { std::free(block_); }
   bool is_wait() const override { return true; }
   bool ready() const override { return !tensor_ || tensor_.storage->written(); }
   void run() override {
     if (!tensor_) return;
-    block_ = std::malloc(tensor_.bytes() ? tensor_.bytes() : 1);
-    if (!block_) throw Error("HOST_MEMORY", "read: out of memory for a copy of " + std::to_string(tensor_.bytes()) + " bytes");
-    std::memcpy(block_, tensor_.storage->data(), tensor_.bytes());
+    block_ = copy_room("read", tensor_.bytes());
+    std::memcpy(block_.get(), tensor_.storage->data(), tensor_.bytes());
   }
   void wait_over(const std::optional<Failure>& failure) override {
-    completions_->push({id_, failure, block_, tensor_ ? tensor_.bytes() : 0});
-    block_ = nullptr;
+    const size_t bytes = tensor_ ? tensor_.bytes() : 0;
+    tensor_ = {};  // before anyone can know that the read is over and look at the live bytes
+    completions_->push({id_, failure, std::move(block_), bytes});
   }
 
  private:
   std::shared_ptr<Completions> completions_;
   uint32_t id_;
   Tensor tensor_;
-  void* block_ = nullptr;
+  Block block_;
 };
 
 std::unique_ptr<Task> make_wait(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor) {
@@ -96,19 +104,29 @@ Device device_of(const Napi::CallbackInfo& info, size_t i) {
   Instance::of(info.Env()).fail("DEVICE_UNAVAILABLE", text + ": this build has the CPU backend only; use device 'cpu'");
 }
 
+// TypeScript has checked; what an overflow here could do to every kernel makes it worth a second look.
 void set_shape(const Napi::CallbackInfo& info, size_t i, Tensor& tensor) {
+  Instance& instance = Instance::of(info.Env());
   auto shape = info[i].As<Napi::Array>();
+  if (shape.Length() > max_rank) instance.fail("SHAPE", "expected at most 6 dimensions, received " + std::to_string(shape.Length()));
   tensor.rank = int(shape.Length());
-  if (tensor.rank > max_rank)
-    Instance::of(info.Env()).fail("SHAPE", "expected at most 6 dimensions, received " + std::to_string(tensor.rank));
-  for (int d = 0; d < tensor.rank; d++) tensor.shape[d] = shape.Get(uint32_t(d)).As<Napi::Number>().Int64Value();
+  int64_t size = 1;  // of the dimensions that are not 0: row counts are products of some of them
+  for (int d = 0; d < tensor.rank; d++) {
+    const double dimension = shape.Get(uint32_t(d)).ToNumber();
+    if (!(dimension >= 0 && dimension <= double(max_elements)) || dimension != std::trunc(dimension) ||
+        __builtin_mul_overflow(size, std::max<int64_t>(int64_t(dimension), 1), &size) || size > max_elements)
+      instance.fail("SHAPE", "expected integer dimensions >= 0 with a product of at most 2^53");
+    tensor.shape[d] = int64_t(dimension);
+  }
 }
 
 // create(shape, dtype, device) -> handle
 Napi::Value create(const Napi::CallbackInfo& info) {
   Tensor tensor;
   set_shape(info, 0, tensor);
-  tensor.dtype = DType(info[1].As<Napi::Number>().Uint32Value());
+  const uint32_t dtype = info[1].As<Napi::Number>().Uint32Value();
+  if (dtype > uint32_t(DType::bfloat16)) Instance::of(info.Env()).fail("DTYPE", "there is no dtype " + std::to_string(dtype));
+  tensor.dtype = DType(dtype);
   tensor.storage = std::make_shared<Storage>(device_of(info, 2), tensor.bytes());
   return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
 }
@@ -116,7 +134,12 @@ Napi::Value create(const Napi::CallbackInfo& info) {
 // alias(handle, shape) -> handle of the same storage under another shape
 Napi::Value alias(const Napi::CallbackInfo& info) {
   Tensor tensor = tensor_of(info, 0, "reshape");
+  const int64_t size = tensor.size();
   set_shape(info, 1, tensor);
+  if (tensor.size() != size)
+    Instance::of(info.Env())
+        .fail("SHAPE", "reshape: expected a shape of " + std::to_string(size) + " values, received " + std::to_string(tensor.size()),
+              "reshape");
   return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
 }
 
@@ -133,12 +156,12 @@ void write(const Napi::CallbackInfo& info) {
     Instance::of(info.Env())
         .fail("SHAPE", "write: expected " + std::to_string(tensor.bytes()) + " bytes, received " + std::to_string(bytes), "write");
   const char* source = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
-  Executor& executor = Executor::of(tensor.storage->device);
-  std::shared_ptr<void> copy(std::malloc(bytes ? bytes : 1), std::free);
-  if (!copy)
-    Instance::of(info.Env()).fail("HOST_MEMORY", "write: out of memory for a copy of " + std::to_string(bytes) + " bytes", "write");
+  Block copy;
+  try {
+    copy = copy_room("write", bytes);
+  } catch (const OutOfMemory& error) { throw Instance::of(info.Env()).error(failure_of(error)); }
   std::memcpy(copy.get(), source, bytes);
-  if (!executor.submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
+  if (!Executor::of(tensor.storage->device).submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
     Instance::of(info.Env())
         .fail("QUEUE_FULL", "write: the queue is full; await device.synchronize() or a read before queueing more", "write");
 }
@@ -177,6 +200,12 @@ Napi::Value profile(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// Reads the variables of the environment that the engine obeys; throws what is wrong with them.
+void check_settings(const Napi::CallbackInfo&) {
+  thread_setting();
+  cpu::isa();
+}
+
 Napi::Value information(const Napi::CallbackInfo& info) {
   static constexpr const char* isa_names[] = {"portable", "avx2", "avx512"};
   Napi::Object result = Napi::Object::New(info.Env());
@@ -203,6 +232,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("memory", memory);
   add("setProfile", set_profile);
   add("profile", profile);
+  add("checkSettings", check_settings);
   add("info", information);
   add("setErrorFactory",
       [](const Napi::CallbackInfo& info) { Instance::of(info.Env()).make_error = Napi::Persistent(info[0].As<Napi::Function>()); });
@@ -219,10 +249,10 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("testKernel", [](const Napi::CallbackInfo& info) {
     Executor::of(Device::cpu).submit(std::make_unique<TestTask>(info[0].As<Napi::String>(), info[1].As<Napi::Number>().DoubleValue()));
   });
-  Napi::Object kernels = Napi::Object::New(env);
-  bind_kernels(env, kernels);
-  exports.Set("kernels", kernels);
-  exports.Set("declarations", declarations());
+  KernelTable table{Napi::Object::New(env), {}};
+  bind_kernels(table);
+  exports.Set("kernels", table.functions);
+  exports.Set("declarations", table.declarations);
   exports.Set("enumerations", enumerations());
   return exports;
 }

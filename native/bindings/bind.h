@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string_view>
 #include <tuple>
 
@@ -146,7 +147,7 @@ struct Argument<int64_t> : PlainArgument<int64_t> {
   static constexpr const char* type = "number";
   static int64_t get(Call& call, Napi::Value value, std::string_view argument, bool) {
     const double number = Argument<double>::get(call, value, argument, false);
-    if (number != double(int64_t(number))) call.fail(argument, "an integer");
+    if (!(std::abs(number) <= 0x1p53) || number != std::trunc(number)) call.fail(argument, "an integer");
     return int64_t(number);
   }
 };
@@ -165,7 +166,7 @@ struct Argument<const std::vector<int64_t>&> : PlainArgument<std::vector<int64_t
     if (!value.IsArray()) call.fail(argument, "an array of integers");
     auto array = value.As<Napi::Array>();
     Kept list;
-    for (uint32_t i = 0; i < array.Length(); i++) list.push_back(array.Get(i).ToNumber().Int64Value());
+    for (uint32_t i = 0; i < array.Length(); i++) list.push_back(Argument<int64_t>::get(call, array.Get(i), argument, false));
     return list;
   }
 };
@@ -230,24 +231,24 @@ class KernelTask final : public Task {
   Kept arguments_;
 };
 
-inline std::string& declarations() {  // ts/src/native_kernels.ts is written from this
-  static std::string* text = new std::string;
-  return *text;
-}
+// Where the rows of table.cpp go. One per environment: worker threads load the addon at the same time.
+struct KernelTable {
+  Napi::Object functions;
+  std::string declarations;  // ts/src/native_kernels.ts is written from this
+};
 
 template <class... Ps>
-void bind_kernel(Napi::Env env, Napi::Object exports, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...),
-                 void (*cuda)(Ps...)) {
-  std::string& text = declarations();
+void bind_kernel(KernelTable& table, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...), void (*cuda)(Ps...)) {
+  std::string& text = table.declarations;
   text += std::string("  ") + kernel + "(";
   size_t k = 0;
   ((text += std::string(k ? ", " : "") + std::string(names.names[k]) + ": " + Argument<Ps>::type + (names.optional[k] ? " | null" : ""),
     k++),
    ...);
   text += "): void;\n";
-  exports.Set(kernel,
-              Napi::Function::New(
-                  env,
+  table.functions.Set(
+      kernel, Napi::Function::New(
+                  table.functions.Env(),
                   [=](const Napi::CallbackInfo& info) {
                     Instance& instance = Instance::of(info.Env());
                     Call call{instance, kernel};

@@ -11,10 +11,7 @@ constexpr double slot_limit = 1 << 26;
 
 void Completions::push(Completion completion) {
   std::lock_guard lock(mutex);
-  if (closed) {
-    std::free(completion.block);
-    return;
-  }
+  if (closed) return;
   done.push_back(std::move(completion));
   if (!scheduled) {
     scheduled = true;
@@ -22,25 +19,34 @@ void Completions::push(Completion completion) {
   }
 }
 
+void Completions::close() {
+  std::lock_guard lock(mutex);
+  if (closed) return;
+  closed = true;
+  done.clear();
+  napi_release_threadsafe_function(wake, napi_tsfn_abort);
+}
+
 Instance::Instance(Napi::Env env) : env_(env) {
   napi_value resource = Napi::String::New(env, "galago");
-  napi_create_threadsafe_function(
+  const napi_status status = napi_create_threadsafe_function(
       env, nullptr, nullptr, resource, 0, 1, nullptr, nullptr, nullptr,
       [](napi_env raw, napi_value, void*, void*) {
         if (!raw) return;  // the environment is going away
-        Napi::Env env(raw);
-        Napi::HandleScope scope(env);
-        Instance::of(env).drain();
+        // Called by Node's C code: nothing may be thrown through it.
+        try {
+          Napi::Env env(raw);
+          Napi::HandleScope scope(env);
+          Instance::of(env).drain();
+        } catch (...) {}  // a terminated worker runs no JavaScript any more: nobody is left to tell
       },
       &completions_->wake);
+  if (status != napi_ok) throw Napi::Error::New(env, "galago: the runtime gave no thread-safe function");
   napi_unref_threadsafe_function(env, completions_->wake);
   env.AddCleanupHook(
       [](std::shared_ptr<Completions>* completions) {
-        std::lock_guard lock((*completions)->mutex);
-        (*completions)->closed = true;
-        for (Completion& completion : (*completions)->done) std::free(completion.block);
-        (*completions)->done.clear();
-        napi_release_threadsafe_function((*completions)->wake, napi_tsfn_abort);
+        (*completions)->close();
+        delete completions;
       },
       new std::shared_ptr<Completions>(completions_));
 }
@@ -62,6 +68,7 @@ double Instance::insert(Tensor tensor) {
 }
 
 Tensor* Instance::find(double handle) {
+  if (!(handle >= slot_limit && handle < slot_limit * slot_limit)) return nullptr;  // NaN too
   const uint64_t bits = uint64_t(handle);
   const uint32_t slot = uint32_t(bits % uint64_t(slot_limit)), generation = uint32_t(bits / uint64_t(slot_limit));
   if (slot >= slots_.size() || !slots_[slot].used || slots_[slot].generation != generation) return nullptr;
@@ -89,6 +96,12 @@ Napi::Error Instance::error(const Failure& f) {
     fields.Set("position", double(f.position));
     fields.Set("value", double(f.value));
     fields.Set("bound", double(f.bound));
+  }
+  if (f.requested > 0) fields.Set("requested", double(f.requested));
+  if (f.held) {
+    fields.Set("live", double(f.held->live));
+    fields.Set("reserved", double(f.held->reserved));
+    fields.Set("peak", double(f.held->peak));
   }
   if (make_error.IsEmpty()) return Napi::Error::New(env_, f.message);
   Napi::Value error = make_error.Call({Napi::String::New(env_, f.code), Napi::String::New(env_, f.message), fields});
@@ -124,21 +137,25 @@ void Instance::drain() {
     auto found = pending_.find(completion.id);
     Napi::Promise::Deferred deferred = found->second;
     pending_.erase(found);
-    if (completion.failure) {
-      std::free(completion.block);
-      deferred.Reject(error(*completion.failure).Value());
-    } else if (!completion.block) {
-      deferred.Resolve(env_.Undefined());
-    } else if (completion.bytes <= 65536) {
-      auto buffer = Napi::ArrayBuffer::New(env_, completion.bytes);
-      std::memcpy(buffer.Data(), completion.block, completion.bytes);
-      std::free(completion.block);
-      deferred.Resolve(buffer);
-    } else {
-      deferred.Resolve(Napi::ArrayBuffer::New(env_, completion.block, completion.bytes, [](Napi::Env, void* block) { std::free(block); }));
-    }
+    settle(deferred, completion);
   }
   if (pending_.empty()) napi_unref_threadsafe_function(env_, completions_->wake);
+}
+
+void Instance::settle(Napi::Promise::Deferred deferred, Completion& completion) {
+  if (completion.failure) {
+    deferred.Reject(error(*completion.failure).Value());
+  } else if (!completion.block) {
+    deferred.Resolve(env_.Undefined());
+  } else if (completion.bytes <= 65536) {
+    auto buffer = Napi::ArrayBuffer::New(env_, completion.bytes);
+    std::memcpy(buffer.Data(), completion.block.get(), completion.bytes);
+    deferred.Resolve(buffer);
+  } else {
+    auto buffer = Napi::ArrayBuffer::New(env_, completion.block.get(), completion.bytes, [](Napi::Env, void* block) { std::free(block); });
+    completion.block.release();  // the buffer's from here on
+    deferred.Resolve(buffer);
+  }
 }
 
 }  // namespace galago

@@ -2,6 +2,7 @@
 #pragma once
 #include <napi.h>
 
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,11 +13,16 @@
 
 namespace galago {
 
+struct Free {
+  void operator()(void* block) const { std::free(block); }
+};
+using Block = std::unique_ptr<void, Free>;
+
 // What a finished wait carries to the JavaScript thread.
 struct Completion {
   uint32_t id;
   std::optional<Failure> failure;
-  void* block = nullptr;  // malloc'ed bytes of a read, owned
+  Block block;  // the bytes of a read
   size_t bytes = 0;
 };
 
@@ -26,13 +32,15 @@ struct Completions {
   std::vector<Completion> done;
   napi_threadsafe_function wake = nullptr;
   bool scheduled = false, closed = false;
-  void push(Completion completion);
+  void push(Completion completion);  // any thread; after close() the completion is dropped
+  void close();                      // the environment is going away: `wake` is not called any more
 };
 
 // A handle is slot + generation * 2^26: stale ones are noticed. 0 is no tensor.
 class Instance {
  public:
   explicit Instance(Napi::Env env);
+  ~Instance() { completions_->close(); }
   static Instance& of(Napi::Env env) { return *env.GetInstanceData<Instance>(); }
 
   double insert(Tensor tensor);
@@ -58,6 +66,8 @@ class Instance {
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
   std::shared_ptr<Completions> completions_ = std::make_shared<Completions>();
+  void settle(Napi::Promise::Deferred deferred, Completion& completion);
+
   std::unordered_map<uint32_t, Napi::Promise::Deferred> pending_;
   uint32_t next_wait_ = 0;
 };

@@ -4,13 +4,12 @@
 namespace galago {
 
 #ifdef GALAGO_WITH_CUDA
-#define KERNEL(function, names) bind_kernel(env, exports, #function, names, cpu::function, cuda::function)
+#define KERNEL(function, names) bind_kernel(table, #function, names, cpu::function, cuda::function)
 #else
-#define KERNEL(function, names) bind_kernel(env, exports, #function, names, cpu::function, decltype (&cpu::function)(nullptr))
+#define KERNEL(function, names) bind_kernel(table, #function, names, cpu::function, decltype (&cpu::function)(nullptr))
 #endif
 
-void bind_kernels(Napi::Env env, Napi::Object exports) {
-  declarations().clear();
+void bind_kernels(KernelTable& table) {
   KERNEL(activation_forward, "x out kind");
   KERNEL(activation_backward, "x out dout dx kind");
 
@@ -60,9 +59,11 @@ void bind_kernels(Napi::Env env, Napi::Object exports) {
   KERNEL(gather_rows_backward, "dout index dx");
 
   KERNEL(info_nce_forward,
-         "q k positives? negatives? row_groups? col_groups? weights? log_q? loss positive_scores row_log_sums column_log_sums? scale normalized");
+         "q k positives? negatives? row_groups? col_groups? weights? log_q? loss positive_scores row_log_sums column_log_sums? scale "
+         "normalized");
   KERNEL(info_nce_backward,
-         "q k positives? negatives? row_groups? col_groups? weights? log_q? positive_scores row_log_sums column_log_sums? dloss dq? dk? scale");
+         "q k positives? negatives? row_groups? col_groups? weights? log_q? positive_scores row_log_sums column_log_sums? dloss dq? dk? "
+         "scale");
 
   KERNEL(layer_norm_forward, "x residual? weight bias sum? out mean rstd eps");
   KERNEL(layer_norm_backward, "x weight mean rstd dout dx? dweight? dbias?");

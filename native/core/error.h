@@ -1,5 +1,6 @@
 // Errors that cross from native code to TypeScript: `code` selects the class in ts/src/errors.ts.
 #pragma once
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 

@@ -6,6 +6,7 @@
 
 #include <ctime>
 #include <new>
+#include <stdexcept>
 #include <thread>
 
 namespace galago {
@@ -20,8 +21,21 @@ Failure failed(std::string code, std::string message) {
   return failure;
 }
 
+Failure scratch_failed() {
+  Failure failure = failed("HOST_MEMORY", "cpu: out of memory for scratch space");
+  failure.held = memory_statistics();
+  return failure;
+}
+
 bool out_of_memory(const Failure& failure) { return failure.code == "HOST_MEMORY" || failure.code == "DEVICE_MEMORY"; }
 }  // namespace
+
+Failure failure_of(const OutOfMemory& error) {
+  Failure failure = failed(error.code, error.what());
+  failure.requested = error.requested;
+  failure.held = error.held;
+  return failure;
+}
 
 Executor& Executor::of(Device device) {
   static Executor* const cpu = new Executor(Device::cpu);  // never destroyed: its thread waits on it
@@ -128,10 +142,16 @@ void Executor::loop() {
       running_.store(task->name, std::memory_order_relaxed);
       running_kernel.store(this);
       try {
-        if (profiling_.load(std::memory_order_relaxed)) run_counted(*task);
-        else task->run();
-      } catch (const Error& error) { failure = failed(error.code, error.what()); } catch (const std::bad_alloc&) {
-        failure = failed("HOST_MEMORY", "cpu: out of memory for scratch space");
+        if (profiling_.load(std::memory_order_relaxed))
+          run_counted(*task);
+        else
+          task->run();
+      } catch (const OutOfMemory& error) { failure = failure_of(error); } catch (const Error& error) {
+        failure = failed(error.code, error.what());
+      } catch (const std::bad_alloc&) {
+        failure = scratch_failed();
+      } catch (const std::length_error&) {  // a std::vector of more elements than there are addresses
+        failure = scratch_failed();
       } catch (const std::exception& error) { failure = failed("DEVICE_LOST", error.what()); } catch (...) {
         failure = failed("DEVICE_LOST", "unknown exception");
       }

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "error.h"
+#include "memory.h"
 #include "tensor.h"
 
 namespace galago {
@@ -26,7 +27,12 @@ struct Failure {
   // Of an IndexError:
   std::string argument;
   int64_t position = 0, value = 0, bound = 0;
+  // Of running out of memory; 0 requested = scratch space of unknown size.
+  size_t requested = 0;
+  std::optional<MemoryStatistics> held;
 };
+
+Failure failure_of(const OutOfMemory& error);
 
 class Task {
  public:

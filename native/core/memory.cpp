@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <new>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -35,6 +36,8 @@ struct Cache {
   int64_t allocations = 0, fail_in = 0;
   bool poison = false;
 
+  MemoryStatistics statistics() const { return {live, reserved, peak, allocations}; }  // mutex held
+
   void release() {  // mutex held
     for (auto& [size, blocks] : free) {
       for (void* block : blocks) std::free(block);
@@ -51,20 +54,24 @@ Cache& cache() {
 
 }  // namespace
 
+OutOfMemory::OutOfMemory(const std::string& message, size_t requested, const MemoryStatistics& held)
+    : Error("HOST_MEMORY", message + ": requested " + std::to_string(requested) + " bytes, live " + std::to_string(held.live) +
+                               ", reserved " + std::to_string(held.reserved) + ", peak " + std::to_string(held.peak)),
+      requested(requested),
+      held(held) {}
+
 void* allocate(size_t bytes) {
   const size_t size = class_size(bytes);
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
-  if (c.fail_in > 0 && --c.fail_in == 0)
-    throw Error("HOST_MEMORY", "cpu: out of memory: requested " + std::to_string(size) + " bytes (planned failure), live " +
-                                   std::to_string(c.live) + ", reserved " + std::to_string(c.reserved));
+  if (c.fail_in > 0 && --c.fail_in == 0) throw OutOfMemory("cpu: out of memory (planned failure)", size, c.statistics());
   void* block = nullptr;
   auto found = c.free.lower_bound(size);
   while (found != c.free.end() && found->second.empty()) found = c.free.erase(found);
   if (found != c.free.end() && fits(found->first, size)) {
     block = found->second.back();
+    if (found->first != size) c.sizes.emplace(block, found->first);  // may throw: first
     found->second.pop_back();
-    if (found->first != size) c.sizes.emplace(block, found->first);
   } else {
     c.allocations++;
     block = std::aligned_alloc(64, size);
@@ -72,9 +79,7 @@ void* allocate(size_t bytes) {
       c.release();
       block = std::aligned_alloc(64, size);
     }
-    if (!block)
-      throw Error("HOST_MEMORY", "cpu: out of memory: requested " + std::to_string(size) + " bytes, live " + std::to_string(c.live) +
-                                     ", reserved " + std::to_string(c.reserved) + ", peak " + std::to_string(c.peak));
+    if (!block) throw OutOfMemory("cpu: out of memory", size, c.statistics());
     c.reserved += size;
   }
   c.live += size;
@@ -91,8 +96,14 @@ void deallocate(void* block, size_t bytes) {
   if (c.poison) std::memset(block, 0xff, size);
   c.live -= size;
   const auto larger = c.sizes.find(block);
-  c.free[larger == c.sizes.end() ? size : larger->second].push_back(block);
+  const size_t held = larger == c.sizes.end() ? size : larger->second;
   if (larger != c.sizes.end()) c.sizes.erase(larger);
+  try {
+    c.free[held].push_back(block);
+  } catch (const std::bad_alloc&) {  // no room even for the list: give the block back
+    std::free(block);
+    c.reserved -= held;
+  }
 }
 
 void release_cached() {
@@ -103,7 +114,7 @@ void release_cached() {
 MemoryStatistics memory_statistics() {
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
-  return {c.live, c.reserved, c.peak, c.allocations};
+  return c.statistics();
 }
 
 void reset_peak() {

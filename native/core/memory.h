@@ -3,6 +3,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
+
+#include "error.h"
 
 namespace galago {
 
@@ -11,7 +14,14 @@ struct MemoryStatistics {
   int64_t allocations;  // requests to the system, for tests
 };
 
-void* allocate(size_t bytes);
+// The system has no more memory: what was asked for, and what the allocator held at that moment.
+struct OutOfMemory : Error {
+  OutOfMemory(const std::string& message, size_t requested, const MemoryStatistics& held);
+  size_t requested;
+  MemoryStatistics held;
+};
+
+void* allocate(size_t bytes);  // throws OutOfMemory
 void deallocate(void* block, size_t bytes);
 void release_cached();
 MemoryStatistics memory_statistics();

@@ -7,9 +7,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 
 namespace galago {
@@ -52,8 +57,8 @@ struct Job {
 };
 
 struct Pool {
-  const int size;
-  std::atomic<int> limit;
+  int size = 1;
+  std::atomic<int> limit{1};
   std::mutex submit;  // one job at a time
   Job* job = nullptr;
   std::atomic<uint32_t> epoch{0};  // rises with every job
@@ -62,8 +67,11 @@ struct Pool {
   static constexpr uint32_t open = 1u << 31;
   std::atomic<uint32_t> gate{0};
 
-  explicit Pool(int threads) : size(threads), limit(threads) {
-    for (int i = 1; i < size; i++) std::thread([this, i] { loop(i); }).detach();
+  explicit Pool(int threads) {
+    try {
+      for (; size < threads; size++) std::thread([this, i = size] { loop(i); }).detach();
+    } catch (const std::system_error&) {}  // the system's limit on threads: work goes on with those that started
+    limit.store(size);
   }
 
   bool enter() {
@@ -106,18 +114,16 @@ struct Pool {
   }
 };
 
+constexpr int most_threads = 256;
+
 int cores() {
   cpu_set_t set;
   const int available = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(std::thread::hardware_concurrency());
-  return std::clamp(available, 1, 256);
+  return std::clamp(available, 1, most_threads);
 }
 
 Pool& pool() {
-  static Pool* instance = [] {
-    const char* setting = std::getenv("GALAGO_NUM_THREADS");
-    const int asked = setting ? std::atoi(setting) : 0;
-    return new Pool(asked > 0 ? std::min(asked, 256) : cores());  // never destroyed: its threads wait on it
-  }();
+  static Pool* instance = new Pool(thread_setting());  // never destroyed: its threads wait on it
   return *instance;
 }
 
@@ -139,6 +145,18 @@ void parallel_chunks(int64_t n, int64_t grain, ChunkFunction function, void* con
   job.chunks = chunks;
   pool().run(job);
   if (job.failed.load()) std::rethrow_exception(job.error);
+}
+
+int thread_setting() {
+  const char* text = std::getenv("GALAGO_NUM_THREADS");
+  if (!text || !*text) return cores();
+  const char* end = text + std::strlen(text);
+  int threads = 0;
+  const auto [stop, status] = std::from_chars(text, end, threads);
+  if (status != std::errc() || stop != end || threads < 1 || threads > most_threads)
+    throw std::invalid_argument("GALAGO_NUM_THREADS: expected an integer from 1 to " + std::to_string(most_threads) + " but received " +
+                                text);
+  return threads;
 }
 
 int num_threads() { return pool().limit.load(); }

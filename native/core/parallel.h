@@ -20,7 +20,8 @@ void parallel_for(int64_t n, int64_t grain, F&& body) {
 
 inline int64_t chunk_count(int64_t n, int64_t grain) { return (n + grain - 1) / grain; }
 
-int num_threads();                // GALAGO_NUM_THREADS, else the cores this process may use
+int thread_setting();             // GALAGO_NUM_THREADS, else the cores this process may use; throws where it is not 1 .. 256
+int num_threads();                // the threads that are there: fewer than asked for where the system refused some
 void set_num_threads(int count);  // for tests: takes effect with the next parallel_for; 1 .. the pool's size
 
 }  // namespace galago

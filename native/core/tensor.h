@@ -53,7 +53,7 @@ class Storage {
 
   bool written() const { return version > 0 || bytes == 0; }
   void unwrite() { version -= version == 1; }  // the first task to write here has failed
-  void* data();  // takes the memory on first use; executor thread, or any thread before the first task
+  void* data();                                // takes the memory on first use; executor thread, or any thread before the first task
 
   const Device device;
   const size_t bytes;
@@ -68,6 +68,7 @@ class Storage {
 };
 
 constexpr int max_rank = 6;
+constexpr int64_t max_elements = int64_t(1) << 53;  // products of dimensions are exact in JavaScript too
 
 struct Tensor {
   std::shared_ptr<Storage> storage;

@@ -1,5 +1,5 @@
 /** The tape: ops record how their output came to be, `backward` walks back. Gradients are never modified in place. */
-import { AutogradError, DisposedError, ShapeError } from './errors.js';
+import { ArgumentError, AutogradError, DisposedError, ShapeError } from './errors.js';
 import { native } from './native.js';
 import { RowSparseGrad } from './row_sparse_grad.js';
 import { alias, empty, full, Tensor } from './tensor.js';
@@ -27,12 +27,20 @@ export interface OpDefinition<In extends Inputs, Attributes, Saved extends Input
 let recording = true;
 let sequence = 0;
 
-/** Runs `run` without recording: no graph, no saved tensors. */
+/** Runs `run` without recording: no graph, no saved tensors. `run` must be synchronous, or what follows its first wait would be recorded. */
 export function noGrad<T>(run: () => T): T {
   const before = recording;
   recording = false;
   try {
-    return run();
+    const result = run();
+    if (result instanceof Promise)
+      throw new ArgumentError(
+        'noGrad: expected a synchronous function but received a promise; await outside of noGrad',
+        {
+          op: 'noGrad',
+        },
+      );
+    return result;
   } finally {
     recording = before;
   }

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   ArgumentError,
+  ConfigError,
   DeviceLostError,
   DeviceUnavailableError,
   DisposedError,
@@ -54,6 +55,8 @@ interface Addon {
   memory(device: string): MemoryStatistics;
   setProfile(device: string, on: boolean): void;
   profile(device: string): Record<string, KernelTime>;
+  /** Throws when a variable of the environment (GALAGO_NUM_THREADS, GALAGO_CPU_ISA) holds what the engine cannot obey. */
+  checkSettings(): void;
   info(): NativeInfo;
   queued(device: string): number;
   setStep(device: string, step: number): void;
@@ -91,7 +94,9 @@ function makeError(code: string, message: string, fields: Record<string, unknown
     case 'HOST_MEMORY':
       return new OutOfMemoryError(
         code,
-        `${located(message, fields)}; what was queued since was skipped, the device works on`,
+        fields['kernel'] === undefined // thrown by the call itself: nothing was queued
+          ? message
+          : `${located(message, fields)}; what was queued since was skipped, the device works on`,
         fields,
       );
     case 'DEVICE_LOST':
@@ -139,10 +144,16 @@ function load(): Addon {
     );
   }
   addon.setErrorFactory(makeError);
+  try {
+    addon.checkSettings();
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new ConfigError(message, { key: message.split(':')[0] }, { cause: error });
+  }
   return addon;
 }
 
-/** The loaded addon. Importing this module throws `DeviceUnavailableError` where it cannot be loaded. */
+/** The loaded addon. Importing this module throws `DeviceUnavailableError` where it cannot be loaded, `ConfigError` on bad settings. */
 export const addon: Addon = load();
 
 /** The kernels of native/kernels.inl: each checks its arguments, enqueues, and returns at once. */

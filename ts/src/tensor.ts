@@ -47,16 +47,19 @@ export class Tensor implements Disposable {
   node: GraphNode | 'used' | null = null;
   /** Not owned by any `tidy` scope. */
   kept = false;
+  readonly shape: Shape;
   #handle: Handle;
 
   /** Takes over `handle`. Use `tensor`, `zeros`, `empty` instead. */
   constructor(
     handle: Handle,
-    readonly shape: Shape,
+    shape: Shape,
     readonly dtype: DType,
     readonly device: DeviceName,
   ) {
     this.#handle = handle;
+    // a copy: the caller's array may change later, the memory does not
+    this.shape = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);
     scopes.at(-1)?.push(this);
   }
 
@@ -110,6 +113,11 @@ function checkShape(op: string, shape: Shape): void {
       throw new ShapeError(`${op}: expected non-negative integer dimensions but received (${shape.join(', ')})`, {
         op,
       });
+  // a dimension of 0 counts as 1: kernels multiply some of the dimensions
+  if (!Number.isSafeInteger(shape.reduce((product, dimension) => product * Math.max(dimension, 1), 1)))
+    throw new ShapeError(`${op}: expected a product of dimensions below 2^53 but received (${shape.join(', ')})`, {
+      op,
+    });
 }
 
 /** A tensor whose values are not set yet, with the dtype and device of `like`, or of the options (float32 on cpu). */

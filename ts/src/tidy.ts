@@ -11,9 +11,10 @@ interface Owned {
 export const scopes: Owned[][] = [];
 
 function collect(value: unknown, found: Set<unknown>): void {
-  if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value)) return;
-  if ('disposed' in value && 'kept' in value) found.add(value);
-  else if (Array.isArray(value)) for (const element of value) collect(element, found);
+  if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value) || found.has(value)) return;
+  found.add(value);
+  if ('disposed' in value && 'kept' in value) return;
+  if (Array.isArray(value)) for (const element of value) collect(element, found);
   else if (value instanceof Map) for (const element of value.values()) collect(element, found);
   else if (Object.getPrototypeOf(value) === Object.prototype)
     for (const element of Object.values(value)) collect(element, found);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { backward, defineOp, detach, isRecording, noGrad, zeroGrad } from '../src/autograd.js';
-import { AutogradError, DisposedError, ShapeError } from '../src/errors.js';
+import { ArgumentError, AutogradError, DisposedError, ShapeError } from '../src/errors.js';
 import { relu, sigmoid } from '../src/ops/activation.js';
 import { add, mul, scaleBy } from '../src/ops/elementwise.js';
 import { sum } from '../src/ops/reduce.js';
@@ -97,6 +97,11 @@ describe('backward', () => {
 });
 
 describe('recording', () => {
+  it('refuses a promise inside noGrad: what follows the first wait would be recorded', () => {
+    expect(() => noGrad(async () => Promise.resolve())).toThrow(ArgumentError);
+    expect(isRecording()).toBe(true);
+  });
+
   it('stops inside noGrad, also when it throws', () => {
     const x = leaf(1);
     const y = noGrad(() => relu(x));

@@ -63,7 +63,7 @@ describe('readAtomicFile', () => {
     expect(splitTokens(title, 1)).toEqual([]);
   });
 
-  it('reads 64-bit integers exactly where asked', async () => {
+  it('F17: reads 64-bit integers exactly where asked', async () => {
     const content = 'a:token\tb:token\n-9223372036854775808\t18446744073709551615\n7305112233445566778\t0\n';
     const table = await read(content, { dtypes: { a: 'int64', b: 'uint64' } });
     expect(valuesOf(table, 'a')).toEqual([-(2n ** 63n), 7305112233445566778n]);

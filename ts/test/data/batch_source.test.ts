@@ -111,7 +111,7 @@ describe('BatchSource', () => {
     expect(list[1]!.position).toBe(list[0]!.size);
   });
 
-  it.each(['row', 'session'] as const)('resumes at any batch boundary with the same batches (%s)', (unit) => {
+  it.each(['row', 'session'] as const)('F27: resumes at any batch boundary with the same batches (%s)', (unit) => {
     const whole = batches(columns, { ...train, unit });
     for (const [k, batch] of whole.entries()) {
       expect(batches(columns, { ...train, unit, position: batch.position })).toEqual(whole.slice(k));

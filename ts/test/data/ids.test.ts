@@ -14,7 +14,7 @@ function faultOf(action: () => unknown): IdError {
   throw new Error('nothing was thrown');
 }
 
-describe('checkIds', () => {
+describe('F17, F18: checkIds', () => {
   it('accepts every legal kind, exactly', () => {
     const edges = BigInt64Array.of(0n, -1n, -(2n ** 63n), 2n ** 63n - 1n);
     expect(checkIds(edges, 'item')).toEqual({ kind: 'int64', values: edges });
@@ -101,7 +101,7 @@ describe('Vocabulary', () => {
     );
   });
 
-  it('tells neighbours beyond 2^53 apart', () => {
+  it('F17: tells neighbours beyond 2^53 apart', () => {
     const ids = checkIds(BigInt64Array.of(7305112233445566778n, 7305112233445566779n), 'item');
     expect([...Vocabulary.build('item', ids).encode(ids)]).toEqual([1, 2]);
   });

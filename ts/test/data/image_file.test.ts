@@ -36,7 +36,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-describe('readImageFile', () => {
+describe('F15: readImageFile', () => {
   it.each([
     ['a.jpg', 'picture'],
     ['./a.jpg', 'picture'],

@@ -118,7 +118,7 @@ describe('readImageHeader', () => {
     expect(() => readImageHeader(bytes)).toThrow(expect.objectContaining({ reason, code: 'DATA_IMAGE', exitCode: 65 }));
   });
 
-  it('answers or refuses, whatever the bytes', async () => {
+  it('F13: answers or refuses, whatever the bytes', async () => {
     const words = new Uint32Array(4);
     for (const [kind, make] of cases.entries()) {
       const bytes = await make[1]();

@@ -155,7 +155,7 @@ describe('decodeImage', () => {
     expect(pixel(picture, 2, 2)).toEqual([255, 0, 0]);
   });
 
-  it('refuses by pixels, channels and memory before decoding', async () => {
+  it('F13: refuses by pixels, channels and memory before decoding', async () => {
     await expect(decodeImage(png, { size: 4, maxPixels: 62 })).rejects.toMatchObject({ reason: 'too_many_pixels' });
     await expect(decodeImage(png, { size: 4, maxPixels: 63 })).resolves.toBeDefined();
     const frame = (sof: number, components: number, side: number) =>
@@ -170,7 +170,7 @@ describe('decodeImage', () => {
     await expect(decodeImage(frame(0xc0, 3, 7000), { size: 4 })).rejects.toMatchObject({ reason: 'corrupt' });
   });
 
-  it('cut at every percent, a picture is refused or comes out whole', async () => {
+  it('F14: cut at every percent, a picture is refused or comes out whole', async () => {
     const whole = await noise(48, 32).jpeg().toBuffer();
     for (const bytes of [whole, await noise(48, 32).png().toBuffer(), await noise(48, 32).webp().toBuffer()]) {
       for (let percent = 0; percent < 100; percent++) {
@@ -235,7 +235,7 @@ describe('decodeImages', () => {
     await writeFile(join(root, 'cut.png'), large.subarray(0, large.length / 2));
   });
 
-  it('masks bad pictures, counts each reason, and keeps an empty field apart', async () => {
+  it('F14: masks bad pictures, counts each reason, and keeps an empty field apart', async () => {
     const seen: number[] = [];
     const { store, counters, bad } = await decodeImages(paths, options({ onProgress: (done) => seen.push(done) }));
     expect(store.pixels.buffer).toBeInstanceOf(SharedArrayBuffer);
@@ -257,7 +257,7 @@ describe('decodeImages', () => {
     expect(seen).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
   });
 
-  it('fails at the first bad row when asked to', async () => {
+  it('F14: fails at the first bad row when asked to', async () => {
     const run = decodeImages(paths, options({ onBadImage: 'fail' }));
     await expect(run).rejects.toThrow(DataError);
     await expect(run).rejects.toThrow(/images: row 4, gone\.png: image: there is no file/);
@@ -266,7 +266,7 @@ describe('decodeImages', () => {
     });
   });
 
-  it('stops when more than the allowed share is bad, once 100 were tried, and names the first ten', async () => {
+  it('F14: stops when more than the allowed share is bad, once 100 were tried, and names the first ten', async () => {
     const cached = { cacheDir: join(folder, 'cache-of-good') }; // one decode for all good rows
     const many = Array.from({ length: 300 }, (_, row) => (row % 20 === 0 ? `gone-${row}.png` : 'a.png'));
     const before = await decodeImages(many.slice(0, 99), options(cached));

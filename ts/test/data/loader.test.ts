@@ -43,7 +43,7 @@ describe.each<[string, BatchMakerOptions]>([
     expect(loader.waitSeconds).toBeGreaterThan(0);
   });
 
-  it('resumes at a position with the remaining batches', async () => {
+  it('F27: resumes at a position with the remaining batches', async () => {
     await using maker = new BatchMaker(smallColumns(), options);
     expect(await collect(new Loader(maker, { ...pass, position: 64 }))).toEqual(expected().slice(4));
   });
@@ -70,7 +70,7 @@ describe.each<[string, BatchMakerOptions]>([
     expect(loader.negativeFallbacks).toBe(0);
   });
 
-  it('delivers an error after all batches before it, and stays usable', async () => {
+  it('F43: delivers an error after all batches before it, and stays usable', async () => {
     const columns = smallColumns();
     // Item rows from 15 on have no text: the first batch with such an item fails.
     const broken = { ...columns, itemText: { ...columns.itemText!, offsets: columns.itemText!.offsets.slice(0, 16) } };
@@ -119,7 +119,7 @@ describe.each<[string, BatchMakerOptions]>([
 });
 
 describe('BatchMaker', () => {
-  it('rejects what waits when its thread fails', async () => {
+  it('F43: rejects what waits when its thread fails', async () => {
     const file = join(tmpdir(), `galago-bad-worker-${process.pid}.mjs`);
     writeFileSync(file, "throw new Error('no memory left')");
     await using maker = new BatchMaker(smallColumns(), { workerUrl: pathToFileURL(file) });

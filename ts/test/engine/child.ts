@@ -17,8 +17,8 @@ export interface Ended {
 }
 
 export interface Engine {
-  /** Runs `script`, an ES module, beside the compiled engine; `addon`, `tensor`, `device`, `full`, `relu`, `Worker` ... are imported. */
-  run(script: string): Promise<Ended>;
+  /** Runs `script`, an ES module, beside the compiled engine; `addon`, `tensor`, `device`, `full`, `relu`, `Worker` ... are imported; `variables` join the environment. */
+  run(script: string, variables?: Readonly<Record<string, string>>): Promise<Ended>;
   remove(): void;
 }
 
@@ -47,12 +47,12 @@ export function compileEngine(): Engine {
     }
   let scripts = 0;
   return {
-    run: (script) =>
+    run: (script, variables = {}) =>
       new Promise((done, fail) => {
         const file = join(folder, `script${scripts++}.js`);
         writeFileSync(file, preamble + script);
         const start = performance.now();
-        const child = spawn(process.execPath, [file], { timeout: 60_000 });
+        const child = spawn(process.execPath, [file], { timeout: 60_000, env: { ...process.env, ...variables } });
         let [stdout, stderr] = ['', ''];
         child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
         child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));

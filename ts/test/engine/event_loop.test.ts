@@ -8,7 +8,7 @@ import { tidy } from '../../src/tidy.js';
 
 const busy = 1000; // milliseconds
 
-describe('the event loop', () => {
+describe('F40: the event loop', () => {
   it('is not where ops compute: calls return while the device is busy', async () => {
     addon.testKernel('spin', busy);
     const start = performance.now();

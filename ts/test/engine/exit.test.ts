@@ -10,7 +10,7 @@ afterAll(() => engine.remove());
 /** Far below the 60 s that the kernel of these scripts would take, far above the start of a process on a busy machine. */
 const promptly = 20_000;
 
-describe('the end of a process', () => {
+describe('F41: the end of a process', () => {
   it('process.exit ends it while a kernel runs and a wait is pending', async () => {
     const ended = await engine.run(`
       const { addon, full } = await load();

@@ -28,12 +28,18 @@ describe('what a caller can get wrong', () => {
     expect(() => bceWithLogits(x, n)).toThrow(DtypeError);
     expect(() => device('cuda' as DeviceName)).toThrow(DeviceUnavailableError);
     expect(() => full([1.5], 1)).toThrow(ShapeError);
+    expect(() => full([2 ** 27, 2 ** 27], 1)).toThrow(/empty: expected a product of dimensions below 2\^53/);
+    expect(() => full([2 ** 50, 2 ** 50, 0], 1)).toThrow(ShapeError); // empty, but its rows overflow
+    expect(() => full([Number.NaN], 1)).toThrow(ShapeError);
+    expect(() => addon.create([2 ** 27, 2 ** 27], 0, 'cpu')).toThrow(ShapeError);
+    expect(() => addon.create([1], 9, 'cpu')).toThrow(DtypeError);
+    expect(() => addon.alias(x.handle, [2])).toThrow(ShapeError);
     expect(device().queued()).toBeLessThanOrEqual(queued);
     await device().synchronize();
   });
 });
 
-describe('an index out of range', () => {
+describe('F22: an index out of range', () => {
   it('rejects one wait, and the device works on', async () => {
     const before = full([2], 5);
     device().setStep(11);
@@ -70,7 +76,7 @@ describe('a full queue', () => {
   });
 });
 
-describe('out of memory', () => {
+describe('F29: out of memory', () => {
   /** One training step on a parameter of 4 values: forward, backward, an update in place. */
   const step = (weights: Tensor): Tensor =>
     tidy(() => {
@@ -95,7 +101,11 @@ describe('out of memory', () => {
       if (typeof outcome === 'number') break;
       expect(outcome).toBeInstanceOf(OutOfMemoryError);
       expect(outcome).toMatchObject({ code: 'HOST_MEMORY', message: expect.stringMatching(/requested 64 bytes/) });
-      expect((outcome as OutOfMemoryError).fields['kernel']).toBeTruthy();
+      const { kernel, requested, reserved, peak } = (outcome as OutOfMemoryError).fields;
+      expect(kernel).toBeTruthy();
+      expect(requested).toBe(64);
+      expect(reserved).toBeGreaterThanOrEqual(live);
+      expect(peak).toBeGreaterThanOrEqual(live);
       failures++;
       expect(await weights.data()).toEqual(before); // the device works, the step has not happened
     }
@@ -123,6 +133,16 @@ describe('out of memory', () => {
     expect(await add(skipped, x).data()).toEqual(Float32Array.of(3, 3, 3, 3));
   });
 
+  it('on the way to the host says what was asked for and queues nothing', async () => {
+    const huge = empty([2 ** 46]);
+    native.fill(huge.handle, 1);
+    const error = await huge.data().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(OutOfMemoryError);
+    expect((error as OutOfMemoryError).fields).toMatchObject({ kernel: 'fill', requested: 2 ** 48 });
+    huge.dispose();
+    await device().synchronize();
+  });
+
   it('names a tensor too large for the machine and works on', async () => {
     const huge = empty([1 << 22, 1 << 22, 16]);
     native.fill(huge.handle, 1);
@@ -132,7 +152,7 @@ describe('out of memory', () => {
   });
 });
 
-describe('a lost device', () => {
+describe('F31: a lost device', () => {
   let engine: Engine;
   beforeAll(() => {
     engine = compileEngine();

@@ -41,6 +41,20 @@ describe('tidy', () => {
     expect((await memory()).tensors).toBe(before.tensors + 1);
   });
 
+  it('finds tensors in a value that contains itself', async () => {
+    const before = await memory();
+    const loop: { x?: Tensor; self?: unknown } = {};
+    tidy(() => {
+      full([8], 1);
+      loop.x = full([1], 2);
+      loop.self = loop;
+      return loop;
+    });
+    expect(loop.x?.disposed).toBe(false);
+    loop.x?.dispose();
+    expect(await memory()).toEqual(before);
+  });
+
   it('releases everything when its function throws, and refuses a promise', async () => {
     const before = await memory();
     expect(() =>
@@ -59,7 +73,7 @@ describe('tidy', () => {
   });
 });
 
-describe('release', () => {
+describe('F44: release', () => {
   it('works with using, and twice', async () => {
     const before = await memory();
     {
@@ -107,7 +121,7 @@ describe('release', () => {
       expect(() => addon.alias(wrong, [2]), String(wrong)).toThrow(DisposedError);
   });
 
-  it('returns to the baseline after 10,000 tensors', async () => {
+  it('F45: returns to the baseline after 10,000 tensors', async () => {
     const before = await memory();
     const reserved = [];
     for (let round = 0; round < 10; round++) {
@@ -119,7 +133,16 @@ describe('release', () => {
   });
 });
 
-describe('host arrays', () => {
+it('a shape is copied: the array of the caller may change', async () => {
+  const shape = [2, 3];
+  const x = full(shape, 1);
+  shape[0] = 1000;
+  expect(x.shape).toEqual([2, 3]);
+  expect((await relu(x).data()).length).toBe(6);
+  expect(Object.isFrozen(x.shape)).toBe(true);
+});
+
+describe('F44: host arrays', () => {
   it('are copied at the call: later changes do not reach the tensor', async () => {
     addon.testKernel('spin', 50);
     const host = Float32Array.of(1, 2, 3);

@@ -53,7 +53,7 @@ function createModel() {
   return { step, dispose, optimizer };
 }
 
-it('2,000 steps hold the same bytes to the byte, and take none from the system after the first ones', async () => {
+it('F45: 2,000 steps hold the same bytes to the byte, and take none from the system after the first ones', async () => {
   await cpu.synchronize();
   const before = cpu.memory();
   const model = createModel();
@@ -87,7 +87,7 @@ it('2,000 steps hold the same bytes to the byte, and take none from the system a
   expect(cpu.memory().tensors).toBe(before.tensors);
 });
 
-it('batches of changing size return to the same bytes', async () => {
+it('F45: batches of changing size return to the same bytes', async () => {
   const model = createModel();
   model.step(0, 8);
   await cpu.synchronize();

@@ -37,7 +37,7 @@ opSuite('embedding', {
   ],
 });
 
-it('embedding: an index past the table is a zero row and an IndexError at the next wait', async () => {
+it('F22: embedding: an index past the table is a zero row and an IndexError at the next wait', async () => {
   const table = parameter(tensor([1, 2, 3, 4], [2, 2]));
   const out = tidy(() => {
     const y = embedding(table, tensor(Int32Array.of(1, 2)));

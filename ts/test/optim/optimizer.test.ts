@@ -149,7 +149,7 @@ describe('row-sparse algorithms', () => {
     }
   });
 
-  it('a run of 100,000 equal indices is exact, and equal bits come from one thread', async () => {
+  it('F27: a run of 100,000 equal indices is exact, and equal bits come from one thread', async () => {
     const n = 100_000;
     const run = async () => {
       const table = parameter(tensor(new Float32Array(12), [4, 3]));

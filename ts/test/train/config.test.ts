@@ -227,7 +227,7 @@ describe('files', () => {
     );
   });
 
-  it('leaves Object.prototype alone', () => {
+  it('F46: leaves Object.prototype alone', () => {
     const before = Object.getOwnPropertyNames(Object.prototype);
     refusal(() => fromText('{"__proto__": {"polluted": 1}}'));
     refusal(() => resolveConfig({ object: JSON.parse('{"train": {"__proto__": {"polluted": 1}}}') }));
