@@ -177,7 +177,7 @@ describe('the reader refuses', () => {
     }
   });
 
-  it('every truncation of a small file', () => {
+  it('F09: every truncation of a small file', () => {
     const whole = safetensorsBytes(
       new Map<string, HostTensor>([
         ['weight', hostTensor('F32', [2, 2], Float32Array.of(1, 2, 3, 4))],
@@ -294,7 +294,7 @@ describe('the writer', () => {
     );
   });
 
-  it('never crashes or accepts something else when header bytes change', () => {
+  it('F08: never crashes or accepts something else when header bytes change', () => {
     const whole = safetensorsBytes(
       new Map<string, HostTensor>([
         ['a', hostTensor('F32', [2], Float32Array.of(1, 2))],

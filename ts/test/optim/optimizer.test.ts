@@ -262,7 +262,7 @@ function mixed(order: 'forward' | 'reverse' = 'forward') {
 
 describe('steps', () => {
   it.each(['a', 'b', 'c', 'rowwise_adam', 'rowwise_adagrad', 'lazy_adam'])(
-    'a gradient of %s that is not finite leaves every byte unchanged',
+    'F26: a gradient of %s that is not finite leaves every byte unchanged',
     async (name) => {
       const run = mixed();
       const clean = mixed();
@@ -302,7 +302,7 @@ describe('steps', () => {
     reverse.dispose();
   });
 
-  it('a resumed optimizer continues with the same bytes', async () => {
+  it('F27: a resumed optimizer continues with the same bytes', async () => {
     const whole = mixed();
     for (let k = 1; k <= 4; k++) whole.step(k);
     const first = mixed();

@@ -161,7 +161,7 @@ describe('a training run', () => {
 });
 
 describe('steps that are not finite', () => {
-  it('are skipped, told, and end the run after ten in a row', async () => {
+  it('F26: are skipped, told, and end the run after ten in a row', async () => {
     using bad = withoutNumbers('train');
     expect(bad).toBeDefined();
     using model = tinyEm3(data, everything);
@@ -177,7 +177,7 @@ describe('steps that are not finite', () => {
     expect(await bytesByName(model.state())).toEqual(before);
   });
 
-  it('do not end a run that goes on between them', async () => {
+  it('F26: do not end a run that goes on between them', async () => {
     const train = data.columns.parts.train;
     const values = data.columns.labels[0]!.values;
     const before = values.slice();
@@ -211,7 +211,7 @@ describe('stopping', () => {
     expect([device().memory().live, device().memory().tensors]).toEqual([start.live, start.tensors]);
   });
 
-  it('by a signal resumes in the middle of an epoch to the bytes of an uninterrupted run', async () => {
+  it('F27: by a signal resumes in the middle of an epoch to the bytes of an uninterrupted run', async () => {
     for (const changes of [everything, { content: { lora: { mode: 'lora_block' } } } as const]) {
       using whole = tinyEm3(data, changes);
       const expected = await train(whole, { batchSize: 16 });
