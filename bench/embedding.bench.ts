@@ -36,6 +36,7 @@ const cases: BenchCase[] = [
     dtype: 'float32',
     bytes: 2 * T * row,
     flops: 0,
+    calls: 4 * sets,
     peer,
     run: () => {
       tidy(() => {
@@ -50,6 +51,7 @@ const cases: BenchCase[] = [
     dtype: 'float32',
     bytes: (T + bags) * row,
     flops: 2 * T * D,
+    calls: 4 * sets,
     peer,
     run: () => {
       tidy(() => {
@@ -97,6 +99,7 @@ for (const algorithm of ['rowwise_adagrad', 'rowwise_adam', 'lazy_adam'] as cons
         dtype: 'float32',
         bytes: T * row * (8 + 2 * moments),
         flops: 0,
+        calls: sets,
         peer,
         run: step,
       },

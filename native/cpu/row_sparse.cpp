@@ -44,9 +44,10 @@ void row_sparse_reduce(const TensorList& indices, const TensorList& values, cons
 
 namespace {
 
-// Calls update(row, gradient) for each touched row of param (and m, if any) with its reduced gradient.
+// Calls update(row, gradient) for each touched row of param, m (if given) and v (one value or D per row), with its reduced gradient.
 template <class T, class Update>
-void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& count, const T* param, const T* m, const Update& update) {
+void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& count, const T* param, const T* m, const T* v,
+                      int64_t v_columns, const Update& update) {
   const int64_t D = sums.shape[1];
   const int32_t* touched = rows.data<int32_t>();
   const T* gradient = sums.data<T>();
@@ -57,6 +58,8 @@ void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& coun
           const int64_t later = touched[i + prefetch_distance] * D;
           prefetch_row(param + later, D * int64_t(sizeof(T)));
           if (m) prefetch_row(m + later, D * int64_t(sizeof(T)));
+          __builtin_prefetch(v + later / D * v_columns);
+          if (v_columns > 1) prefetch_row(v + later, D * int64_t(sizeof(T)));
         }
         update(int64_t(touched[i]), gradient + i * D);
       }
@@ -81,7 +84,7 @@ void rowwise_adagrad(Tensor& table, Tensor& v, Tensor& step, const Tensor& rows,
   dispatch_float(table.dtype, [&]<class T>() {
     T *param = table.data<T>(), *pv = v.data<T>();
     const T scale = T(factor), rate = T(learning_rate), keep = T(1 - learning_rate * weight_decay), e = T(eps);
-    for_touched_rows<T>(rows, sums, count, param, nullptr, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, nullptr, pv, 1, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       const T second_moment = pv[row] + mean_square(gradient, scale, D);
       pv[row] = second_moment;
       const T step_size = rate * scale / (std::sqrt(second_moment) + e);
@@ -101,7 +104,7 @@ void rowwise_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tenso
     const T scale = T(factor), keep = T(1 - learning_rate * weight_decay), e = T(eps);
     const T b1 = T(beta1), rest1 = T(1 - beta1), b2 = T(beta2), rest2 = T(1 - beta2);
     const T rate = T(learning_rate / (1 - std::pow(beta1, t))), root = T(1 / std::sqrt(1 - std::pow(beta2, t)));
-    for_touched_rows<T>(rows, sums, count, param, pm, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, pm, pv, 1, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       const T second_moment = b2 * pv[row] + rest2 * mean_square(gradient, scale, D);
       pv[row] = second_moment;
       const T step_size = rate / (std::sqrt(second_moment) * root + e);
@@ -125,7 +128,7 @@ void lazy_adam(Tensor& table, Tensor& m, Tensor& v, Tensor& step, const Tensor& 
     const T scale = T(factor), e = T(eps), b1 = T(beta1), rest1 = T(1 - beta1), b2 = T(beta2), rest2 = T(1 - beta2);
     // eps is added to the uncorrected root, as SparseAdam of PyTorch does
     const T step_size = T(learning_rate * std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t)));
-    for_touched_rows<T>(rows, sums, count, param, pm, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
+    for_touched_rows<T>(rows, sums, count, param, pm, pv, D, [=](int64_t row, const T* gradient) GALAGO_INLINE_BODY {
       for (int64_t d = 0; d < D; d++) {
         const T g = scale * gradient[d];
         const T first_moment = b1 * pm[row * D + d] + rest1 * g;
