@@ -15,6 +15,8 @@ export interface TextOptions {
   readonly tokenizer?: string | TextTokenizer;
   /** Words seen less often are unknown. */
   readonly minCount?: number;
+  /** The most frequent words kept. */
+  readonly maxWords?: number;
   readonly positions?: 'global' | 'per_field';
 }
 
@@ -97,11 +99,11 @@ export async function resolveTexts(
 }
 
 async function tokenizerOf(
-  { tokenizer = 'word', minCount }: TextOptions,
+  { tokenizer = 'word', minCount, maxWords }: TextOptions,
   trainTexts: () => Iterable<string>,
 ): Promise<TextTokenizer> {
   if (typeof tokenizer !== 'string') return tokenizer;
-  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount }) : loadTokenizer(tokenizer);
+  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount, maxWords }) : loadTokenizer(tokenizer);
 }
 
 export async function resolvePictures(

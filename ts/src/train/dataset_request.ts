@@ -44,7 +44,12 @@ export function datasetRequest(config: Config): DatasetRequest {
     negatives: kind === 'uniform' || kind === 'popularity' ? { kind, n, alpha } : null,
     allowDuplicates: data.allow_duplicates,
     maxMemory: data.max_memory,
-    text: { tokenizer: text.tokenizer, minCount: text.min_count, positions: text.positions },
+    text: {
+      tokenizer: text.tokenizer,
+      minCount: text.min_count,
+      maxWords: text.max_words,
+      positions: text.positions,
+    },
     imageRoot: data.image_root,
     images: {
       fit: image.fit,

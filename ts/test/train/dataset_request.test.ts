@@ -10,6 +10,12 @@ const request = (object: Parameters<typeof resolveConfig>[0]['object']) =>
   datasetRequest(resolveConfig({ object }).config);
 
 describe('datasetRequest', () => {
+  it('passes every key of text on', () => {
+    const text = { tokenizer: 'word', min_count: 3, max_words: 500, positions: 'per_field' as const };
+    const { options } = request({ data: { shop: {} }, text });
+    expect(options.text).toEqual({ tokenizer: 'word', minCount: 3, maxWords: 500, positions: 'per_field' });
+  });
+
   it('asks for the shop with the features it has', async () => {
     const { where, options } = request({ data: { shop: { items: 200, users: 100, sessions: 600 } } });
     const wanted = SHOP_FEATURES.filter(({ name }) => name !== 'price'); // has no effect on clicks
