@@ -16,7 +16,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 def make(r):
     V, D, T, bags = r["V"], r["D"], r["T"], r["bags"]
-    table = torch.zeros(V, D, requires_grad=True)
+    table = torch.full((V, D), 0.1, requires_grad=True)  # untouched zeros would all be one page of memory
     indices = [torch.randint(V, (T,)) for _ in range(16)]
     offsets = torch.arange(bags) * (T // bags)
     calls = 0
