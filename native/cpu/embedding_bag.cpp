@@ -12,33 +12,42 @@ void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Ten
   const int32_t* index = indices.data<int32_t>();
   int32_t* bag_of = source.data<int32_t>();
   dispatch_float(table.dtype, [&]<class T>() {
+    constexpr int64_t part = 64;
     const T *rows = table.data<T>(), *weight = weights.data<T>();
     T *to = out.data<T>(), *scale = factor.data<T>();
     parallel_for(B, row_grain(D * std::max<int64_t>(1, total / std::max<int64_t>(B, 1))), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; b++) {
         const int64_t begin = offset[size_t(b)], end = offset[size_t(b) + 1];
         T* sum = to + b * D;
-        for (int64_t d = 0; d < D; d++) sum[d] = 0;
         int64_t present = 0;
         for (int64_t i = begin; i < end; i++) {
           if (index[i] >= V) index_error("embeddingBag", "indices", i, index[i], V);
           present += index[i] >= 0 && index[i] < V;
         }
         const T share = mean && present > 0 ? T(1) / T(present) : T(1);
-        for (int64_t i = begin; i < end; i++) {
-          const T f = (weight ? weight[i] : T(1)) * share;
-          if (bag_of) {
-            bag_of[i] = int32_t(b);
-            scale[i] = f;
-          }
-          const int64_t later = i + prefetch_distance < total ? index[i + prefetch_distance] : -1;
-          if (later >= 0 && later < V) prefetch_row(rows + later * D, D * int64_t(sizeof(T)));
-          if (index[i] < 0 || index[i] >= V) continue;
-          const T* row = rows + index[i] * D;
-          vectorize([=] {
-            for (int64_t d = 0; d < D; d++) sum[d] += f * row[d];
-          });
+        for (int64_t i = begin; bag_of && i < end; i++) {
+          bag_of[i] = int32_t(b);
+          scale[i] = (weight ? weight[i] : T(1)) * share;
         }
+        // a part of the columns at a time, summed in registers
+        vectorize([=] {
+          for (int64_t d0 = 0; d0 < D; d0 += part) {
+            const int64_t n = std::min(part, D - d0);
+            T part_sum[part] = {};
+            for (int64_t i = begin; i < end; i++) {
+              const int64_t later = d0 == 0 && i + prefetch_distance < total ? index[i + prefetch_distance] : -1;
+              if (later >= 0 && later < V) prefetch_row(rows + later * D, D * int64_t(sizeof(T)));
+              if (index[i] < 0 || index[i] >= V) continue;
+              const T f = (weight ? weight[i] : T(1)) * share;
+              const T* row = rows + index[i] * D + d0;
+              if (n == part)
+                for (int64_t d = 0; d < part; d++) part_sum[d] += f * row[d];
+              else
+                for (int64_t d = 0; d < n; d++) part_sum[d] += f * row[d];
+            }
+            for (int64_t d = 0; d < n; d++) sum[d0 + d] = part_sum[d];
+          }
+        });
       }
     });
     if (!bag_of) return;

@@ -5,7 +5,7 @@
 
 namespace galago::cpu {
 
-constexpr int64_t prefetch_distance = 8;  // lookups ahead
+constexpr int64_t prefetch_distance = 16;  // lookups ahead
 
 inline void prefetch_row(const void* row, int64_t bytes) {
   const char* p = static_cast<const char*>(row);
