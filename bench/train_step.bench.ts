@@ -12,7 +12,7 @@ import { ShopStep } from './shop_step.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'galago-bench-'));
 try {
-  const step = await ShopStep.open();
+  const step = await ShopStep.open({ model: { sqdc: { warmup_steps: 0 } } }); // the whole loss from the start, as the peer has it
   await step.write(folder);
   const check = await step.check();
   const { size, items, queries } = step.batches[0]!;
