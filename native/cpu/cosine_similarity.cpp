@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "row_loops.h"
 #include "offsets.h"
+#include "row_loops.h"
 
 namespace galago::cpu {
 

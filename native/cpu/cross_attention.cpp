@@ -114,9 +114,7 @@ struct Attention {
   }
 
   // A row of lanes along keys also needs a horizontal maximum and sum, which costs about half as much again.
-  static Block block(int64_t queries, int64_t keys) {
-    return {2 * padded(queries) * keys <= 3 * queries * padded(keys), queries, keys};
-  }
+  static Block block(int64_t queries, int64_t keys) { return {2 * padded(queries) * keys <= 3 * queries * padded(keys), queries, keys}; }
 };
 
 // out[d * width + i] = x[i * stride + d] * factor for i < n, zero for n <= i < width: what lanes run along.
@@ -270,7 +268,8 @@ void forward_unit(const Attention<T>& a, int64_t b, int64_t key_head, T* out, T*
       dot_products(block, D, q, q_ld, k, k_ld, a.scale, packed, scores);
       if (a.mask || a.causal) hide(block, a.mask ? a.mask + first_key : nullptr, a.causal, i0 + keys - queries, scores);
       softmax_block(block, scores, lse + h * a.Tq + row);
-      small_product(block.queries, D, keys, scores, block.query_stride(), block.key_stride(), v, k_ld, out + row * q_ld + h * D, q_ld, false);
+      small_product(block.queries, D, keys, scores, block.query_stride(), block.key_stride(), v, k_ld, out + row * q_ld + h * D, q_ld,
+                    false);
     }
   }
 }

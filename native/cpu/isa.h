@@ -16,8 +16,7 @@ GALAGO_CPU_ISA=portable|avx2|avx512 forces a smaller one; tests use it to run ev
 #if defined(__x86_64__) && defined(__GNUC__)
 #define GALAGO_X86 1
 #define GALAGO_TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define GALAGO_TARGET_AVX512 \
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
+#define GALAGO_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
 #else
 #define GALAGO_X86 0
 #endif
@@ -75,13 +74,15 @@ GALAGO_INLINE T lane_fold(int64_t n, T identity, const Combine& combine, const B
 // Sum of body(i) over [0, n), inside vectorize(): lane_sum<float>(n, [=](int64_t i) GALAGO_INLINE_BODY { return x[i]; }).
 template <class T, int lanes = 64, class Body>
 GALAGO_INLINE T lane_sum(int64_t n, const Body& body) {
-  return lane_fold<lanes>(n, T(0), [](T a, T b) GALAGO_INLINE_BODY { return a + b; }, body);
+  return lane_fold<lanes>(
+      n, T(0), [](T a, T b) GALAGO_INLINE_BODY { return a + b; }, body);
 }
 
 // Largest body(i) over [0, n), `lowest` for an empty range. A NaN may or may not be seen.
 template <class T, int lanes = 64, class Body>
 GALAGO_INLINE T lane_max(int64_t n, T lowest, const Body& body) {
-  return lane_fold<lanes>(n, lowest, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; }, body);
+  return lane_fold<lanes>(
+      n, lowest, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; }, body);
 }
 
 }  // namespace galago::cpu

@@ -40,8 +40,7 @@ void layer_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& me
         const T mean_g = lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return d_row[d] * pw[d]; }) / T(D);
         const T mean_gx =
             lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return d_row[d] * pw[d] * ((row[d] - m) * inverse); }) / T(D);
-        for (int64_t d = 0; d < D; d++)
-          pdx[r * D + d] = inverse * (d_row[d] * pw[d] - mean_g - (row[d] - m) * inverse * mean_gx);
+        for (int64_t d = 0; d < D; d++) pdx[r * D + d] = inverse * (d_row[d] * pw[d] - mean_g - (row[d] - m) * inverse * mean_gx);
       });
     if (T* pdw = dweight.data<T>())
       sum_over_rows(x.rows(), D, pdw, [=](int64_t r, T* sums) GALAGO_INLINE_BODY {

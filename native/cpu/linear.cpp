@@ -42,8 +42,8 @@ void linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, T
   });
 }
 
-void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preactivation, const Tensor& out, const Tensor& dout,
-                     Tensor& dz, Tensor& dx, Tensor& dweight, Tensor& dbias, Activation kind) {
+void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preactivation, const Tensor& out, const Tensor& dout, Tensor& dz,
+                     Tensor& dx, Tensor& dweight, Tensor& dbias, Activation kind) {
   dispatch_float(x.dtype, [&]<class T>() {
     const int64_t M = x.rows(), N = weight.shape[0], K = weight.shape[1];
     const T* gradient = kind == Activation::none ? dout.data<T>() : dz.data<T>();
@@ -59,12 +59,8 @@ void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preact
         });
       });
     });
-    if (dx) {
-      matmul<T>(Transpose::no, Transpose::no, M, K, N, T(1), gradient, N, weight.data<T>(), K, T(0), dx.data<T>(), K);
-    }
-    if (dweight) {
-      matmul<T>(Transpose::yes, Transpose::no, N, K, M, T(1), gradient, N, x.data<T>(), K, T(0), dweight.data<T>(), K);
-    }
+    if (dx) { matmul<T>(Transpose::no, Transpose::no, M, K, N, T(1), gradient, N, weight.data<T>(), K, T(0), dx.data<T>(), K); }
+    if (dweight) { matmul<T>(Transpose::yes, Transpose::no, N, K, M, T(1), gradient, N, x.data<T>(), K, T(0), dweight.data<T>(), K); }
   });
 }
 

@@ -17,8 +17,8 @@ void lora_linear_forward(const Tensor& x, const Tensor& z, const Tensor& weight,
   });
 }
 
-void lora_linear_backward(const Tensor& z, const Tensor& weight, const Tensor& a, const Tensor& b, const Tensor& hidden,
-                          const Tensor& dout, Tensor& dhidden, Tensor& dx, Tensor& dz, Tensor& da, Tensor& db, bool shared, double scale) {
+void lora_linear_backward(const Tensor& z, const Tensor& weight, const Tensor& a, const Tensor& b, const Tensor& hidden, const Tensor& dout,
+                          Tensor& dhidden, Tensor& dx, Tensor& dz, Tensor& da, Tensor& db, bool shared, double scale) {
   dispatch_float(z.dtype, [&]<class T>() {
     const int64_t M = z.rows(), N = weight.shape[0], K = weight.shape[1], rank = a.shape[0];
     const T* gradient = dout.data<T>();

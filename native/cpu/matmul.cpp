@@ -26,7 +26,7 @@ namespace galago::cpu {
 
 namespace {
 
-constexpr int most_rows = 16;              // capacity of the kernel tables
+constexpr int most_rows = 16;                // capacity of the kernel tables
 constexpr int tile_bytes = most_rows * 128;  // two vectors of 64 bytes per row
 
 template <class T>
@@ -92,9 +92,9 @@ Partition k_blocks(int64_t K) {
   return blocks;
 }
 
-constexpr int64_t serial_work = 1 << 18;   // multiply-adds below which handing out work costs more than it brings
-constexpr int64_t group_tiles = 16;         // row tiles per unit of work: 224 rows x 512 steps stay in the second-level cache
-constexpr int64_t block_rows = 1344;       // rows and columns of C per block: bounds packed A and packed B to about 4 MB each
+constexpr int64_t serial_work = 1 << 18;  // multiply-adds below which handing out work costs more than it brings
+constexpr int64_t group_tiles = 16;       // row tiles per unit of work: 224 rows x 512 steps stay in the second-level cache
+constexpr int64_t block_rows = 1344;      // rows and columns of C per block: bounds packed A and packed B to about 4 MB each
 constexpr int64_t block_columns = 1536;
 
 // Matrices as seen by the micro-kernels: after a possible swap of the sides.
@@ -161,8 +161,7 @@ void scale(const Product<T>& p, int64_t rows, int64_t columns) {
 
 // Writes a tile that the micro-kernel could not put into C itself: the last columns, or a tile of C^T.
 template <class T>
-void store_tile(const Product<T>& p, const T* tile, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                T beta) {
+void store_tile(const Product<T>& p, const T* tile, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns, T beta) {
   alignas(64) T transposed[tile_bytes / sizeof(T)];
   if (p.swapped) {
     if (beta == T(0)) {
@@ -194,8 +193,8 @@ void multiply(const Product<T>& p) {
   const bool serial = p.M * p.N * p.K <= serial_work;
 
   // Packing costs about as much as 8 rows (of B) or 64 columns (of A) of multiplication.
-  const bool pack_a = p.a_by_rows ? p.N >= 24 * width || (p.N >= 8 * width && p.lda % 256 == 0)
-                                  : p.N >= 4 * width || (p.N >= 2 * width && p.lda >= 1024);
+  const bool pack_a =
+      p.a_by_rows ? p.N >= 24 * width || (p.N >= 8 * width && p.lda % 256 == 0) : p.N >= 4 * width || (p.N >= 2 * width && p.lda >= 1024);
   const bool pack_b = !p.packed_b && (p.b_by_columns || (p.M > 4 * kernel.max_rows && p.ldb > 2 * width));
 
   const int64_t tiles_per_block = std::max<int64_t>(1, block_rows / kernel.max_rows);
@@ -219,8 +218,7 @@ void multiply(const Product<T>& p) {
             if (job < b_jobs) {
               const int64_t j = (first_packed + job) * width, left = n - j;
               const T* source = p.b_by_columns ? p.b + (n0 + j) * p.ldb + k0 : p.b + k0 * p.ldb + n0 + j;
-              kernel.pack_panel(p.b_by_columns, source, p.ldb, k, std::min(left, width), panel_width(left, lanes),
-                                packed_b + j * k);
+              kernel.pack_panel(p.b_by_columns, source, p.ldb, k, std::min(left, width), panel_width(left, lanes), packed_b + j * k);
             } else {
               const int64_t i = rows.begin(t0 + job - b_jobs), count = rows.begin(t0 + job - b_jobs + 1) - i;
               const T* source = p.a_by_rows ? p.a + i * p.lda + k0 : p.a + k0 * p.lda + i;
@@ -345,11 +343,25 @@ PackedMatrix<T>::PackedMatrix(Transpose tb, int64_t K, int64_t N, const T* b, in
 }
 
 template <class T>
-void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b,
-            int64_t ldb, T beta, T* c, int64_t ldc, const Epilogue<T>* epilogue, const PackedMatrix<T>* packed_b) {
+void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb, T beta,
+            T* c, int64_t ldc, const Epilogue<T>* epilogue, const PackedMatrix<T>* packed_b) {
   if (M <= 0 || N <= 0) return;
-  Product<T> p{M,     N,     K,   a,    b, lda, ldb,      ta == Transpose::no, tb == Transpose::yes, false,
-               alpha, beta, c,   ldc, epilogue,  packed_b ? packed_b->data() : nullptr};
+  Product<T> p{M,
+               N,
+               K,
+               a,
+               b,
+               lda,
+               ldb,
+               ta == Transpose::no,
+               tb == Transpose::yes,
+               false,
+               alpha,
+               beta,
+               c,
+               ldc,
+               epilogue,
+               packed_b ? packed_b->data() : nullptr};
   if (K <= 0) {
     scale(p, M, N);
     finish_region(p, 0, M, 0, N);
@@ -365,8 +377,8 @@ void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha
     std::swap(p.M, p.N);
     std::swap(p.a, p.b);
     std::swap(p.lda, p.ldb);
-    p.a_by_rows = true;                       // the rows of B are the rows of op(B)^T
-    p.b_by_columns = ta == Transpose::no;     // op(A)^T(k, i) = a[i * lda + k]
+    p.a_by_rows = true;                    // the rows of B are the rows of op(B)^T
+    p.b_by_columns = ta == Transpose::no;  // op(A)^T(k, i) = a[i * lda + k]
     p.swapped = true;
   }
   multiply(p);
@@ -401,12 +413,12 @@ void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpos
 
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float,
-                     float*, int64_t, const Epilogue<float>*, const PackedMatrix<float>*);
-template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t, const double*, int64_t,
-                     double, double*, int64_t, const Epilogue<double>*, const PackedMatrix<double>*);
-template void matmul_batched(int64_t, Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, int64_t,
-                             const float*, int64_t, int64_t, float, float*, int64_t, int64_t);
+template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float, float*,
+                     int64_t, const Epilogue<float>*, const PackedMatrix<float>*);
+template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t, const double*, int64_t, double,
+                     double*, int64_t, const Epilogue<double>*, const PackedMatrix<double>*);
+template void matmul_batched(int64_t, Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, int64_t, const float*,
+                             int64_t, int64_t, float, float*, int64_t, int64_t);
 template void matmul_batched(int64_t, Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t, int64_t,
                              const double*, int64_t, int64_t, double, double*, int64_t, int64_t);
 

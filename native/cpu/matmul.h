@@ -18,9 +18,9 @@ enum class Transpose { no, yes };
 // What happens to a finished tile while it is in cache: c = activation(c + bias).
 template <class T>
 struct Epilogue {
-  const T* bias = nullptr;                   // (N)
+  const T* bias = nullptr;  // (N)
   Activation activation = Activation::none;
-  T* preactivation = nullptr;                // (M, N): receives c + bias, for the backward pass
+  T* preactivation = nullptr;  // (M, N): receives c + bias, for the backward pass
   int64_t ld_preactivation = 0;
 };
 
@@ -44,9 +44,8 @@ class PackedMatrix {
 // A lies as (M, K), or as (K, M) with Transpose::yes; lda, ldb, ldc are elements from row to row. Beta 0 does not read C.
 // K = 0 gives epilogue(beta C). packed_b is op(B) in another layout: it saves time and never changes a bit (a long sum reads b).
 template <class T>
-void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b,
-            int64_t ldb, T beta, T* c, int64_t ldc, const Epilogue<T>* epilogue = nullptr,
-            const PackedMatrix<T>* packed_b = nullptr);
+void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb, T beta,
+            T* c, int64_t ldc, const Epilogue<T>* epilogue = nullptr, const PackedMatrix<T>* packed_b = nullptr);
 
 // G products of the same shape; matrix g of each operand starts g strides further on. A stride of 0 shares an input.
 template <class T>

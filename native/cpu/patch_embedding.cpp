@@ -36,7 +36,7 @@ struct Patches {
       shift[i] = normalization[3 + i % 3];
     }
     vectorize([&] {
-      const T *__restrict factor = scale.data(), *__restrict addend = shift.data();
+      const T* __restrict factor = scale.data(), * __restrict addend = shift.data();
       for (int64_t i = begin; i < end; i++) {
         const int64_t image = i / per_image(), patch = i % per_image();
         const uint8_t* corner = images + ((image * height + patch / across() * size) * width + patch % across() * size) * 3;
@@ -103,8 +103,8 @@ void patch_embedding_backward(const Tensor& images, const Tensor& normalization,
       for (int64_t begin = first; begin < last; begin += patches.block()) {
         const int64_t end = std::min(last, begin + patches.block());
         patches.unfold(begin, end, unfolded);
-        matmul<T>(Transpose::yes, Transpose::no, N, K, end - begin, T(1), pd + begin * N, N, unfolded, K,
-                  T(begin == first ? 0 : 1), sum, K);
+        matmul<T>(Transpose::yes, Transpose::no, N, K, end - begin, T(1), pd + begin * N, N, unfolded, K, T(begin == first ? 0 : 1), sum,
+                  K);
       }
     });
     T* dpixel_weight = partial;

@@ -1,6 +1,6 @@
 // Softmax within each segment of rows, column by column.
-#include "row_loops.h"
 #include "offsets.h"
+#include "row_loops.h"
 #include "softmax_row.h"
 
 namespace galago::cpu {

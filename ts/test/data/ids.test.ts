@@ -15,7 +15,7 @@ function faultOf(action: () => unknown): IdError {
 }
 
 describe('F17, F18: checkIds', () => {
-  it('accepts every legal kind, exactly', () => {
+  it('F19: accepts every legal kind, exactly', () => {
     const edges = BigInt64Array.of(0n, -1n, -(2n ** 63n), 2n ** 63n - 1n);
     expect(checkIds(edges, 'item')).toEqual({ kind: 'int64', values: edges });
     const unsigned = BigUint64Array.of(2n ** 64n - 1n);
