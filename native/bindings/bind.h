@@ -80,7 +80,9 @@ struct Argument<const Tensor&> {
 template <>
 struct Argument<Tensor&> : Argument<const Tensor&> {
   static void prepare(Tensor& tensor) {
-    if (tensor) tensor.storage->version++;
+    if (!tensor) return;
+    tensor.storage->version++;
+    tensor.storage->data();  // taken here, so that the threads of a kernel never take it at the same time
   }
   static void undo(Tensor& tensor) {
     if (tensor) tensor.storage->unwrite();
@@ -119,7 +121,7 @@ struct Argument<const TensorList&> {
 template <>
 struct Argument<TensorList&> : Argument<const TensorList&> {
   static void prepare(TensorList& list) {
-    for (Tensor& tensor : list) tensor.storage->version++;
+    for (Tensor& tensor : list) Argument<Tensor&>::prepare(tensor);
   }
   static void undo(TensorList& list) {
     for (Tensor& tensor : list) tensor.storage->unwrite();
