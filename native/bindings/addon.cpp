@@ -160,7 +160,7 @@ void write(const Napi::CallbackInfo& info) {
   try {
     copy = copy_room("write", bytes);
   } catch (const OutOfMemory& error) { throw Instance::of(info.Env()).error(failure_of(error)); }
-  std::memcpy(copy.get(), source, bytes);
+  if (bytes) std::memcpy(copy.get(), source, bytes);  // an empty array may have no address
   if (!Executor::of(tensor.storage->device).submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
     Instance::of(info.Env())
         .fail("QUEUE_FULL", "write: the queue is full; await device.synchronize() or a read before queueing more", "write");

@@ -149,7 +149,7 @@ void Instance::settle(Napi::Promise::Deferred deferred, Completion& completion) 
     deferred.Resolve(env_.Undefined());
   } else if (completion.bytes <= 65536) {
     auto buffer = Napi::ArrayBuffer::New(env_, completion.bytes);
-    std::memcpy(buffer.Data(), completion.block.get(), completion.bytes);
+    if (completion.bytes) std::memcpy(buffer.Data(), completion.block.get(), completion.bytes);
     deferred.Resolve(buffer);
   } else {
     auto buffer = Napi::ArrayBuffer::New(env_, completion.block.get(), completion.bytes, [](Napi::Env, void* block) { std::free(block); });
