@@ -7,7 +7,9 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const ladder = ['portable', 'avx2', 'avx512'];
-const { GALAGO_CPU_ISA: _isa, GALAGO_TEST_REPORT: _report, ...environment } = process.env;
+const environment = { ...process.env };
+delete environment.GALAGO_CPU_ISA;
+delete environment.GALAGO_TEST_REPORT;
 const probe = "console.log(require('./build/Release/galago.node').info().isa)";
 const best = spawnSync(process.execPath, ['-e', probe], { cwd: root, encoding: 'utf8', env: environment }).stdout.trim();
 if (!ladder.includes(best)) {
