@@ -24,9 +24,13 @@ interface Row {
 }
 
 const em3 = 'examples/movies-em3.yaml';
+const genres = 'examples/movies-genres.yaml';
+/** `_dropout`: with the share of hidden item ids that the content rows train with. */
 const matrix: readonly Row[] = [
-  { name: 'id_only', config: em3, overrides: ['model.training=id_only'] },
-  { name: 'genres', config: 'examples/movies-genres.yaml', overrides: [] },
+  { name: 'id_only', config: em3, overrides: ['model.training=id_only', 'model.item_id_dropout=0'] },
+  { name: 'id_only_dropout', config: em3, overrides: ['model.training=id_only'] },
+  { name: 'genres', config: genres, overrides: ['model.item_id_dropout=0'] },
+  { name: 'genres_dropout', config: genres, overrides: [] },
   { name: 'end_to_end', config: em3, overrides: [] },
   { name: 'end_to_end_text', config: em3, overrides: ['model.modalities=[text]'] },
   { name: 'frozen_random', config: em3, overrides: ['model.training=frozen'] },
