@@ -19,35 +19,36 @@ export function rankAuc(scores: ArrayLike<number>, target: number): number {
   return below / (scores.length - 1);
 }
 
+/** Whose history a candidate is scored with: what the train part holds of the user before `time` (a rank of `BatchColumns.time`). */
+export interface Moment {
+  readonly user: number;
+  readonly time: number;
+}
+
 /**
- * Scores (users.length x items.length, by user) of item rows for users, each with the history of all that the train part holds of
- * them. Evaluation only: content vectors are encoded into the model's overlay, as in every evaluation.
+ * Scores (moments.length x items.length, by moment) of item rows. Evaluation only: content vectors are encoded into the model's
+ * overlay, as in every evaluation.
  */
 export async function candidateScores(
   model: RecommenderModel,
   data: Dataset,
-  users: readonly number[],
+  moments: readonly Moment[],
   items: readonly number[],
 ): Promise<Float32Array> {
   const { columns } = data;
-  const count = users.length * items.length;
-  const ofUser = Int32Array.from({ length: count }, (_, i) => users[Math.floor(i / items.length)]!);
-  const ofItem = Int32Array.from({ length: count }, (_, i) => items[i % items.length]!);
-  const later = columns.time.reduce((latest, time) => Math.max(latest, time), 0) + 1;
-  // Rows that never happened: every user meets every candidate after the last event.
+  const count = moments.length * items.length;
+  const momentOf = (i: number): Moment => moments[Math.floor(i / items.length)]!;
+  const each = (value: (i: number) => number): Int32Array => Int32Array.from({ length: count }, (_, i) => value(i));
+  // Rows that never happened: at every moment its user meets every candidate.
   const source = new BatchSource(
     {
       ...columns,
-      user: ofUser,
-      item: ofItem,
-      time: new Int32Array(count).fill(later),
+      user: each((i) => momentOf(i).user),
+      item: each((i) => items[i % items.length]!),
+      time: each((i) => momentOf(i).time),
       session: null,
       labels: columns.labels.map(({ name }) => ({ name, values: new Float32Array(count) })),
-      parts: {
-        train: new Int32Array(),
-        valid: new Int32Array(),
-        test: Int32Array.from({ length: count }, (_, i) => i),
-      },
+      parts: { train: new Int32Array(), valid: new Int32Array(), test: each((i) => i) },
       sessions: null,
       negatives: null,
     },
@@ -74,32 +75,53 @@ export async function candidateScores(
   return scores;
 }
 
-/**
- * Cold-item ranking AUC: each test event of a new item ranks its item among all new items for its user.
- * `events` is the mean over events, `users` the mean over users of their mean; null without such events.
- */
-export async function coldRanking(
-  model: RecommenderModel,
-  data: Dataset,
-): Promise<{ events: number; users: number; count: { events: number; users: number; candidates: number } }> {
+/** Cold-item ranking AUC: the mean over events, and the mean over users of their means. */
+export interface ColdRanking {
+  /** Histories end before the event. */
+  readonly events: number;
+  readonly users: number;
+  /** Histories are all that training knows of the user. */
+  readonly profile_events: number;
+  readonly profile_users: number;
+  readonly n_events: number;
+  readonly n_users: number;
+  readonly n_candidates: number;
+}
+
+/** Each test event of a new item ranks its item among all new items for its user. */
+export async function coldRanking(model: RecommenderModel, data: Dataset): Promise<ColdRanking> {
   const { columns, items } = data;
   const candidates = [...items.cold.keys()].filter((item) => items.cold[item] === 1);
   const place = new Map(candidates.map((item, i) => [item, i]));
   const rows = [...data.openTest().rows].filter((row) => place.has(columns.item[row]!));
   const users = [...new Set(rows.map((row) => columns.user[row]!))];
-  const scores = await candidateScores(model, data, users, candidates);
-  const byUser = new Map<number, number[]>(users.map((user) => [user, []]));
-  const start = new Map(users.map((user, i) => [user, i * candidates.length]));
-  for (const row of rows) {
-    const user = columns.user[row]!;
-    const from = start.get(user)!;
-    const own = scores.subarray(from, from + candidates.length);
-    byUser.get(user)!.push(rankAuc(own, place.get(columns.item[row]!)!));
-  }
+  const placeOfUser = new Map(users.map((user, i) => [user, i]));
+  const target = (row: number): number => place.get(columns.item[row]!)!;
   const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+  /** `moment` says which block of `scores` belongs to the event at a place of `rows`. */
+  const measure = (scores: Float32Array, moment: (event: number) => number): { events: number; users: number } => {
+    const byUser = new Map<number, number[]>(users.map((user) => [user, []]));
+    rows.forEach((row, event) => {
+      const from = moment(event) * candidates.length;
+      const auc = rankAuc(scores.subarray(from, from + candidates.length), target(row));
+      byUser.get(columns.user[row]!)!.push(auc);
+    });
+    return { events: mean([...byUser.values()].flat()), users: mean([...byUser.values()].map(mean)) };
+  };
+  const atEvents = rows.map((row) => ({ user: columns.user[row]!, time: columns.time[row]! }));
+  const before = measure(await candidateScores(model, data, atEvents, candidates), (event) => event);
+  const end = columns.time.reduce((latest, time) => Math.max(latest, time), 0) + 1;
+  const atEnd = users.map((user) => ({ user, time: end }));
+  const profile = measure(
+    await candidateScores(model, data, atEnd, candidates),
+    (event) => placeOfUser.get(columns.user[rows[event]!]!)!,
+  );
   return {
-    events: mean([...byUser.values()].flat()),
-    users: mean([...byUser.values()].map(mean)),
-    count: { events: rows.length, users: users.length, candidates: candidates.length },
+    ...before,
+    profile_events: profile.events,
+    profile_users: profile.users,
+    n_events: rows.length,
+    n_users: users.length,
+    n_candidates: candidates.length,
   };
 }

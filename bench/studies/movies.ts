@@ -101,8 +101,7 @@ async function rankingMetrics(folder: string): Promise<Record<string, number>> {
     configDigest: configDigest(config),
   });
   await trainer.load('latest', join(folder, 'checkpoints'));
-  const { events, users, count } = await coldRanking(model, loaded);
-  const result = { events, users, ...Object.fromEntries(Object.entries(count).map(([key, n]) => [`n_${key}`, n])) };
+  const result = { ...(await coldRanking(model, loaded)) };
   writeFileSync(kept, `${JSON.stringify(result)}\n`);
   return result;
 }
@@ -149,8 +148,10 @@ const table = rows.map(([name, of]) => [name, String(Object.keys(of).length), ..
 if (rows.length > 0) process.stdout.write(textTable(['test', 'seeds', ...columns], table));
 const ranked = results[ranking.name];
 if (ranked !== undefined) {
-  process.stdout.write(
-    `cold ranking AUC: by event ${meanAndSd(ranked, 'events')}, by user ${meanAndSd(ranked, 'users')}\n`,
-  );
+  const shown = (['events', 'users', 'profile_events', 'profile_users'] as const).map((name) => [
+    name,
+    meanAndSd(ranked, name),
+  ]);
+  process.stdout.write(textTable(['cold ranking', 'AUC'], shown));
 }
 process.stdout.write(`${file}\n`);
