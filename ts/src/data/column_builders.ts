@@ -155,8 +155,15 @@ function floatSeqBuilder(name: string, separator: string): ColumnBuilder {
   };
 }
 
-function int64Builder(name: string): ColumnBuilder {
-  let values = new BigInt64Array(1024);
+/** Integers of 64 bits, exact: `wrap` keeps a value that fits and changes every other. */
+function integerBuilder<T extends BigInt64Array | BigUint64Array>(
+  first: T,
+  wrap: (value: bigint) => bigint,
+  fault: FieldFault,
+  column: (values: T, missing: Column['missing']) => Column,
+  name: string,
+): ColumnBuilder {
+  let values = first;
   const missing = new MissingMask();
   return {
     name,
@@ -164,31 +171,34 @@ function int64Builder(name: string): ColumnBuilder {
       values = withRoom(values, row + 1);
       values[row] = 0n;
       if (missing.set(row, text)) return null;
-      if (!INTEGER.test(text)) return NOT_INT64;
+      if (!INTEGER.test(text)) return fault;
       const value = BigInt(text.startsWith('+') ? text.slice(1) : text);
-      if (BigInt.asIntN(64, value) !== value) return NOT_INT64;
+      if (wrap(value) !== value) return fault;
       values[row] = value;
       return null;
     },
-    finish: (rows) => ({ kind: 'int64', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
+    finish: (rows) => column(values.slice(0, rows) as T, missing.finish(rows)),
   };
 }
 
-function uint64Builder(name: string): ColumnBuilder {
-  let values = new BigUint64Array(1024);
-  const missing = new MissingMask();
-  return {
+function int64Builder(name: string): ColumnBuilder {
+  const wrap = (value: bigint) => BigInt.asIntN(64, value);
+  return integerBuilder(
+    new BigInt64Array(1024),
+    wrap,
+    NOT_INT64,
+    (values, missing) => ({ kind: 'int64', name, values, missing }),
     name,
-    set(row, text) {
-      values = withRoom(values, row + 1);
-      values[row] = 0n;
-      if (missing.set(row, text)) return null;
-      if (!INTEGER.test(text)) return NOT_UINT64;
-      const value = BigInt(text.startsWith('+') ? text.slice(1) : text);
-      if (BigInt.asUintN(64, value) !== value) return NOT_UINT64;
-      values[row] = value;
-      return null;
-    },
-    finish: (rows) => ({ kind: 'uint64', name, values: values.slice(0, rows), missing: missing.finish(rows) }),
-  };
+  );
+}
+
+function uint64Builder(name: string): ColumnBuilder {
+  const wrap = (value: bigint) => BigInt.asUintN(64, value);
+  return integerBuilder(
+    new BigUint64Array(1024),
+    wrap,
+    NOT_UINT64,
+    (values, missing) => ({ kind: 'uint64', name, values, missing }),
+    name,
+  );
 }
