@@ -1,11 +1,12 @@
 /**
  * Ops that stream through memory once, at the size of a batch of encoder rows; gbytes_per_s is the figure to look at.
  * Covers: elementwise, reduce, concat, transpose, bce_with_logits, dropout, softmax, segment_softmax, normalize, cosine_similarity,
- * Covers: prelu, dice, batch_norm, rms_norm, info_nce, content_table
+ * Covers: cast, prelu, dice, batch_norm, rms_norm, info_nce, content_table
  */
 import { backward, zeroGrad } from '../ts/src/autograd.js';
 import { batchNorm } from '../ts/src/ops/batch_norm.js';
 import { bceWithLogits } from '../ts/src/ops/bce_with_logits.js';
+import { cast } from '../ts/src/ops/cast.js';
 import { concat, slice } from '../ts/src/ops/concat.js';
 import { readContentTable } from '../ts/src/ops/content_table.js';
 import { cosineSimilarity } from '../ts/src/ops/cosine_similarity.js';
@@ -66,6 +67,7 @@ await bench([
   forward('mul', 3 * float * size, () => mul(x, y)),
   forward('scaleBy', 2 * float * size, () => scaleBy(x, 2)),
   forward('exp', 2 * float * size, () => exp(x)),
+  forward('cast', 1.5 * float * size, () => cast(x, 'bfloat16')),
   forward('mean', float * size, () => mean(x)),
   forward('concat', 4 * float * size, () => concat([x, y])),
   forward('slice', float * size, () => slice(x, { axis: 1, start: 0, end: columns / 2 })),

@@ -1,7 +1,8 @@
 // THE CONTRACT. Included once inside `namespace cpu` and once inside `namespace cuda`: every backend has the same entry points.
 // const Tensor& = input, Tensor& = output (overwritten, unless the comment says that it accumulates or updates in place).
-// Floating tensors of one call share one dtype (float32 or float64); indices and offsets are int32. Optional tensors (a `?` in the
-// table row) may be undefined. Formula first, then shapes. Sections are in alphabetical order of their op.
+// Floating tensors of one call share one dtype: float32, float64 (cpu only) or bfloat16 (not on cpu); where it is bfloat16, saved
+// statistics (mean, rstd, norm, lse, scores, log sums) and losses are float32. Indices and offsets are int32. Optional tensors (a `?`
+// in the table row) may be undefined. Formula first, then shapes. Sections are in alphabetical order of their op.
 
 // ---- activation: out = f(x) element by element; dx = dout f'(x). x, out, dout, dx (any shape). gelu is the erf form.
 void activation_forward(const Tensor& x, Tensor& out, Activation kind);
@@ -34,6 +35,10 @@ void batch_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& me
 //   dlogits = dloss (sigmoid(x) - y) w / W.   logits, labels, weights, dlogits (N)   loss, dloss ()
 void bce_with_logits_forward(const Tensor& logits, const Tensor& labels, const Tensor& weights, Tensor& loss);
 void bce_with_logits_backward(const Tensor& logits, const Tensor& labels, const Tensor& weights, const Tensor& dloss, Tensor& dlogits);
+
+// ---- cast: out = x in the dtype of out, one of them float32 and the other bfloat16. Rounds to nearest, ties to even; NaN becomes 0x7fff.
+//   x, out (any shape)
+void cast(const Tensor& x, Tensor& out);
 
 // ---- concat: inputs, equal but for `axis`, side by side along it; backward cuts dout into the inputs' shapes.
 void concat_forward(const TensorList& inputs, Tensor& out, int64_t axis);

@@ -25,6 +25,8 @@ void bind_kernels(KernelTable& table) {
   KERNEL(bce_with_logits_forward, "logits labels weights? loss");
   KERNEL(bce_with_logits_backward, "logits labels weights? dloss dlogits");
 
+  KERNEL(cast, "x out");
+
   KERNEL(concat_forward, "inputs out axis");
   KERNEL(concat_backward, "dout dinputs axis");
 

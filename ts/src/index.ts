@@ -42,6 +42,7 @@ export { TextEncoder } from './nn/text_encoder.js';
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';
+export { type CastDtype, cast } from './ops/cast.js';
 export { concat, slice, stack } from './ops/concat.js';
 export { commitContentTable, readContentTable, type StagedRows } from './ops/content_table.js';
 export { cosineSimilarity } from './ops/cosine_similarity.js';

@@ -1,4 +1,5 @@
 /** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
+import { fromBfloat16, toBfloat16 } from './bfloat16.js';
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
 import { addon, type Handle, type KernelTime, type MemoryStatistics, native } from './native.js';
 import type { RowSparseGrad } from './row_sparse_grad.js';
@@ -86,18 +87,26 @@ export class Tensor implements Disposable {
     this.dispose();
   }
 
-  /** The values, after all work queued before this call. Rejects with the device's error if that work failed. */
+  /**
+   * The values, after all work queued before this call; of bfloat16 the raw bits. Rejects with the device's error if that work failed.
+   */
   async data(): Promise<HostArray> {
     if (this.disposed) throw new DisposedError('data: the tensor was released before this call', { op: 'data' });
     const buffer = await addon.read(this.#handle);
     return new hostArrays[this.dtype](buffer);
   }
 
+  /** Like `data`, but every dtype comes as numbers one can read: bfloat16 as a Float32Array, which holds it exactly. */
+  async values(): Promise<Exclude<HostArray, Uint16Array>> {
+    const data = await this.data();
+    return data instanceof Uint16Array ? fromBfloat16(data) : data;
+  }
+
   /** The one value of a tensor of size 1. */
   async item(): Promise<number> {
     if (this.size !== 1)
       throw new ShapeError(`item: expected a tensor of size 1 but received (${this.shape.join(', ')})`, { op: 'item' });
-    return Number((await this.data())[0]);
+    return Number((await this.values())[0]);
   }
 
   toString(): string {
@@ -148,7 +157,7 @@ function dtypeOf(data: HostArray): DType {
 
 /**
  * A tensor with these values, copied now. A typed array keeps its dtype; an array of numbers becomes float32 unless `dtype` says
- * otherwise. Integer dtypes refuse fractions, NaN and values out of range.
+ * otherwise. bfloat16 comes from numbers, rounded to nearest, or with `dtype` from a Uint16Array of its bits. Integer dtypes refuse fractions, NaN and values out of range.
  */
 export function tensor(
   data: HostArray | readonly number[] | number,
@@ -186,8 +195,7 @@ export function tensor(
 
 function fromNumbers(values: readonly number[], dtype: DType): HostArray {
   if (dtype === 'float32' || dtype === 'float64') return hostArrays[dtype].from(values);
-  if (dtype === 'bfloat16')
-    throw new DtypeError('tensor: bfloat16 needs a Uint16Array of raw bits', { op: 'tensor', argument: 'dtype' });
+  if (dtype === 'bfloat16') return toBfloat16(values);
   const limits =
     dtype === 'uint8'
       ? [0, 255]
