@@ -1,7 +1,7 @@
 // THE CONTRACT. Included once inside `namespace cpu` and once inside `namespace cuda`: every backend has the same entry points.
 // const Tensor& = input, Tensor& = output (overwritten, unless the comment says that it accumulates or updates in place).
-// Floating tensors of one call share one dtype: float32, float64 (cpu only) or bfloat16 (not on cpu); where it is bfloat16, saved
-// statistics (mean, rstd, norm, lse, scores, log sums) and losses are float32. Indices and offsets are int32. Optional tensors (a `?`
+// Floating tensors of one call share one dtype: float32, float64 (cpu only) or bfloat16 (not on cpu). `wide` ones are float32
+// where the others are bfloat16: saved statistics (mean, rstd, norm, lse, scores, log sums), losses, and what a section says. Indices and offsets are int32. Optional tensors (a `?`
 // in the table row) may be undefined. Formula first, then shapes. Sections are in alphabetical order of their op.
 
 // ---- activation: out = f(x) element by element; dx = dout f'(x). x, out, dout, dx (any shape). gelu is the erf form.
@@ -123,7 +123,7 @@ void gather_rows_backward(const Tensor& dout, const Tensor& index, Tensor& dx);
 //   saved: positive_scores s_ipos (N), row_log_sums log sum_j A_ij e^s_ij without the positive (N), minus infinity for none
 //   column_log_sums (N), if defined: symmetric, N = M, pos(i) = i: the mean of the loss over rows and the same loss over columns
 //   normalized: q and k have unit rows, so |scale| bounds the scores: a backend may use that
-//   positives, negatives, row_groups, col_groups, weights, log_q may be undefined, dq and dk too: not wanted
+//   weights, log_q are wide; positives, negatives, row_groups, col_groups, weights, log_q may be undefined, dq and dk too: not wanted
 void info_nce_forward(const Tensor& q, const Tensor& k, const Tensor& positives, const Tensor& negatives, const Tensor& row_groups,
                       const Tensor& col_groups, const Tensor& weights, const Tensor& log_q, Tensor& loss, Tensor& positive_scores,
                       Tensor& row_log_sums, Tensor& column_log_sums, double scale, bool normalized);
@@ -173,7 +173,7 @@ void pad_jagged_backward(const Tensor& dout, const Tensor& offsets, Tensor& dx);
 
 // ---- patch_embedding: out[n, patch] = W u + bias, u the patch's pixels as (channel, row, column), each scale[channel] pixel + shift[channel]:
 // a convolution of stride p with W (D, 3, p, p).
-//   images (B, H, W, 3) uint8   weight (D, 3 p p)   bias (D)?   normalization (2, 3): scale, shift   out (B, (H/p)(W/p), D)
+//   images (B, H, W, 3) uint8   weight (D, 3 p p)   bias (D)?   normalization (2, 3), wide: scale, shift   out (B, (H/p)(W/p), D)
 // backward: dweight, dbias (optional, overwritten); pixels have no gradient.
 void patch_embedding_forward(const Tensor& images, const Tensor& weight, const Tensor& bias, const Tensor& normalization, Tensor& out,
                              int64_t patch_size);

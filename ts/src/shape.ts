@@ -10,7 +10,7 @@ type Name<W> = W extends '...' | `${number}` | '' ? never : Dim<W>;
 interface Rule {
   readonly argument: string;
   readonly dimensions: readonly string[];
-  readonly dtype: DType | 'float';
+  readonly dtype: DType | 'float' | 'wide';
   readonly optional: boolean;
 }
 
@@ -23,14 +23,15 @@ function parse(argument: string, text: string): Rule {
 /**
  * `shapes('crossAttention', { q: 'B N H D', k: 'T H D', offsets: 'B+1:int32', mask: 'T:int32?' })` gives a function that checks
  * rank, dimensions that share a name, dtypes and release, and returns the sizes by name. A name stands for any size that is equal
- * wherever it appears; `B+1` is one more; a number is itself; a leading `...` is any number of dimensions; '' is a scalar.
- * Without `:dtype` a tensor is float32 or float64, the same for all such arguments of the call. `?` marks an optional tensor.
+ * wherever it appears; `B+1` is one more; a number is itself; a leading `...` is any number of dimensions; '' is a scalar. `?` marks an
+ * optional tensor. Without `:dtype` a tensor is float32, float64 (on cpu only) or bfloat16 (not on cpu), the same for all such arguments of
+ * the call; `:wide` is the same but float32 where those are bfloat16.
  */
 export function shapes<const S extends Record<string, string>>(op: string, spec: S) {
   const rules = Object.entries(spec).map(([argument, text]) => parse(argument, text));
   return (tensors: { [K in keyof S]: Tensor | null | undefined }): Record<Name<Words<Body<S[keyof S]>>>, number> => {
     const sizes: Record<string, number> = {};
-    let float: { argument: string; dtype: DType } | null = null;
+    const seen: Seen = { float: null, wide: null };
     for (const { argument, dimensions, dtype, optional } of rules) {
       const x = tensors[argument];
       if (x === null || x === undefined) {
@@ -38,25 +39,49 @@ export function shapes<const S extends Record<string, string>>(op: string, spec:
         throw new ShapeError(`${op}: expected a tensor for ${argument} but received ${String(x)}`, { op, argument });
       }
       if (x.disposed) throw new DisposedError(`${op}: ${argument} was released before this call`, { op, argument });
-      if (dtype === 'float') {
-        if (x.dtype !== 'float32' && x.dtype !== 'float64')
-          throw new DtypeError(`${op}: expected ${argument} to be float32 or float64 but received ${x.dtype}`, {
-            op,
-            argument,
-          });
-        if (float !== null && x.dtype !== float.dtype)
-          throw new DtypeError(
-            `${op}: expected ${argument} to be ${float.dtype} like ${float.argument} but received ${x.dtype}`,
-            { op, argument },
-          );
-        float = { argument, dtype: x.dtype };
-      } else if (x.dtype !== dtype) {
+      if (dtype === 'float' || dtype === 'wide') checkFloat(op, argument, dtype, x, seen);
+      else if (x.dtype !== dtype)
         throw new DtypeError(`${op}: expected ${argument} to be ${dtype} but received ${x.dtype}`, { op, argument });
-      }
       checkDimensions(op, argument, dimensions, x.shape, sizes);
     }
     return sizes as Record<Name<Words<Body<S[keyof S]>>>, number>;
   };
+}
+
+interface FloatArgument {
+  readonly argument: string;
+  readonly dtype: DType;
+}
+/** The first argument of each kind: the others follow it. */
+interface Seen {
+  float: FloatArgument | null;
+  wide: FloatArgument | null;
+}
+
+function checkFloat(op: string, argument: string, kind: 'float' | 'wide', x: Tensor, seen: Seen): void {
+  const second = x.device === 'cpu' ? 'float64' : kind === 'float' ? 'bfloat16' : null;
+  if (x.dtype !== 'float32' && x.dtype !== second) {
+    const allowed = second === null ? 'float32' : `float32 or ${second}`;
+    const place = x.dtype === 'float64' || x.dtype === 'bfloat16' ? ` on ${x.device}` : '';
+    throw new DtypeError(`${op}: expected ${argument} to be ${allowed}${place} but received ${x.dtype}`, {
+      op,
+      argument,
+    });
+  }
+  const first = seen[kind] ?? seen[kind === 'float' ? 'wide' : 'float'];
+  const expected = first === null ? x.dtype : seen[kind] === null ? counterpart(kind, first.dtype, x) : first.dtype;
+  if (x.dtype !== expected)
+    throw new DtypeError(
+      `${op}: expected ${argument} to be ${expected}${expected === first!.dtype ? ' like' : ' beside'} ${first!.argument} but received ${x.dtype}`,
+      { op, argument },
+    );
+  seen[kind] ??= { argument, dtype: x.dtype };
+}
+
+/** The dtype that an argument must have beside one of the other kind: float32 goes with bfloat16, in either order. */
+function counterpart(kind: 'float' | 'wide', other: DType, x: Tensor): DType {
+  if (kind === 'wide') return other === 'bfloat16' ? 'float32' : other;
+  return other === 'float32' && x.dtype === 'bfloat16' ? 'bfloat16' : other;
 }
 
 function checkDimensions(

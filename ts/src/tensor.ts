@@ -136,6 +136,14 @@ export function empty(shape: Shape, like: Tensor | TensorOptions = {}): Tensor {
   return new Tensor(addon.create(shape, dtypeCodes[dtype], device), shape, dtype, device);
 }
 
+/**
+ * Empty, for what an op keeps or returns in full precision beside data like `like`: statistics, log sums, losses. Float32 where those are
+ * bfloat16, else their dtype.
+ */
+export function statistics(shape: Shape, like: Tensor): Tensor {
+  return empty(shape, { dtype: like.dtype === 'bfloat16' ? 'float32' : like.dtype, device: like.device });
+}
+
 export function full(shape: Shape, value: number, like: Tensor | TensorOptions = {}): Tensor {
   const out = empty(shape, like);
   native.fill(out.handle, value);

@@ -6,6 +6,7 @@ const ranks: Readonly<Record<string, number>> = {
   errors: 0,
   native: 1,
   native_kernels: 1,
+  bfloat16: 1,
   tensor: 2,
   shape: 2,
   tidy: 2,

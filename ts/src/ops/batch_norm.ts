@@ -1,9 +1,15 @@
 import { defineOp } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
-const check = shapes('batchNorm', { x: 'B D', weight: 'D?', bias: 'D?', runningMean: 'D', runningVar: 'D' });
+const check = shapes('batchNorm', {
+  x: 'B D:wide',
+  weight: 'D:wide?',
+  bias: 'D:wide?',
+  runningMean: 'D:wide',
+  runningVar: 'D:wide',
+});
 
 interface Attributes {
   readonly training: boolean;
@@ -19,8 +25,8 @@ const op = defineOp({
   ) {
     const { D } = check({ x, weight, bias, runningMean, runningVar });
     const out = empty(x.shape, x);
-    const mean = empty([D], x);
-    const rstd = empty([D], x);
+    const mean = statistics([D], x);
+    const rstd = statistics([D], x);
     native.batch_norm_forward(
       x.handle,
       weight?.handle ?? null,

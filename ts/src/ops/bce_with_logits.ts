@@ -3,7 +3,7 @@ import { native } from '../native.js';
 import { shapes } from '../shape.js';
 import { empty, type Tensor } from '../tensor.js';
 
-const check = shapes('bceWithLogits', { logits: 'N', labels: 'N', weights: 'N?' });
+const check = shapes('bceWithLogits', { logits: 'N:wide', labels: 'N:wide', weights: 'N:wide?' });
 
 const op = defineOp({
   name: 'bceWithLogits',

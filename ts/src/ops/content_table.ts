@@ -4,18 +4,18 @@ import { shapes } from '../shape.js';
 import { empty, type Tensor } from '../tensor.js';
 
 const checkRead = shapes('readContentTable', {
-  rows: 'V D',
+  rows: 'V D:wide',
   steps: 'V:int32',
   keys: 'T:int32',
   stagedKeys: 'U:int32?',
-  staged: 'U D?',
+  staged: 'U D:wide?',
 });
 const checkCommit = shapes('commitContentTable', {
-  rows: 'V D',
+  rows: 'V D:wide',
   steps: 'V:int32',
   refused: '1:int32',
   stagedKeys: 'U:int32',
-  staged: 'U D',
+  staged: 'U D:wide',
   factor: '1:float64?',
 });
 

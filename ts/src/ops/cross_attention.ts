@@ -2,7 +2,7 @@ import { defineOp } from '../autograd.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
 const keyShapes = { k: 'T Hkv D', v: 'T Hkv D', offsets: 'B+1:int32', mask: 'T:int32?' } as const;
 const checkRows = shapes('crossAttention', { q: 'items Nq H D', ...keyShapes });
@@ -43,7 +43,7 @@ const op = defineOp({
     const [q, k, v, offsets, qOffsets, mask] = inputs;
     const wanted = outputs(inputs);
     const out = empty(wanted.out, q);
-    const lse = empty(wanted.lse, q);
+    const lse = statistics(wanted.lse, q);
     native.cross_attention_forward(
       q.handle,
       k.handle,

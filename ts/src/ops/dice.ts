@@ -1,9 +1,9 @@
 import { defineOp } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
-const check = shapes('dice', { x: 'B D', alpha: 'D', runningMean: 'D', runningVar: 'D' });
+const check = shapes('dice', { x: 'B D:wide', alpha: 'D:wide', runningMean: 'D:wide', runningVar: 'D:wide' });
 
 interface Attributes {
   readonly training: boolean;
@@ -19,8 +19,8 @@ const op = defineOp({
   ) {
     const { D } = check({ x, alpha, runningMean, runningVar });
     const out = empty(x.shape, x);
-    const mean = empty([D], x);
-    const rstd = empty([D], x);
+    const mean = statistics([D], x);
+    const rstd = statistics([D], x);
     native.dice_forward(
       x.handle,
       alpha.handle,

@@ -4,7 +4,7 @@ import { RowSparseGrad } from '../row_sparse_grad.js';
 import { shapes } from '../shape.js';
 import { alias, empty, type Tensor } from '../tensor.js';
 
-const check = shapes('embedding', { table: 'V D', indices: '...:int32' });
+const check = shapes('embedding', { table: 'V D:wide', indices: '...:int32' });
 
 const op = defineOp({
   name: 'embedding',

@@ -6,10 +6,10 @@ import { shapes } from '../shape.js';
 import { empty, type Tensor } from '../tensor.js';
 
 const check = shapes('embeddingBag', {
-  table: 'V D',
+  table: 'V D:wide',
   indices: 'T:int32',
   offsets: 'B+1:int32',
-  weights: 'T?',
+  weights: 'T:wide?',
 });
 
 const op = defineOp({

@@ -2,7 +2,7 @@ import { defineOp } from '../autograd.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
 const plain = {
   q: 'N D',
@@ -11,8 +11,8 @@ const plain = {
   negatives: 'N S:int32?',
   rowGroups: 'N:int32?',
   colGroups: 'M:int32?',
-  weights: 'N?',
-  logQ: 'M?',
+  weights: 'N:wide?',
+  logQ: 'M:wide?',
 } as const;
 const checkPlain = shapes('infoNce', plain);
 const checkKinds = shapes('infoNce', { ...plain, rowGroups: 'G N:int32?', colGroups: 'G M:int32?' });
@@ -35,10 +35,10 @@ const op = defineOp({
     const check = rowGroups?.shape.length === 2 ? checkKinds : checkPlain;
     const { N, M } = check({ q, k, positives, negatives, rowGroups, colGroups, weights, logQ });
     checkPositives(N, M, positives !== null, symmetric);
-    const out = empty([], q);
-    const scores = empty([N], q);
-    const rowSums = empty([N], q);
-    const columnSums = symmetric ? empty([N], q) : null;
+    const out = statistics([], q);
+    const scores = statistics([N], q);
+    const rowSums = statistics([N], q);
+    const columnSums = symmetric ? statistics([N], q) : null;
     native.info_nce_forward(
       q.handle,
       k.handle,

@@ -1,7 +1,7 @@
 import { defineOp } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
 const check = shapes('layerNorm', { x: '... D', weight: 'D', bias: 'D', residual: '... D?' });
 const checkSame = (x: Tensor, residual: Tensor): unknown =>
@@ -15,8 +15,8 @@ const op = defineOp({
     const rows = x.shape.slice(0, -1);
     const sum = residual === null ? null : empty(x.shape, x);
     const out = empty(x.shape, x);
-    const mean = empty(rows, x);
-    const rstd = empty(rows, x);
+    const mean = statistics(rows, x);
+    const rstd = statistics(rows, x);
     native.layer_norm_forward(
       x.handle,
       residual?.handle ?? null,

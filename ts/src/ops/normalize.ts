@@ -1,7 +1,7 @@
 import { defineOp } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
 const check = shapes('normalize', { x: '... D' });
 
@@ -10,7 +10,7 @@ const op = defineOp({
   forward([x]: readonly [Tensor], { eps }: { eps: number }) {
     check({ x });
     const out = empty(x.shape, x);
-    const norm = empty(x.shape.slice(0, -1), x);
+    const norm = statistics(x.shape.slice(0, -1), x);
     native.normalize_forward(x.handle, out.handle, norm.handle, eps);
     return { out, saved: [out, norm] };
   },

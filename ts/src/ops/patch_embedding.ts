@@ -13,10 +13,10 @@ interface PatchOptions {
   readonly std: Channels;
 }
 
-/** (2, 3): what makes (pixel / 255 - mean) / std out of a pixel, as scale and shift. */
+/** (2, 3): what makes (pixel / 255 - mean) / std out of a pixel, as scale and shift; float32 beside bfloat16 weights. */
 function normalization({ mean, std }: PatchOptions, like: Tensor): Tensor {
   const values = [...std.map((s) => 1 / (255 * s)), ...std.map((s, channel) => -mean[channel]! / s)];
-  return tensor(like.dtype === 'float64' ? Float64Array.from(values) : Float32Array.from(values), [2, 3]);
+  return tensor(values, [2, 3], { dtype: like.dtype === 'float64' ? 'float64' : 'float32', device: like.device });
 }
 
 const op = defineOp({

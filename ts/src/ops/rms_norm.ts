@@ -1,7 +1,7 @@
 import { defineOp } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
-import { empty, type Tensor } from '../tensor.js';
+import { empty, statistics, type Tensor } from '../tensor.js';
 
 const check = shapes('rmsNorm', { x: '... D', weight: 'D' });
 
@@ -10,7 +10,7 @@ const op = defineOp({
   forward([x, weight]: readonly [Tensor, Tensor], { eps }: { eps: number }) {
     check({ x, weight });
     const out = empty(x.shape, x);
-    const rstd = empty(x.shape.slice(0, -1), x);
+    const rstd = statistics(x.shape.slice(0, -1), x);
     native.rms_norm_forward(x.handle, weight.handle, out.handle, rstd.handle, eps);
     return { out, saved: [x, weight, rstd] };
   },
