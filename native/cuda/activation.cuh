@@ -35,18 +35,12 @@ __device__ __forceinline__ float slope(float x, float y) {
 template <class F>
 void dispatch_activation(Activation kind, F&& body) {
   switch (kind) {
-    case Activation::none:
-      return body.template operator()<Activation::none>();
-    case Activation::relu:
-      return body.template operator()<Activation::relu>();
-    case Activation::gelu:
-      return body.template operator()<Activation::gelu>();
-    case Activation::silu:
-      return body.template operator()<Activation::silu>();
-    case Activation::sigmoid:
-      return body.template operator()<Activation::sigmoid>();
-    case Activation::tanh:
-      return body.template operator()<Activation::tanh>();
+    case Activation::none: return body.template operator()<Activation::none>();
+    case Activation::relu: return body.template operator()<Activation::relu>();
+    case Activation::gelu: return body.template operator()<Activation::gelu>();
+    case Activation::silu: return body.template operator()<Activation::silu>();
+    case Activation::sigmoid: return body.template operator()<Activation::sigmoid>();
+    case Activation::tanh: return body.template operator()<Activation::tanh>();
   }
 }
 

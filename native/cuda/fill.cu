@@ -24,18 +24,12 @@ static void fill_with(Tensor& out, T value) {
 
 void fill(Tensor& out, double value) {
   switch (out.dtype) {
-    case DType::float32:
-      return fill_with(out, float(value));
-    case DType::float64:
-      return fill_with(out, value);
-    case DType::int32:
-      return fill_with(out, int32_t(value));
-    case DType::int64:
-      return fill_with(out, int64_t(value));
-    case DType::uint8:
-      return fill_with(out, uint8_t(value));
-    case DType::bfloat16:
-      return fill_with(out, bfloat16(float(value)));
+    case DType::float32: return fill_with(out, float(value));
+    case DType::float64: return fill_with(out, value);
+    case DType::int32: return fill_with(out, int32_t(value));
+    case DType::int64: return fill_with(out, int64_t(value));
+    case DType::uint8: return fill_with(out, uint8_t(value));
+    case DType::bfloat16: return fill_with(out, bfloat16(float(value)));
   }
 }
 

@@ -9,12 +9,12 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 // A block's own memory: `SHARED(float[32], sums);`, in types without commas.
-#define SHARED(type, name)                       \
-  using shared_type_of_##name = type;            \
+#define SHARED(type, name)            \
+  using shared_type_of_##name = type; \
   __shared__ shared_type_of_##name name
 // The memory whose size the launch states, aligned to 128 bytes: `DYNAMIC_SHARED(float, tile);`
-#define DYNAMIC_SHARED(type, name)                                    \
-  extern __shared__ __align__(128) unsigned char dynamic_shared_[];   \
+#define DYNAMIC_SHARED(type, name)                                  \
+  extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #endif
 
@@ -24,17 +24,17 @@ using bfloat16 = __nv_bfloat16;
 
 // A CUDA call that must succeed: throws galago::Error DEVICE_LOST with the statement, the place and CUDA's text.
 [[noreturn]] void cuda_failed(cudaError_t status, const char* statement, const char* file, int line);
-#define CUDA_CHECK(statement)                                                                                              \
-  do {                                                                                                                     \
-    const cudaError_t status_ = (statement);                                                                               \
-    if (status_ != cudaSuccess) ::galago::cuda::cuda_failed(status_, #statement, __FILE__, __LINE__);                      \
+#define CUDA_CHECK(statement)                                                                         \
+  do {                                                                                                \
+    const cudaError_t status_ = (statement);                                                          \
+    if (status_ != cudaSuccess) ::galago::cuda::cuda_failed(status_, #statement, __FILE__, __LINE__); \
   } while (0)
 
 // ---- of the device whose executor thread is running
 
-cudaStream_t stream();       // its compute stream: every kernel and copy of this backend runs there, in order
-int multiprocessors();       // 132 on an H200
-int shared_memory_limit();   // bytes of dynamic shared memory that a block may ask for
+cudaStream_t stream();      // its compute stream: every kernel and copy of this backend runs there, in order
+int multiprocessors();      // 132 on an H200
+int shared_memory_limit();  // bytes of dynamic shared memory that a block may ask for
 
 // Blocks for `blocks` pieces of work: at most a few waves, and fewer when a test shrinks the grid. A kernel therefore loops:
 // for (int64_t i = blockIdx.x; i < blocks; i += gridDim.x). What a piece is follows from shapes alone, never from the grid.
@@ -115,12 +115,9 @@ IndexReport index_report(const char* op, const char* argument, int64_t bound);
 template <class F>
 void dispatch_float(DType dtype, F&& body) {
   switch (dtype) {
-    case DType::float32:
-      return body.template operator()<float>();
-    case DType::bfloat16:
-      return body.template operator()<bfloat16>();
-    default:
-      throw Error("DTYPE", std::string("cuda: expected float32 or bfloat16, received ") + name(dtype));
+    case DType::float32: return body.template operator()<float>();
+    case DType::bfloat16: return body.template operator()<bfloat16>();
+    default: throw Error("DTYPE", std::string("cuda: expected float32 or bfloat16, received ") + name(dtype));
   }
 }
 
