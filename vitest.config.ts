@@ -6,6 +6,7 @@ const report = process.env.GALAGO_TEST_REPORT;
 export default defineConfig({
   test: {
     include: ['ts/test/**/*.test.ts'],
+    globalSetup: ['ts/test/announce_devices.ts'],
     setupFiles: ['ts/test/property_seed.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,

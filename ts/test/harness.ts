@@ -1,33 +1,36 @@
 /**
- * One case list through the whole ladder: finite differences and poisoned memory in float64, float32 against float64, equal bits for
- * two runs and for one thread, values saved from PyTorch, every rejection, and no bytes left behind.
+ * One case list through the whole ladder. On the CPU: finite differences and poisoned memory in float64, float32 against float64, equal
+ * bits for two runs and for one thread, values saved from PyTorch, every rejection, and no bytes left behind. On other devices see
+ * device_rungs.ts.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { backward, zeroGrad } from '../src/autograd.js';
 import { addon } from '../src/native.js';
 import { normals, streamOf } from '../src/random.js';
-import { type DType, type HostArray, sizeOf, Tensor, tensor } from '../src/tensor.js';
-import { keep, tidy } from '../src/tidy.js';
+import type { Tensor } from '../src/tensor.js';
+import { tidy } from '../src/tidy.js';
+import { checkOnDevice } from './device_rungs.js';
+import {
+  evaluate,
+  expectClose,
+  expectSameBits,
+  type Host,
+  type Hosts,
+  hostOf,
+  type Input,
+  type Outcome,
+  place,
+  type Run,
+  roundedTo,
+  roundTo,
+  type Tensors,
+  tolerances,
+} from './op_evaluation.js';
+import { testDevices } from './test_devices.js';
 
-/** All tolerances. A looser one in a suite needs a comment that explains the rounding. */
-export const tolerances = {
-  finiteDifference: { step: 1e-6, absolute: 1e-5, relative: 1e-3 },
-  /** Relative Frobenius error of CPU float32 against float64. */
-  float32: 1e-5,
-  /** CPU float64 against values that PyTorch computed in float64. */
-  golden: 1e-9,
-};
+export { denseGrad, expectClose, type Input, type Tensors, tolerances } from './op_evaluation.js';
 
-/** A shape: random normal values, differentiable. Or given values; `ints` are int32 and have no gradient; `fixed` has no gradient. */
-export type Input =
-  | readonly number[]
-  | { readonly values: readonly number[]; readonly shape?: readonly number[]; readonly fixed?: boolean }
-  | { readonly shape: readonly number[]; readonly fixed?: boolean; readonly positive?: boolean }
-  | { readonly ints: readonly number[]; readonly shape?: readonly number[] }
-  | { readonly bytes: readonly number[]; readonly shape: readonly number[] };
-
-export type Tensors = Record<string, Tensor>;
+const exactly: Run = { device: 'cpu', dtype: 'float64' };
 
 export interface OpCase<Options> {
   readonly name?: string;
@@ -55,131 +58,19 @@ export interface OpSuite<Options> {
   /** Larger than the table's float32 tolerance, with the reason in a comment beside it. */
   readonly float32Tolerance?: number;
   readonly differentiable?: boolean;
+  /** Larger than the table's tolerance of float32 on another device, with the reason in a comment beside it. Default: `float32Tolerance`. */
+  readonly deviceTolerance?: number;
+  /** `false` where the op computes in float32 only: with the reason in a comment beside it. Default: devices that have bfloat16 run it. */
+  readonly bfloat16?: false;
+  /** Larger than the table's Frobenius tolerances of bfloat16, with the reason in a comment beside it. The largest error may grow alike. */
+  readonly bfloat16Tolerance?: { readonly out: number; readonly gradient: number };
+  /** Inputs that stay float32 beside bfloat16 (`wide` in the contract). */
+  readonly wide?: readonly string[];
 }
 
-interface Host {
-  readonly values: Float64Array | Int32Array | Uint8Array;
-  readonly shape: readonly number[];
-  readonly differentiable: boolean;
-}
-
-function isShape(input: Input): input is readonly number[] {
-  return Array.isArray(input);
-}
-
-function hostOf(name: string, input: Input, seed: number): Host {
-  if (isShape(input))
-    return { values: normals(sizeOf(input), seed, streamOf(name)), shape: input, differentiable: true };
-  if ('ints' in input)
-    return { values: Int32Array.from(input.ints), shape: input.shape ?? [input.ints.length], differentiable: false };
-  if ('bytes' in input) return { values: Uint8Array.from(input.bytes), shape: input.shape, differentiable: false };
-  if ('values' in input)
-    return {
-      values: Float64Array.from(input.values),
-      shape: input.shape ?? [input.values.length],
-      differentiable: !input.fixed,
-    };
-  const values = normals(sizeOf(input.shape), seed, streamOf(name));
-  return {
-    values: input.positive ? values.map((x) => Math.abs(x) + 0.1) : values,
-    shape: input.shape,
-    differentiable: !input.fixed,
-  };
-}
-
-function place(host: Host, dtype: 'float32' | 'float64'): Tensor {
-  if (!(host.values instanceof Float64Array)) return tensor(host.values, host.shape);
-  const x = dtype === 'float64' ? tensor(host.values, host.shape) : tensor(Float32Array.from(host.values), host.shape);
-  x.requiresGrad = host.differentiable;
-  return x;
-}
-
-type Hosts = Record<string, Host>;
-
-function placeAll(hosts: Hosts, dtype: 'float32' | 'float64'): Tensors {
-  return Object.fromEntries(Object.entries(hosts).map(([name, host]) => [name, place(host, dtype)]));
-}
-
-/** Reads a gradient as a dense host array; zeros where there is none. */
-export async function denseGrad(x: Tensor): Promise<Float64Array> {
-  const dense = new Float64Array(x.size);
-  if (x.grad === null) return dense;
-  if (x.grad instanceof Tensor) return Float64Array.from((await x.grad.data()) as Float64Array);
-  const width = x.size / x.shape[0]!;
-  for (const { indices, values, source, weights } of x.grad.pieces) {
-    const rows = (await indices.data()) as Int32Array;
-    const data = (await values.data()) as Float64Array;
-    const from = source === null ? null : ((await source.data()) as Int32Array);
-    const factors = weights === null ? null : ((await weights.data()) as Float64Array);
-    rows.forEach((row, i) => {
-      if (row < 0 || (from?.[i] ?? 0) < 0) return;
-      for (let d = 0; d < width; d++)
-        dense[row * width + d] = dense[row * width + d]! + (factors?.[i] ?? 1) * data[(from?.[i] ?? i) * width + d]!;
-    });
-  }
-  return dense;
-}
-
-interface Outcome {
-  readonly out: Float64Array;
-  readonly raw: HostArray;
-  readonly grads: Record<string, Float64Array>;
-}
-
-async function evaluate<O>(
-  suite: OpSuite<O>,
+async function checkFiniteDifferences(
+  op: (tensors: Tensors) => Tensor,
   hosts: Hosts,
-  options: O,
-  dtype: 'float32' | 'float64',
-  dout: Float64Array | null,
-): Promise<Outcome> {
-  const leaves: Tensors = {};
-  const out = tidy(() => {
-    const tensors = placeAll(hosts, dtype);
-    for (const [name, x] of Object.entries(tensors)) leaves[name] = keep(x);
-    const y = suite.run(tensors, options);
-    if (dout !== null && y.requiresGrad) {
-      const cotangent = dtype === 'float64' ? tensor(dout, y.shape) : tensor(Float32Array.from(dout), y.shape);
-      backward(y, cotangent);
-    }
-    return y;
-  });
-  const raw = await out.data();
-  const grads: Record<string, Float64Array> = {};
-  for (const [name, x] of Object.entries(leaves)) if (x.requiresGrad) grads[name] = await denseGrad(x);
-  zeroGrad(Object.values(leaves));
-  for (const x of Object.values(leaves)) x.dispose();
-  out.dispose();
-  return { out: Float64Array.from(raw as Float64Array), raw, grads };
-}
-
-function frobenius(a: Float64Array): number {
-  let sum = 0;
-  for (const x of a) sum += x * x;
-  return Math.sqrt(sum);
-}
-
-/** Expects |a - b| <= tolerance * |b| in the Frobenius norm; NaN never passes. */
-export function expectClose(
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  tolerance: number,
-  what: string,
-): void {
-  expect(actual.length, `${what}: length`).toBe(expected.length);
-  const a = Float64Array.from(actual);
-  const b = Float64Array.from(expected);
-  const difference = frobenius(a.map((x, i) => (Object.is(x, b[i]) || x === b[i] ? 0 : x - b[i]!)));
-  const limit = tolerance * frobenius(b.map((x) => (Number.isFinite(x) ? x : 0))) + 1e-12;
-  expect(difference <= limit, `${what}: relative error ${difference / (frobenius(b) || 1)} above ${tolerance}`).toBe(
-    true,
-  );
-}
-
-async function checkFiniteDifferences<O>(
-  suite: OpSuite<O>,
-  hosts: Hosts,
-  options: O,
   dout: Float64Array,
   grads: Outcome['grads'],
 ): Promise<void> {
@@ -188,13 +79,7 @@ async function checkFiniteDifferences<O>(
     const host = hosts[name]!;
     const values = Float64Array.from(host.values);
     values[i] = values[i]! + sign * step;
-    const { out } = await evaluate(
-      suite,
-      { ...hosts, [name]: { ...host, values, differentiable: false } },
-      options,
-      'float64',
-      null,
-    );
+    const { out } = await evaluate(op, { ...hosts, [name]: { ...host, values, differentiable: false } }, exactly, null);
     return out.reduce((sum, x, k) => sum + x * dout[k]!, 0);
   };
   for (const [name, grad] of Object.entries(grads)) {
@@ -228,6 +113,40 @@ interface Golden {
   }[];
 }
 
+/** Every rung on the CPU for one case. */
+async function checkOnCpu<O>(
+  suite: OpSuite<O>,
+  op: (tensors: Tensors) => Tensor,
+  hosts: Hosts,
+  dout: Float64Array,
+  finiteDifferences: boolean,
+): Promise<void> {
+  await addon.synchronize('cpu');
+  const before = addon.memory('cpu').live;
+  const exact = await evaluate(op, hosts, exactly, dout);
+  expect(exact.out.some(Number.isNaN), 'out has NaN').toBe(false);
+  for (const [key, grad] of Object.entries(exact.grads))
+    expect(grad.every(Number.isFinite), `d${key} is finite`).toBe(true);
+  if (finiteDifferences) await checkFiniteDifferences(op, hosts, dout, exact.grads);
+
+  const float32: Run = { device: 'cpu', dtype: 'float32' };
+  const single = await evaluate(op, hosts, float32, dout);
+  const tolerance = suite.float32Tolerance ?? tolerances.float32;
+  // Both start from inputs rounded to float32, so the rounding of the inputs does not count against the kernel.
+  const reference = await evaluate(op, roundedTo('float32', hosts), exactly, roundTo('float32', dout));
+  expectClose(single.out, reference.out, tolerance, 'float32 out');
+  for (const [key, grad] of Object.entries(reference.grads))
+    expectClose(single.grads[key]!, grad, tolerance, `float32 d${key}`);
+
+  expectSameBits(await evaluate(op, hosts, float32, dout), single, 'second run');
+  const { threads } = addon.info();
+  addon.setThreads(1);
+  const oneThread = await evaluate(op, hosts, float32, dout).finally(() => addon.setThreads(threads));
+  expectSameBits(oneThread, single, 'one thread');
+  await addon.synchronize('cpu');
+  expect(addon.memory('cpu').live, 'live bytes').toBe(before);
+}
+
 /** Runs every rung for every case. See `OpSuite`. */
 export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<O>): void {
   describe(name, () => {
@@ -236,61 +155,23 @@ export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<
 
     suite.cases.forEach((opCase, index) => {
       const title = opCase.name ?? JSON.stringify(opCase.inputs).slice(0, 80);
-      const options = (opCase.options ?? {}) as O;
-      it(`${title}`, { timeout: 60_000 }, async () => {
-        const hosts = Object.fromEntries(
-          Object.entries(opCase.inputs).map(([key, input]) => [key, hostOf(key, input, index + 1)]),
-        );
-        await addon.synchronize('cpu');
-        const before = addon.memory('cpu').live;
-        const probe = await evaluate(suite, hosts, options, 'float64', null);
-        const dout = normals(probe.out.length, index + 1, streamOf('dout'));
-
-        const exact = await evaluate(suite, hosts, options, 'float64', dout);
-        expect(exact.out.some(Number.isNaN), 'out has NaN').toBe(false);
-        for (const [key, grad] of Object.entries(exact.grads))
-          expect(grad.every(Number.isFinite), `d${key} is finite`).toBe(true);
-        if (suite.differentiable !== false && !opCase.noFiniteDifferences)
-          await checkFiniteDifferences(suite, hosts, options, dout, exact.grads);
-
-        const single = await evaluate(suite, hosts, options, 'float32', dout);
-        const tolerance = suite.float32Tolerance ?? tolerances.float32;
-        // Both start from inputs rounded to float32, so the rounding of the inputs does not count against the kernel.
-        const rounded = Object.fromEntries(
-          Object.entries(hosts).map(([key, host]) => [
-            key,
-            host.values instanceof Float64Array
-              ? { ...host, values: Float64Array.from(Float32Array.from(host.values)) }
-              : host,
-          ]),
-        );
-        const reference = await evaluate(
-          suite,
-          rounded,
-          options,
-          'float64',
-          Float64Array.from(Float32Array.from(dout)),
-        );
-        expectClose(single.out, reference.out, tolerance, 'float32 out');
-        for (const [key, grad] of Object.entries(reference.grads))
-          expectClose(single.grads[key]!, grad, tolerance, `float32 d${key}`);
-
-        const again = await evaluate(suite, hosts, options, 'float32', dout);
-        const { threads } = addon.info();
-        addon.setThreads(1);
-        const oneThread = await evaluate(suite, hosts, options, 'float32', dout).finally(() =>
-          addon.setThreads(threads),
-        );
-        for (const other of [again, oneThread]) {
-          expect(Buffer.from(other.raw.buffer).equals(Buffer.from(single.raw.buffer)), 'equal bits: out').toBe(true);
-          for (const key of Object.keys(single.grads))
-            expect(other.grads[key], `equal bits: d${key}`).toEqual(single.grads[key]);
-        }
-        await addon.synchronize('cpu');
-        expect(addon.memory('cpu').live, 'live bytes').toBe(before);
-      });
+      const op = (tensors: Tensors): Tensor => suite.run(tensors, (opCase.options ?? {}) as O);
+      const hosts = Object.fromEntries(
+        Object.entries(opCase.inputs).map(([key, input]) => [key, hostOf(key, input, index + 1)]),
+      );
+      const dout = async (): Promise<Float64Array> => {
+        const { out } = await evaluate(op, hosts, exactly, null);
+        return normals(out.length, index + 1, streamOf('dout'));
+      };
+      for (const device of testDevices)
+        it(device === 'cpu' ? title : `${title}, on ${device}`, { timeout: 60_000 }, async () => {
+          const finiteDifferences = suite.differentiable !== false && !opCase.noFiniteDifferences;
+          if (device === 'cpu') await checkOnCpu(suite, op, hosts, await dout(), finiteDifferences);
+          else await checkOnDevice(device, { ...suite, op }, hosts, await dout());
+        });
     });
 
+    if (!testDevices.includes('cpu')) return;
     if (suite.golden !== undefined) {
       const file = new URL(`./golden/${suite.golden}.json`, import.meta.url);
       it('equals the values saved from PyTorch', async () => {
@@ -305,13 +186,8 @@ export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<
               return [key, { values: Float64Array.from(values ?? []), shape, differentiable: !fixed }];
             }),
           );
-          const { out, grads } = await evaluate(
-            suite,
-            hosts,
-            saved.options as O,
-            'float64',
-            Float64Array.from(saved.dout),
-          );
+          const op = (tensors: Tensors): Tensor => suite.run(tensors, saved.options as O);
+          const { out, grads } = await evaluate(op, hosts, exactly, Float64Array.from(saved.dout));
           expectClose(out, saved.out, tolerances.golden, `${saved.name}: out`);
           for (const [key, grad] of Object.entries(saved.grads))
             expectClose(grads[key]!, grad, tolerances.golden, `${saved.name}: d${key}`);
@@ -324,8 +200,8 @@ export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<
         tidy(() => {
           const tensors = Object.fromEntries(
             Object.entries(reject.inputs).map(([key, input]) => {
-              const dtype: DType = reject.float64?.includes(key) ? 'float64' : 'float32';
-              return [key, place(hostOf(key, input, 1), dtype)];
+              const dtype = reject.float64?.includes(key) ? 'float64' : 'float32';
+              return [key, place(hostOf(key, input, 1), { device: 'cpu', dtype })];
             }),
           );
           expect(() => suite.run(tensors, (reject.options ?? {}) as O)).toThrow(reject.says);

@@ -29,6 +29,7 @@ type Options = Pick<InfoNceOptions, 'scale' | 'symmetric'>;
 opSuite<Options>('infoNce', {
   run: ({ q, k, ...rest }, options) => infoNce(q!, k!, { ...rest, ...options }),
   golden: 'info_nce',
+  wide: ['weights', 'logQ'],
   // A score is a dot product times `scale`: its rounding, about scale 2^-24, is the relative error of e^score.
   float32Tolerance: 5e-5,
   cases: [
