@@ -54,7 +54,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  emu::launch(stream(), grid, block, shared, [=] { kernel(Parameters(arguments)...); });
+  emu::launch(stream(), grid, block, shared, reinterpret_cast<const void*>(kernel), [=] { kernel(Parameters(arguments)...); });
   CUDA_CHECK(cudaGetLastError());
 }
 #endif

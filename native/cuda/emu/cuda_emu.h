@@ -1,0 +1,12 @@
+// Lets g++ compile the .cu files of native/cuda, unchanged, for a CUDA device that is the host's processor: the device `cuda-emu`.
+//
+//   types.h       qualifiers, vector types, bfloat16
+//   block.h       how a block's threads run, wait and share memory; faults; what instructions' bodies are made of
+//   intrinsics.h  CUDA's device functions
+//   runtime.h     CUDA's runtime API over host memory; launch; controls for tests
+//
+// It proves logic: indices, barriers, masks, copies, streams. It says nothing about speed, registers or a real device's memory model.
+#pragma once
+#include "block.h"
+#include "intrinsics.h"
+#include "runtime.h"
