@@ -45,35 +45,37 @@ inline void require_aligned(const void* address, size_t bytes, const char* what 
 // source. Returns the sum of `value` over them.
 int barrier(const char* instruction, std::source_location where, int id = 0, int count = 0, int value = 0);
 
-// The values that the lanes of a mask brought to an instruction.
-template <class T>
-struct Lanes {
-  void* const* values;
-  unsigned mask;
-  bool has(int lane) const { return mask >> lane & 1; }
-  T& operator[](int lane) const { return *static_cast<T*>(values[lane]); }
-};
-
 using Leader = void (*)(void* const* values, unsigned mask, void* function);
 void meet_in_warp(const char* instruction, unsigned mask, void* value, Leader leader, void* function);
 void meet_in_warpgroup(const char* instruction, void* value, Leader leader, void* function);
 
-// The lanes of `mask` meet. The last one calls f(Lanes<T>), which reads and writes every lane's `value` in place; then all continue.
-// Every lane's mask must name the lane itself, be equal among the lanes that it names, and name no lane that has returned.
+constexpr unsigned all_lanes = 0xffffffffu;
+
+// An instruction that lanes execute together. They meet, and the last one calls f(T* values), which reads and writes all of their values,
+// values[lane]; then each has its own back and continues. Elements outside the mask are not initialised. Every lane's mask must name the
+// lane itself, be equal among the lanes that it names, and name no lane that has returned; all must be in the same instruction.
 template <class T, class F>
-void warp_collective(const char* instruction, unsigned mask, T& value, F&& f) {
+void warp_collective(T& value, F&& f, unsigned mask = all_lanes, const char* instruction = __builtin_FUNCTION()) {
   using Function = std::remove_reference_t<F>;
-  const Leader leader = [](void* const* values, unsigned lanes, void* function) {
-    (*static_cast<Function*>(function))(Lanes<T>{values, lanes});
+  const Leader leader = [](void* const* each, unsigned lanes, void* function) {
+    T values[warp_width];
+    for (unsigned left = lanes; left; left &= left - 1) values[__builtin_ctz(left)] = *static_cast<T*>(each[__builtin_ctz(left)]);
+    (*static_cast<Function*>(function))(values);
+    for (unsigned left = lanes; left; left &= left - 1) *static_cast<T*>(each[__builtin_ctz(left)]) = values[__builtin_ctz(left)];
   };
   meet_in_warp(instruction, mask, &value, leader, const_cast<void*>(static_cast<const void*>(&f)));
 }
 
-// The same for the 128 threads of a warpgroup: f(Lanes<T>) indexes threads 0 to 127 and ignores the mask.
+// The same for the 128 threads of a warpgroup, values[0] to values[127]. T is small: it may point into the stacks of the threads.
 template <class T, class F>
-void warpgroup_collective(const char* instruction, T& value, F&& f) {
+void warpgroup_collective(T& value, F&& f, const char* instruction = __builtin_FUNCTION()) {
   using Function = std::remove_reference_t<F>;
-  const Leader leader = [](void* const* values, unsigned, void* function) { (*static_cast<Function*>(function))(Lanes<T>{values, 0}); };
+  const Leader leader = [](void* const* each, unsigned, void* function) {
+    T values[128];
+    for (int i = 0; i < 128; i++) values[i] = *static_cast<T*>(each[i]);
+    (*static_cast<Function*>(function))(values);
+    for (int i = 0; i < 128; i++) *static_cast<T*>(each[i]) = values[i];
+  };
   meet_in_warpgroup(instruction, &value, leader, const_cast<void*>(static_cast<const void*>(&f)));
 }
 

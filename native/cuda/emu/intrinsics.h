@@ -29,23 +29,28 @@ inline void __nanosleep(unsigned) { emu::yield(); }
 
 namespace emu {
 
+constexpr bool named(unsigned mask, int lane) { return mask >> lane & 1; }
+
 template <class T>
 T shuffle(const char* instruction, unsigned mask, T value, int source) {
   struct Exchange {
     T value;
     int source;
   } own{value, source};
-  warp_collective(instruction, mask, own, [instruction](Lanes<Exchange> lanes) {
-    T values[warp_width];
-    for (int lane = 0; lane < warp_width; lane++)
-      if (lanes.has(lane)) values[lane] = lanes[lane].value;
-    for (int lane = 0; lane < warp_width; lane++) {
-      if (!lanes.has(lane)) continue;
-      const int from = lanes[lane].source;
-      if (!lanes.has(from)) fault("%s: lane %d reads lane %d, which is not in the mask 0x%08x", instruction, lane, from, lanes.mask);
-      lanes[lane].value = values[from];
-    }
-  });
+  warp_collective(
+      own,
+      [=](Exchange* lanes) {
+        T values[warp_width];
+        for (int lane = 0; lane < warp_width; lane++)
+          if (named(mask, lane)) values[lane] = lanes[lane].value;
+        for (int lane = 0; lane < warp_width; lane++) {
+          if (!named(mask, lane)) continue;
+          const int from = lanes[lane].source;
+          if (!named(mask, from)) fault("%s: lane %d reads lane %d, which is not in the mask 0x%08x", instruction, lane, from, mask);
+          lanes[lane].value = values[from];
+        }
+      },
+      mask, instruction);
   return own.value;
 }
 
@@ -54,21 +59,23 @@ inline int within_segment(int target, int width) {
   return target >= 0 && target / width == registers.lane / width ? target : registers.lane;
 }
 
-// f(lanes) -> one result for all
+// f(result, value, lane) over the lanes in order, from `start`; every lane receives the result.
 template <class R, class T, class F>
-R warp_reduce(const char* instruction, unsigned mask, T value, F&& f) {
+R warp_reduce(const char* instruction, unsigned mask, T value, R start, F&& f) {
   struct Exchange {
     T value;
     R result;
-  } own{value, R()};
-  warp_collective(instruction, mask, own, [&f](Lanes<Exchange> lanes) {
-    R result = R();
-    bool first = true;
-    for (int lane = 0; lane < warp_width; lane++)
-      if (lanes.has(lane)) result = f(result, lanes[lane].value, lane, first), first = false;
-    for (int lane = 0; lane < warp_width; lane++)
-      if (lanes.has(lane)) lanes[lane].result = result;
-  });
+  } own{value, start};
+  warp_collective(
+      own,
+      [&](Exchange* lanes) {
+        R result = start;
+        for (int lane = 0; lane < warp_width; lane++)
+          if (named(mask, lane)) result = f(result, lanes[lane].value, lane);
+        for (int lane = 0; lane < warp_width; lane++)
+          if (named(mask, lane)) lanes[lane].result = result;
+      },
+      mask, instruction);
   return own.result;
 }
 
@@ -94,14 +101,14 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
 }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
-  return emu::warp_reduce<unsigned>("__ballot_sync", mask, predicate,
-                                    [](unsigned bits, int p, int lane, bool) { return bits | unsigned(p != 0) << lane; });
+  return emu::warp_reduce("__ballot_sync", mask, predicate, 0u,
+                          [](unsigned bits, int p, int lane) { return bits | unsigned(p != 0) << lane; });
 }
 inline int __any_sync(unsigned mask, int predicate) {
-  return emu::warp_reduce<int>("__any_sync", mask, predicate, [](int any, int p, int, bool) { return int(any || p); });
+  return emu::warp_reduce("__any_sync", mask, predicate, 0, [](int any, int p, int) { return int(any || p); });
 }
 inline int __all_sync(unsigned mask, int predicate) {
-  return emu::warp_reduce<int>("__all_sync", mask, predicate, [](int all, int p, int, bool first) { return int((first || all) && p); });
+  return emu::warp_reduce("__all_sync", mask, predicate, 1, [](int all, int p, int) { return int(all && p); });
 }
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value) {
@@ -109,27 +116,30 @@ unsigned __match_any_sync(unsigned mask, T value) {
     T value;
     unsigned same;
   } own{value, 0};
-  emu::warp_collective("__match_any_sync", mask, own, [](emu::Lanes<Exchange> lanes) {
-    for (int i = 0; i < emu::warp_width; i++)
-      for (int j = 0; j < emu::warp_width; j++)
-        if (lanes.has(i) && lanes.has(j) && lanes[i].value == lanes[j].value) lanes[i].same |= 1u << j;
-  });
+  emu::warp_collective(
+      own,
+      [=](Exchange* lanes) {
+        for (int i = 0; i < emu::warp_width; i++)
+          for (int j = 0; j < emu::warp_width; j++)
+            if (emu::named(mask, i) && emu::named(mask, j) && lanes[i].value == lanes[j].value) lanes[i].same |= 1u << j;
+      },
+      mask);
   return own.same;
 }
 template <class T>
 T __reduce_add_sync(unsigned mask, T value) {
-  return emu::warp_reduce<T>("__reduce_add_sync", mask, value, [](T sum, T v, int, bool) { return T(sum + v); });
+  return emu::warp_reduce("__reduce_add_sync", mask, value, T(0), [](T sum, T v, int) { return T(sum + v); });
 }
 template <class T>
 T __reduce_max_sync(unsigned mask, T value) {
-  return emu::warp_reduce<T>("__reduce_max_sync", mask, value, [](T best, T v, int, bool first) { return first || v > best ? v : best; });
+  return emu::warp_reduce("__reduce_max_sync", mask, value, value, [](T best, T v, int) { return std::max(best, v); });
 }
 template <class T>
 T __reduce_min_sync(unsigned mask, T value) {
-  return emu::warp_reduce<T>("__reduce_min_sync", mask, value, [](T best, T v, int, bool first) { return first || v < best ? v : best; });
+  return emu::warp_reduce("__reduce_min_sync", mask, value, value, [](T best, T v, int) { return std::min(best, v); });
 }
 inline unsigned __reduce_or_sync(unsigned mask, unsigned value) {
-  return emu::warp_reduce<unsigned>("__reduce_or_sync", mask, value, [](unsigned all, unsigned v, int, bool) { return all | v; });
+  return emu::warp_reduce("__reduce_or_sync", mask, value, 0u, [](unsigned all, unsigned v, int) { return all | v; });
 }
 
 // ---- atomics on integers. On floats they would make sums depend on the order, so they do not exist.
