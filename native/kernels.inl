@@ -161,6 +161,36 @@ void lora_linear_backward(const Tensor& z, const Tensor& weight, const Tensor& a
 // out (..., M, N), equal leading dimensions.
 void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpose_a, bool transpose_b);
 
+// ---- memory_bank: rows by 64-bit key, two candidate buckets of 16 slots each (core/hash.h). Slot s of bucket b is row 16 b + s.
+//   state: fingerprints (buckets, 16) uint8, 0 = empty   keys (buckets, 16) int64   stamps (buckets, 16) int32, step of the last write
+//   times (buckets, 16) int32, event time of the last write, optional   rows (16 buckets, D) of any floating type, moved as bytes
+//   counters (6) int64, added to: rows inserted, updated, evicted, dropped, refused, superseded
+// lookup: slot[i] = row of wanted[i], age[i] = now - stamp (at least 0); both -1 if it is not there, or older than max_age >= 0.
+// stage: what a step wants to write. Rows that are zero or not finite are refused; of equal keys the newest stays: highest step, then
+//   highest sample, then last position, the others are superseded. staged_keys: distinct, ascending; source: their rows; -1 behind
+//   the first counts[0].   keys, samples, staged_keys (n) int64   steps, source (n) int32   counts (3) int32: staged, refused, superseded
+// gather: out[i] = row of wanted[i], the staged one first (age 0, joined[i] = its position in staged_rows, else -1), else the bank's,
+//   else zero. join: the same onto rows that were gathered before: staged ones replace them, the others are copied with their age.
+//   The gradient to staged_rows is gather_rows_backward by joined.   wanted (T) int64   rows, out (T, D)   age, slot, joined (T) int32
+// upsert: writes staged rows, nothing at all where factor (1) float64, if given, is not positive (NaN: a skipped step). Keys are looked
+//   up in the table as it stood. The slot of a known key is overwritten, unless its stamp is newer than the row (superseded). A new key
+//   takes the emptier of its buckets (tie: the first) and there, after all known keys, in ascending order of new keys: an empty slot, the
+//   lowest; else, with times, the slot with the oldest time below expired_before (tie: the lowest); else, with evict, the one with the
+//   oldest stamp below the row's step (tie: the lowest); else it is dropped.   steps, event_times (n) int32 as staged; without steps: now
+void memory_bank_lookup(const Tensor& fingerprints, const Tensor& keys, const Tensor& stamps, const Tensor& wanted, Tensor& slot,
+                        Tensor& age, int64_t seed, int64_t now, int64_t max_age);
+void memory_bank_stage(const Tensor& keys, const Tensor& rows, const Tensor& steps, const Tensor& samples, Tensor& staged_keys,
+                       Tensor& source, Tensor& counts);
+void memory_bank_gather(const Tensor& fingerprints, const Tensor& keys, const Tensor& stamps, const Tensor& rows, const Tensor& wanted,
+                        const Tensor& staged_keys, const Tensor& source, const Tensor& counts, const Tensor& staged_rows, Tensor& out,
+                        Tensor& age, Tensor& joined, int64_t seed, int64_t now, int64_t max_age);
+void memory_bank_join(const Tensor& rows, const Tensor& row_age, const Tensor& wanted, const Tensor& staged_keys, const Tensor& source,
+                      const Tensor& counts, const Tensor& staged_rows, Tensor& out, Tensor& age, Tensor& joined);
+void memory_bank_upsert(Tensor& fingerprints, Tensor& keys, Tensor& stamps, Tensor& times, Tensor& rows, Tensor& counters,
+                        const Tensor& staged_keys, const Tensor& source, const Tensor& counts, const Tensor& staged_rows,
+                        const Tensor& steps, const Tensor& event_times, const Tensor& factor, int64_t seed, int64_t now,
+                        int64_t expired_before, bool evict);
+
 // ---- normalize: out = x / max(norm, eps), norm = |x| of each row; dx = (dout - out dot(out, dout)) / norm, or dout / eps up to eps.
 //   x, out, dout, dx (..., D); norm (...)
 void normalize_forward(const Tensor& x, Tensor& out, Tensor& norm, double eps);

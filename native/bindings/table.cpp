@@ -78,6 +78,15 @@ void bind_kernels(KernelTable& table) {
 
   KERNEL(matmul_forward, "a b out transpose_a transpose_b");
 
+  KERNEL(memory_bank_lookup, "fingerprints keys stamps wanted slot age seed now max_age");
+  KERNEL(memory_bank_stage, "keys rows steps? samples? staged_keys source counts");
+  KERNEL(memory_bank_gather,
+         "fingerprints keys stamps rows wanted staged_keys? source? counts? staged_rows? out age joined? seed now max_age");
+  KERNEL(memory_bank_join, "rows row_age wanted staged_keys source counts staged_rows out age joined");
+  KERNEL(memory_bank_upsert,
+         "fingerprints keys stamps times? rows counters staged_keys source counts staged_rows steps? event_times? factor? seed now "
+         "expired_before evict");
+
   KERNEL(normalize_forward, "x out norm eps");
   KERNEL(normalize_backward, "out norm dout dx eps");
 

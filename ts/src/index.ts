@@ -58,6 +58,19 @@ export { layerNorm } from './ops/layer_norm.js';
 export { linear } from './ops/linear.js';
 export { loraLinear } from './ops/lora_linear.js';
 export { matmul } from './ops/matmul.js';
+export {
+  type BankDtype,
+  type BankState,
+  bucketWidth,
+  emptyMemoryBank,
+  gatherMemoryBank,
+  joinMemoryBank,
+  lookupMemoryBank,
+  type StagedBankRows,
+  stageMemoryBank,
+  type UpsertOptions,
+  upsertMemoryBank,
+} from './ops/memory_bank.js';
 export { normalize } from './ops/normalize.js';
 export { padJagged } from './ops/pad_jagged.js';
 export { patchEmbedding } from './ops/patch_embedding.js';
