@@ -77,7 +77,7 @@ __global__ void cosine_similarity_backward_kernel(const T* d, const T* h, Offset
     const float own = length > eps ? along * inverse * inverse : 0.0f;
     if (dd)
       segment_sums<V>(
-          h, s, D, width, [=](int64_t t) { return factor[t]; },
+          s, D, width, [=](int64_t t) { return h + t * D; }, [=](int64_t t) { return factor[t]; },
           [=](int64_t c, float(&sums)[V]) {
             float x[V];
             load_columns(vector + c, x);

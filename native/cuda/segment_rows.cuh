@@ -7,18 +7,19 @@ namespace galago::cuda {
 
 constexpr int segment_block = 128;
 
-// store(d, sums) for every V columns from d on: sums of weight(i) x[i][d + v] over the rows i of the segment. x (any, D). Thread groups
-// of `width` take every (segment_block / width)-th row; their partial sums meet in shared memory (512 V bytes) in order of the groups.
-// All threads of the block call.
-template <int V, class T, class Weight, class Store>
-__device__ __forceinline__ void segment_sums(const T* x, Segment segment, int64_t D, int width, const Weight& weight, const Store& store) {
+// store(d, sums) for every V columns from d on: sums of weight(i) row_at(i)[d + v] over the rows i of the segment. Thread groups of `width`
+// take every (segment_block / width)-th row; their partial sums meet in shared memory (512 V bytes) in order of the groups. All threads of
+// the block call.
+template <int V, class Row, class Weight, class Store>
+__device__ __forceinline__ void segment_sums(Segment segment, int64_t D, int width, const Row& row_at, const Weight& weight,
+                                             const Store& store) {
   SHARED(float[segment_block * V], partial);
   const int rows = segment_block / width, row = int(threadIdx.x) / width, place = int(threadIdx.x) % width;
   for (int64_t first = 0; first < D; first += width * V) {
     const int64_t d = first + place * V;
     float sums[V] = {}, v[V];
     for (int64_t i = segment.begin + row; i < segment.end && d < D; i += rows) {
-      load_columns(x + i * D + d, v);
+      load_columns(row_at(i) + d, v);
       const float w = weight(i);
 #pragma unroll
       for (int k = 0; k < V; k++) sums[k] += w * v[k];

@@ -15,7 +15,7 @@ __global__ void segment_sum_forward_kernel(const T* x, Offsets offsets, const T*
     const Segment s = offsets[b];
     const float share = share_of(s, mean);
     segment_sums<V>(
-        x, s, D, width, [=](int64_t i) { return weights ? to_float(weights[i]) : 1.0f; },
+        s, D, width, [=](int64_t i) { return x + i * D; }, [=](int64_t i) { return weights ? to_float(weights[i]) : 1.0f; },
         [=](int64_t d, float(&sums)[V]) {
 #pragma unroll
           for (int k = 0; k < V; k++) sums[k] *= share;
