@@ -70,7 +70,7 @@ for (const algorithm of ['rowwise_adagrad', 'rowwise_adam', 'lazy_adam'] as cons
   // gradient and optimizer hold what was touched: memory in use at its highest, beyond table and moments
   const cpu = device('cpu');
   await cpu.synchronize();
-  addon.resetPeak();
+  addon.resetPeak('cpu');
   const before = cpu.memory().live;
   const step = () =>
     tidy(() => {

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 
 const { declarations, enumerations } = createRequire(import.meta.url)('../build/Release/galago.node');
 const file = new URL('../ts/src/native_kernels.ts', import.meta.url);
-const text = `// Written by scripts/write_declarations.mjs from native/bindings/table.cpp at every build. Not edited by hand.
+const text = `// Written by scripts/write_declarations.mjs from native/table.inl at every build. Not edited by hand.
 type Handle = number;
 type HandleList = Float64Array;
 ${enumerations}

@@ -23,7 +23,7 @@ namespace {
 // Room for a copy of a tensor's bytes on the way to or from JavaScript.
 Block copy_room(const char* who, size_t bytes) {
   Block block(std::malloc(bytes ? bytes : 1));
-  if (!block) throw OutOfMemory(std::string(who) + ": out of memory for a copy", bytes, memory_statistics());
+  if (!block) throw OutOfMemory("HOST_MEMORY", std::string(who) + ": out of memory for a copy", bytes, memory_statistics());
   return block;
 }
 
@@ -35,7 +35,8 @@ class WriteTask final : public Task {
       : Task("write"), tensor_(std::move(tensor)), bytes_(std::move(bytes)), count_(count) {}
   void run() override {
     tensor_.storage->version++;
-    std::memcpy(tensor_.storage->data(), bytes_.get(), count_);
+    void* const to = tensor_.storage->data();
+    if (count_) tensor_.storage->backend.write(to, bytes_.get(), count_);
   }
   void undo() override { tensor_.storage->unwrite(); }
 
@@ -48,30 +49,34 @@ class WriteTask final : public Task {
 // Waits for everything queued before it; with a tensor, brings back its bytes.
 class WaitTask final : public Task {
  public:
-  WaitTask(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor)
-      : Task("read"), completions_(std::move(completions)), id_(id), tensor_(std::move(tensor)) {}
+  WaitTask(Backend& backend, std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor)
+      : Task("read"), backend_(backend), completions_(std::move(completions)), id_(id), tensor_(std::move(tensor)) {}
   bool is_wait() const override { return true; }
+  Landing* landing() override { return landing_.get(); }
   bool ready() const override { return !tensor_ || tensor_.storage->written(); }
   void run() override {
-    if (!tensor_) return;
-    block_ = copy_room("read", tensor_.bytes());
-    std::memcpy(block_.get(), tensor_.storage->data(), tensor_.bytes());
+    const size_t bytes = tensor_ ? tensor_.bytes() : 0;
+    if (tensor_) block_ = copy_room("read", bytes);
+    landing_ = backend_.read(block_.get(), tensor_ ? tensor_.storage->data() : nullptr, bytes);
   }
   void wait_over(const std::optional<Failure>& failure) override {
     const size_t bytes = tensor_ ? tensor_.bytes() : 0;
+    landing_.reset();
     tensor_ = {};  // before anyone can know that the read is over and look at the live bytes
     completions_->push({id_, failure, std::move(block_), bytes});
   }
 
  private:
+  Backend& backend_;
   std::shared_ptr<Completions> completions_;
   uint32_t id_;
   Tensor tensor_;
   Block block_;
+  std::unique_ptr<Landing> landing_;
 };
 
-std::unique_ptr<Task> make_wait(std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor) {
-  return std::make_unique<WaitTask>(std::move(completions), id, std::move(tensor));
+std::unique_ptr<Task> make_wait(Backend& backend, std::shared_ptr<Completions> completions, uint32_t id, Tensor tensor) {
+  return std::make_unique<WaitTask>(backend, std::move(completions), id, std::move(tensor));
 }
 
 // For tests: a kernel that takes a while, one that fails, one that reports an index.
@@ -98,10 +103,54 @@ Tensor& tensor_of(const Napi::CallbackInfo& info, size_t i, const char* function
   return *tensor;
 }
 
-Device device_of(const Napi::CallbackInfo& info, size_t i) {
+DeviceKind kind_of(Instance& instance, const std::string& text) {
+  if (text == "cpu") return DeviceKind::cpu;
+  if (text == "cuda-emu") return DeviceKind::cuda_emu;
+  if (text == "cuda" || text.starts_with("cuda:")) return DeviceKind::cuda;
+  instance.fail("DEVICE_UNAVAILABLE", text + ": expected cpu, cuda or cuda:0, cuda:1, ...");
+}
+
+// "cpu", "cuda" (the first), "cuda:2", "cuda-emu"
+Backend& backend_of(const Napi::CallbackInfo& info, size_t i) {
+  Instance& instance = Instance::of(info.Env());
   const std::string text = info[i].As<Napi::String>();
-  if (text == "cpu") return Device::cpu;
-  Instance::of(info.Env()).fail("DEVICE_UNAVAILABLE", text + ": this build has the CPU backend only; use device 'cpu'");
+  Device device{kind_of(instance, text)};
+  if (device.kind == DeviceKind::cuda && text.size() > 5) device.index = std::atoi(text.c_str() + 5);
+  try {
+    return galago::backend_of(device);
+  } catch (const Error& error) { instance.fail(error.code.c_str(), error.what()); }
+}
+
+// loadModule(kind, path): the shared object behind 'cuda' or 'cuda-emu'
+void load_module(const Napi::CallbackInfo& info) {
+  Instance& instance = Instance::of(info.Env());
+  try {
+    galago::load_module(kind_of(instance, info[0].As<Napi::String>()), info[1].As<Napi::String>());
+  } catch (const Error& error) { instance.fail(error.code.c_str(), error.what()); }
+}
+
+// probeModule(kind) -> {problem, advice, driverVersion, runtimeVersion, devices}
+Napi::Value probe_module(const Napi::CallbackInfo& info) {
+  Instance& instance = Instance::of(info.Env());
+  ModuleProbe probe;
+  try {
+    probe = galago::probe_module(kind_of(instance, info[0].As<Napi::String>()));
+  } catch (const Error& error) { instance.fail(error.code.c_str(), error.what()); }
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("problem", probe.problem.empty() ? info.Env().Null() : Napi::Value(Napi::String::New(info.Env(), probe.problem)));
+  result.Set("advice", probe.advice);
+  result.Set("driverVersion", double(probe.driver_version));
+  result.Set("runtimeVersion", double(probe.runtime_version));
+  Napi::Array devices = Napi::Array::New(info.Env());
+  for (const ModuleDevice& device : probe.devices) {
+    Napi::Object entry = Napi::Object::New(info.Env());
+    entry.Set("name", device.name);
+    entry.Set("computeCapability", double(device.compute_capability) / 10);
+    entry.Set("memory", double(device.memory));
+    devices.Set(devices.Length(), entry);
+  }
+  result.Set("devices", devices);
+  return result;
 }
 
 // TypeScript has checked; what an overflow here could do to every kernel makes it worth a second look.
@@ -127,7 +176,7 @@ Napi::Value create(const Napi::CallbackInfo& info) {
   const uint32_t dtype = info[1].As<Napi::Number>().Uint32Value();
   if (dtype > uint32_t(DType::bfloat16)) Instance::of(info.Env()).fail("DTYPE", "there is no dtype " + std::to_string(dtype));
   tensor.dtype = DType(dtype);
-  tensor.storage = std::make_shared<Storage>(device_of(info, 2), tensor.bytes());
+  tensor.storage = std::make_shared<Storage>(backend_of(info, 2), tensor.bytes());
   return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
 }
 
@@ -161,21 +210,20 @@ void write(const Napi::CallbackInfo& info) {
     copy = copy_room("write", bytes);
   } catch (const OutOfMemory& error) { throw Instance::of(info.Env()).error(failure_of(error)); }
   if (bytes) std::memcpy(copy.get(), source, bytes);  // an empty array may have no address
-  if (!Executor::of(tensor.storage->device).submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
+  if (!Executor::of(tensor.storage->backend).submit(std::make_unique<WriteTask>(tensor, std::move(copy), bytes)))
     Instance::of(info.Env())
         .fail("QUEUE_FULL", "write: the queue is full; await device.synchronize() or a read before queueing more", "write");
 }
 
 Napi::Value read(const Napi::CallbackInfo& info) {
   Tensor& tensor = tensor_of(info, 0, "read");
-  return Instance::of(info.Env()).wait(tensor.storage->device, make_wait, tensor);
+  return Instance::of(info.Env()).wait(tensor.storage->backend, make_wait, tensor);
 }
 
-Napi::Value synchronize(const Napi::CallbackInfo& info) { return Instance::of(info.Env()).wait(device_of(info, 0), make_wait, {}); }
+Napi::Value synchronize(const Napi::CallbackInfo& info) { return Instance::of(info.Env()).wait(backend_of(info, 0), make_wait, {}); }
 
 Napi::Value memory(const Napi::CallbackInfo& info) {
-  device_of(info, 0);
-  const MemoryStatistics statistics = memory_statistics();
+  const MemoryStatistics statistics = backend_of(info, 0).memory();
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("live", double(statistics.live));
   result.Set("reserved", double(statistics.reserved));
@@ -186,11 +234,11 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
 }
 
 // setProfile(device, on); profile(device) -> {kernel: {calls, seconds, cpuSeconds}}
-void set_profile(const Napi::CallbackInfo& info) { Executor::of(device_of(info, 0)).set_profile(info[1].As<Napi::Boolean>()); }
+void set_profile(const Napi::CallbackInfo& info) { Executor::of(backend_of(info, 0)).set_profile(info[1].As<Napi::Boolean>()); }
 
 Napi::Value profile(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
-  for (const auto& [kernel, time] : Executor::of(device_of(info, 0)).profile()) {
+  for (const auto& [kernel, time] : Executor::of(backend_of(info, 0)).profile()) {
     Napi::Object entry = Napi::Object::New(info.Env());
     entry.Set("calls", double(time.calls));
     entry.Set("seconds", time.seconds);
@@ -212,11 +260,6 @@ Napi::Value information(const Napi::CallbackInfo& info) {
   result.Set("isa", isa_names[int(cpu::isa())]);
   result.Set("threads", double(num_threads()));
   result.Set("compiler", __VERSION__);
-#ifdef GALAGO_WITH_CUDA
-  result.Set("cuda", true);
-#else
-  result.Set("cuda", false);
-#endif
   return result;
 }
 
@@ -237,19 +280,25 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("setErrorFactory",
       [](const Napi::CallbackInfo& info) { Instance::of(info.Env()).make_error = Napi::Persistent(info[0].As<Napi::Function>()); });
   add("setStep",
-      [](const Napi::CallbackInfo& info) { Executor::of(device_of(info, 0)).set_step(info[1].As<Napi::Number>().Int64Value()); });
+      [](const Napi::CallbackInfo& info) { Executor::of(backend_of(info, 0)).set_step(info[1].As<Napi::Number>().Int64Value()); });
   add("queued", [](const Napi::CallbackInfo& info) -> Napi::Value {
-    return Napi::Number::New(info.Env(), double(Executor::of(device_of(info, 0)).queued()));
+    return Napi::Number::New(info.Env(), double(Executor::of(backend_of(info, 0)).queued()));
   });
   add("setThreads", [](const Napi::CallbackInfo& info) { set_num_threads(info[0].As<Napi::Number>().Int32Value()); });
-  add("releaseCached", [](const Napi::CallbackInfo&) { release_cached(); });
-  add("resetPeak", [](const Napi::CallbackInfo&) { reset_peak(); });
-  add("testPoison", [](const Napi::CallbackInfo& info) { set_memory_poison(info[0].As<Napi::Boolean>()); });
-  add("testFailAllocation", [](const Napi::CallbackInfo& info) { fail_allocation(info[0].As<Napi::Number>().Int64Value()); });
-  add("testKernel", [](const Napi::CallbackInfo& info) {
-    Executor::of(Device::cpu).submit(std::make_unique<TestTask>(info[0].As<Napi::String>(), info[1].As<Napi::Number>().DoubleValue()));
+  add("resetPeak", [](const Napi::CallbackInfo& info) { backend_of(info, 0).reset_peak(); });
+  add("loadModule", load_module);
+  add("probeModule", probe_module);
+  add("testPoison", [](const Napi::CallbackInfo& info) { poison_memory(info[0].As<Napi::Boolean>()); });
+  add("testFailAllocation",
+      [](const Napi::CallbackInfo& info) { backend_of(info, 1).fail_allocation(info[0].As<Napi::Number>().Int64Value()); });
+  add("testGridLimit", [](const Napi::CallbackInfo& info) {
+    for (Backend* backend : open_backends()) backend->set_grid_limit(info[0].As<Napi::Number>().Int32Value());
   });
-  KernelTable table{Napi::Object::New(env), {}};
+  add("testKernel", [](const Napi::CallbackInfo& info) {
+    Executor::of(galago::backend_of(Device{}))
+        .submit(std::make_unique<TestTask>(info[0].As<Napi::String>(), info[1].As<Napi::Number>().DoubleValue()));
+  });
+  KernelTable table{Napi::Object::New(env), {}, {}};
   bind_kernels(table);
   exports.Set("kernels", table.functions);
   exports.Set("declarations", table.declarations);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "../core/devices.h"
 #include "../kernels.h"
 #include "instance.h"
 
@@ -36,19 +37,17 @@ struct ArgumentNames {  // a wrong count does not compile
 struct Call {
   Instance& instance;
   const char* kernel;
-  bool seen = false;
-  Device device = Device::cpu;
+  Backend* backend = nullptr;  // of the tensors so far
   [[noreturn]] void fail(std::string_view argument, const std::string& want) const {
     instance.fail("ARGUMENT", std::string(kernel) + ": expected `" + std::string(argument) + "` to be " + want, kernel, argument);
   }
-  void on(Device d, std::string_view argument) {
-    if (seen && d != device)
+  void on(Backend& other, std::string_view argument) {
+    if (backend && backend != &other)
       instance.fail("DTYPE",
-                    std::string(kernel) + ": expected `" + std::string(argument) + "` on " + name(device) +
-                        " like the arguments before it, received " + name(d),
+                    std::string(kernel) + ": expected `" + std::string(argument) + "` on " + name(backend->device) +
+                        " like the arguments before it, received " + name(other.device),
                     kernel, argument);
-    device = d;
-    seen = true;
+    backend = &other;
   }
 };
 
@@ -70,7 +69,7 @@ struct Argument<const Tensor&> {
     if (!tensor)
       call.instance.fail("DISPOSED", std::string(call.kernel) + ": `" + std::string(argument) + "` was released before this call",
                          call.kernel, argument);
-    call.on(tensor->storage->device, argument);
+    call.on(tensor->storage->backend, argument);
     return *tensor;
   }
   static void prepare(Tensor&) {}
@@ -105,7 +104,7 @@ struct Argument<const TensorList&> {
               "DISPOSED",
               std::string(call.kernel) + ": `" + std::string(argument) + "[" + std::to_string(i) + "]` was released before this call",
               call.kernel, argument);
-        call.on(tensor->storage->device, argument);
+        call.on(tensor->storage->backend, argument);
         list.push_back(*tensor);
       }
       return list;
@@ -237,10 +236,13 @@ class KernelTask final : public Task {
 struct KernelTable {
   Napi::Object functions;
   std::string declarations;  // ts/src/native_kernels.ts is written from this
+  std::vector<KernelName> names;
 };
 
 template <class... Ps>
-void bind_kernel(KernelTable& table, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...), void (*cuda)(Ps...)) {
+void bind_kernel(KernelTable& table, const char* kernel, ArgumentNames<sizeof...(Ps)> names, void (*cpu)(Ps...)) {
+  const size_t row = table.names.size();
+  table.names.push_back({kernel, typeid(void(Ps...)).name()});
   std::string& text = table.declarations;
   text += std::string("  ") + kernel + "(";
   size_t k = 0;
@@ -262,14 +264,16 @@ void bind_kernel(KernelTable& table, const char* kernel, ArgumentNames<sizeof...
                     [&]<size_t... I>(std::index_sequence<I...>) {
                       // Braces keep the order of evaluation: the first wrong argument is the one named.
                       typename KernelTask<Ps...>::Kept arguments{Argument<Ps>::get(call, info[I], names.names[I], names.optional[I])...};
-                      auto function = call.device == Device::cpu ? cpu : cuda;
+                      if (!call.backend) instance.fail("ARGUMENT", std::string(kernel) + ": expected a tensor", kernel);
+                      Backend& backend = *call.backend;
+                      const auto function = backend.kernels ? reinterpret_cast<void (*)(Ps...)>(backend.kernels[row].function) : cpu;
                       if (!function)
-                        instance.fail("DEVICE_UNAVAILABLE", std::string(kernel) + ": this build has no " + name(call.device) + " kernel",
+                        instance.fail("DEVICE_UNAVAILABLE", std::string(kernel) + ": this build has no " + name(backend.device) + " kernel",
                                       kernel);
-                      Executor& executor = Executor::of(call.device);
+                      Executor& executor = Executor::of(backend);
                       if (!executor.submit(std::make_unique<KernelTask<Ps...>>(kernel, function, std::move(arguments))))
                         instance.fail("QUEUE_FULL",
-                                      std::string(name(call.device)) + ": " + std::to_string(Executor::capacity) +
+                                      name(backend.device) + ": " + std::to_string(Executor::capacity) +
                                           " calls are queued; await device.synchronize() or a read before queueing more",
                                       kernel);
                     }

@@ -102,6 +102,15 @@ Napi::Error Instance::error(const Failure& f) {
     fields.Set("live", double(f.held->live));
     fields.Set("reserved", double(f.held->reserved));
     fields.Set("peak", double(f.held->peak));
+    if (f.held->total) {
+      fields.Set("free", double(f.held->free));
+      fields.Set("total", double(f.held->total));
+    }
+    if (!f.held->largest.empty()) {
+      Napi::Array largest = Napi::Array::New(env_);
+      for (size_t bytes : f.held->largest) largest.Set(largest.Length(), double(bytes));
+      fields.Set("largest", largest);
+    }
   }
   if (make_error.IsEmpty()) return Napi::Error::New(env_, f.message);
   Napi::Value error = make_error.Call({Napi::String::New(env_, f.code), Napi::String::New(env_, f.message), fields});
@@ -117,12 +126,13 @@ void Instance::fail(const char* code, const std::string& message, const char* ke
   throw error(failure);
 }
 
-Napi::Promise Instance::wait(Device device, std::unique_ptr<Task> (*make)(std::shared_ptr<Completions>, uint32_t, Tensor), Tensor tensor) {
+Napi::Promise Instance::wait(Backend& backend, std::unique_ptr<Task> (*make)(Backend&, std::shared_ptr<Completions>, uint32_t, Tensor),
+                             Tensor tensor) {
   auto deferred = Napi::Promise::Deferred::New(env_);
   const uint32_t id = next_wait_++;
   if (pending_.empty()) napi_ref_threadsafe_function(env_, completions_->wake);
   pending_.emplace(id, deferred);
-  Executor::of(device).submit(make(completions_, id, std::move(tensor)));
+  Executor::of(backend).submit(make(backend, completions_, id, std::move(tensor)));
   return deferred.Promise();
 }
 

@@ -52,7 +52,8 @@ class Instance {
   Napi::Error error(const Failure& failure);
   [[noreturn]] void fail(const char* code, const std::string& message, const char* kernel = "", std::string_view argument = "");
 
-  Napi::Promise wait(Device device, std::unique_ptr<Task> (*make)(std::shared_ptr<Completions>, uint32_t, Tensor), Tensor tensor);
+  Napi::Promise wait(Backend& backend, std::unique_ptr<Task> (*make)(Backend&, std::shared_ptr<Completions>, uint32_t, Tensor),
+                     Tensor tensor);
   void drain();
   Napi::FunctionReference make_error;
 

@@ -37,31 +37,56 @@ Failure failure_of(const OutOfMemory& error) {
   return failure;
 }
 
-Executor& Executor::of(Device device) {
-  static Executor* const cpu = new Executor(Device::cpu);  // never destroyed: its thread waits on it
-  if (device != Device::cpu) throw Error("DEVICE_UNAVAILABLE", std::string(name(device)) + ": this build has no such device");
-  return *cpu;
+Executor& Executor::of(Backend& backend) {
+  Executor* executor = backend.executor.load(std::memory_order_acquire);
+  if (!executor) {
+    static std::mutex mutex;
+    std::lock_guard lock(mutex);
+    executor = backend.executor.load(std::memory_order_relaxed);
+    if (!executor) backend.executor.store(executor = new Executor(backend), std::memory_order_release);  // its threads live on
+  }
+  return *executor;
 }
 
-Executor::Executor(Device device) : device_(device) {
+Executor::Executor(Backend& backend) : backend_(backend) {
   std::thread([this] { loop(); }).detach();
+  if (backend.device.kind != DeviceKind::cpu) std::thread([this] { land_loop(); }).detach();
+}
+
+void Executor::Queue::push(std::unique_ptr<Task> task) {
+  {
+    std::lock_guard lock(mutex);
+    tasks.push_back(std::move(task));
+  }
+  signal.fetch_add(1, std::memory_order_release);
+  signal.notify_one();
+}
+
+std::unique_ptr<Task> Executor::Queue::pop() {
+  for (;;) {
+    const uint32_t seen = signal.load(std::memory_order_acquire);
+    {
+      std::lock_guard lock(mutex);
+      if (!tasks.empty()) {
+        std::unique_ptr<Task> task = std::move(tasks.front());
+        tasks.pop_front();
+        return task;
+      }
+    }
+    signal.wait(seen, std::memory_order_acquire);
+  }
 }
 
 bool Executor::submit(std::unique_ptr<Task> task) {
   task->step = step_.load(std::memory_order_relaxed);
-  {
-    std::lock_guard lock(mutex_);
-    if (queue_.size() >= capacity && !task->is_wait()) return false;
-    queue_.push_back(std::move(task));
-  }
-  signal_.fetch_add(1, std::memory_order_release);
-  signal_.notify_one();
+  if (!task->is_wait() && queued() >= capacity) return false;
+  queue_.push(std::move(task));
   return true;
 }
 
 size_t Executor::queued() {
-  std::lock_guard lock(mutex_);
-  return queue_.size();
+  std::lock_guard lock(queue_.mutex);
+  return queue_.tasks.size();
 }
 
 bool Executor::poisoned() {
@@ -107,6 +132,7 @@ void Executor::run_counted(Task& task) {
   };
   const double start = now(CLOCK_MONOTONIC), cpu_start = now(CLOCK_THREAD_CPUTIME_ID);
   task.run();
+  backend_.finish();
   const double cpu_end = now(CLOCK_THREAD_CPUTIME_ID), end = now(CLOCK_MONOTONIC);
   std::lock_guard lock(profile_mutex_);
   KernelTime& time = profile_[task.name];
@@ -115,23 +141,50 @@ void Executor::run_counted(Task& task) {
   time.cpu_seconds += cpu_end - cpu_start;
 }
 
+// Runs `work`; what it throws, as a failure.
+template <class Work>
+static std::optional<Failure> caught(Work&& work) {
+  try {
+    work();
+    return std::nullopt;
+  } catch (const OutOfMemory& error) { return failure_of(error); } catch (const Error& error) {
+    return failed(error.code, error.what());
+  } catch (const std::bad_alloc&) {
+    return scratch_failed();
+  } catch (const std::length_error&) {  // a std::vector of more elements than there are addresses
+    return scratch_failed();
+  } catch (const std::exception& error) { return failed("DEVICE_LOST", error.what()); } catch (...) {
+    return failed("DEVICE_LOST", "unknown exception");
+  }
+}
+
+void Executor::poison(Task& task, Failure& failure) {
+  failure.kernel = task.name;
+  failure.step = task.step;
+  task.undo();
+  std::lock_guard lock(failure_mutex_);
+  poison_ = failure;
+  if (out_of_memory(failure)) memory_failure_ = failure;
+}
+
+void Executor::end_wait(Task& task, std::optional<Failure> failure) {
+  {
+    std::lock_guard lock(failure_mutex_);
+    if (!failure) {
+      failure = index_error_;
+      index_error_.reset();
+    }
+    if (poison_ && out_of_memory(*poison_)) poison_.reset();  // this wait reports it
+  }
+  task.wait_over(failure);
+}
+
 void Executor::loop() {
   // The event loop of the host program goes first where cores are short.
-  setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 5);
+  if (backend_.device.kind == DeviceKind::cpu) setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 5);
+  bool started = false;
   for (;;) {
-    std::unique_ptr<Task> task;
-    uint32_t seen = signal_.load(std::memory_order_acquire);
-    {
-      std::lock_guard lock(mutex_);
-      if (!queue_.empty()) {
-        task = std::move(queue_.front());
-        queue_.pop_front();
-      }
-    }
-    if (!task) {
-      signal_.wait(seen, std::memory_order_acquire);
-      continue;
-    }
+    std::unique_ptr<Task> task = queue_.pop();
     std::optional<Failure> failure;
     {
       std::lock_guard lock(failure_mutex_);
@@ -141,41 +194,35 @@ void Executor::loop() {
     if (!failure) {
       running_.store(task->name, std::memory_order_relaxed);
       running_kernel.store(this);
-      try {
+      failure = caught([&] {
+        if (!started) backend_.start();
+        started = true;
         if (profiling_.load(std::memory_order_relaxed))
           run_counted(*task);
         else
           task->run();
-      } catch (const OutOfMemory& error) { failure = failure_of(error); } catch (const Error& error) {
-        failure = failed(error.code, error.what());
-      } catch (const std::bad_alloc&) {
-        failure = scratch_failed();
-      } catch (const std::length_error&) {  // a std::vector of more elements than there are addresses
-        failure = scratch_failed();
-      } catch (const std::exception& error) { failure = failed("DEVICE_LOST", error.what()); } catch (...) {
-        failure = failed("DEVICE_LOST", "unknown exception");
-      }
+      });
       running_.store(nullptr, std::memory_order_relaxed);
-      if (failure) {
-        failure->kernel = task->name;
-        failure->step = task->step;
-        task->undo();
-        std::lock_guard lock(failure_mutex_);
-        poison_ = failure;
-        if (out_of_memory(*failure)) memory_failure_ = failure;
-      }
+      if (failure) poison(*task, *failure);
     }
-    if (task->is_wait()) {
-      {
-        std::lock_guard lock(failure_mutex_);
-        if (!failure) {
-          failure = index_error_;
-          index_error_.reset();
-        }
-        if (poison_ && out_of_memory(*poison_)) poison_.reset();  // this wait reports it
-      }
-      task->wait_over(failure);
-    }
+    if (!task->is_wait()) continue;
+    if (!failure && task->landing())
+      landing_.push(std::move(task));
+    else
+      end_wait(*task, failure);
+  }
+}
+
+// Waits of a device that computes beside this executor are over when their bytes have landed; the executor goes on meanwhile.
+void Executor::land_loop() {
+  for (;;) {
+    const std::unique_ptr<Task> task = landing_.pop();
+    std::optional<Failure> failure = caught([&] {
+      if (const std::optional<IndexFault> fault = task->landing()->land())
+        note_index_error(fault->op, fault->argument, fault->position, fault->value, fault->bound);
+    });
+    if (failure) poison(*task, *failure);
+    end_wait(*task, failure);
   }
 }
 

@@ -43,9 +43,10 @@ class Task {
   virtual bool ready() const { return true; }
   // After run() has thrown: what it was the first to write counts as unwritten.
   virtual void undo() {}
-  // Waits run even on a poisoned device, to carry the failure back.
+  // Waits run even on a poisoned device, to carry the failure back. One that leaves a landing behind is over when that has landed.
   virtual void wait_over(const std::optional<Failure>&) {}
   virtual bool is_wait() const { return false; }
+  virtual Landing* landing() { return nullptr; }
   const char* const name;
   int64_t step = -1;
 };
@@ -58,7 +59,7 @@ struct KernelTime {
 class Executor {
  public:
   static constexpr size_t capacity = 1 << 17;
-  static Executor& of(Device device);
+  static Executor& of(Backend& backend);
 
   // False when the queue is full; the task is then untouched.
   bool submit(std::unique_ptr<Task> task);
@@ -72,14 +73,24 @@ class Executor {
   const char* running() const { return running_.load(std::memory_order_relaxed); }
 
  private:
-  explicit Executor(Device device);
+  explicit Executor(Backend& backend);
   void loop();
+  void land_loop();
   void run_counted(Task& task);
+  void poison(Task& task, Failure& failure);
+  void end_wait(Task& task, std::optional<Failure> failure);
 
-  Device device_;
-  std::mutex mutex_;
-  std::deque<std::unique_ptr<Task>> queue_;
-  std::atomic<uint32_t> signal_{0};
+  // Tasks on their way between threads.
+  struct Queue {
+    std::mutex mutex;
+    std::deque<std::unique_ptr<Task>> tasks;
+    std::atomic<uint32_t> signal{0};
+    void push(std::unique_ptr<Task> task);
+    std::unique_ptr<Task> pop();  // waits
+  };
+
+  Backend& backend_;
+  Queue queue_, landing_;
   std::atomic<int64_t> step_{-1};
   std::atomic<const char*> running_{nullptr};
   std::mutex failure_mutex_;

@@ -12,9 +12,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "error.h"
-#include "tensor.h"
-
 namespace galago {
 
 namespace {
@@ -49,7 +46,9 @@ struct Cache {
   int64_t allocations = 0, fail_in = 0;
   bool poison = false;
 
-  MemoryStatistics statistics() const { return {live, reserved, peak, allocations}; }  // mutex held
+  MemoryStatistics statistics() const {
+    return {.live = live, .reserved = reserved, .peak = peak, .allocations = allocations, .largest = {}};
+  }  // mutex held
 
   void release() {  // mutex held
     for (auto& [size, blocks] : free) {
@@ -67,17 +66,11 @@ Cache& cache() {
 
 }  // namespace
 
-OutOfMemory::OutOfMemory(const std::string& message, size_t requested, const MemoryStatistics& held)
-    : Error("HOST_MEMORY", message + ": requested " + std::to_string(requested) + " bytes, live " + std::to_string(held.live) +
-                               ", reserved " + std::to_string(held.reserved) + ", peak " + std::to_string(held.peak)),
-      requested(requested),
-      held(held) {}
-
 void* allocate(size_t bytes) {
   const size_t size = class_size(bytes);
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
-  if (c.fail_in > 0 && --c.fail_in == 0) throw OutOfMemory("cpu: out of memory (planned failure)", size, c.statistics());
+  if (c.fail_in > 0 && --c.fail_in == 0) throw OutOfMemory("HOST_MEMORY", "cpu: out of memory (planned failure)", size, c.statistics());
   void* block = nullptr;
   auto found = c.free.lower_bound(size);
   while (found != c.free.end() && found->second.empty()) found = c.free.erase(found);
@@ -92,7 +85,7 @@ void* allocate(size_t bytes) {
       c.release();
       block = take(size);
     }
-    if (!block) throw OutOfMemory("cpu: out of memory", size, c.statistics());
+    if (!block) throw OutOfMemory("HOST_MEMORY", "cpu: out of memory", size, c.statistics());
     c.reserved += size;
   }
   c.live += size;
@@ -119,11 +112,6 @@ void deallocate(void* block, size_t bytes) {
   }
 }
 
-void release_cached() {
-  std::lock_guard lock(cache().mutex);
-  cache().release();
-}
-
 MemoryStatistics memory_statistics() {
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
@@ -143,28 +131,6 @@ void set_memory_poison(bool on) {
 void fail_allocation(int64_t k) {
   std::lock_guard lock(cache().mutex);
   cache().fail_in = k;
-}
-
-const char* name(DType dtype) {
-  static constexpr const char* names[] = {"float32", "float64", "int32", "int64", "uint8", "bfloat16"};
-  return names[int(dtype)];
-}
-
-const char* name(Device device) {
-  static constexpr const char* names[] = {"cpu", "cuda", "cuda-emu"};
-  return names[int(device)];
-}
-
-size_t size_of(DType dtype) {
-  static constexpr size_t sizes[] = {4, 8, 4, 8, 1, 2};
-  return sizes[int(dtype)];
-}
-
-Storage::~Storage() { deallocate(data_, bytes); }
-
-void* Storage::data() {
-  if (!data_) data_ = allocate(bytes);
-  return data_;
 }
 
 }  // namespace galago

@@ -10,14 +10,20 @@
 #include <utility>
 #include <vector>
 
+#include "backend.h"
+
 namespace galago {
 
 enum class DType : uint8_t { float32, float64, int32, int64, uint8, bfloat16 };
-enum class Device : uint8_t { cpu, cuda, cuda_emu };
 
-const char* name(DType dtype);
-const char* name(Device device);
-size_t size_of(DType dtype);
+constexpr const char* name(DType dtype) {
+  constexpr const char* names[] = {"float32", "float64", "int32", "int64", "uint8", "bfloat16"};
+  return names[int(dtype)];
+}
+constexpr size_t size_of(DType dtype) {
+  constexpr size_t sizes[] = {4, 8, 4, 8, 1, 2};
+  return sizes[int(dtype)];
+}
 
 template <class T>
 struct dtype_of;
@@ -46,16 +52,21 @@ struct dtype_of<uint8_t> {
 // a step enqueued ahead of its execution needs no more memory than one executed in order; it goes back with the last reference.
 class Storage {
  public:
-  Storage(Device device, size_t bytes) : device(device), bytes(bytes) {}
-  ~Storage();
+  Storage(Backend& backend, size_t bytes) : backend(backend), bytes(bytes) {}
+  ~Storage() {
+    if (data_) backend.deallocate(data_, bytes);
+  }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
   bool written() const { return version > 0 || bytes == 0; }
   void unwrite() { version -= version == 1; }  // the first task to write here has failed
-  void* data();                                // takes the memory on first use; executor thread, or any thread before the first task
+  void* data() {                               // takes the memory on first use; executor thread, or any thread before the first task
+    if (!data_) data_ = backend.allocate(bytes);
+    return data_;
+  }
 
-  const Device device;
+  Backend& backend;
   const size_t bytes;
   // Counts tasks that wrote here, 0 = never written: what was derived from the content (packed weights) is valid for one version.
   uint64_t version = 0;

@@ -35,8 +35,21 @@ export interface NativeInfo {
   readonly isa: 'portable' | 'avx2' | 'avx512';
   readonly threads: number;
   readonly compiler: string;
-  readonly cuda: boolean;
 }
+
+/** What the CUDA module found: `problem` and what to do about it, or the devices that can be used. */
+export interface ModuleProbe {
+  readonly problem: string | null;
+  readonly advice: string;
+  /** As CUDA counts: 13000 is 13.0, 0 no driver. */
+  readonly driverVersion: number;
+  readonly runtimeVersion: number;
+  /** `computeCapability` such as 9.0, `memory` in bytes. */
+  readonly devices: readonly { readonly name: string; readonly computeCapability: number; readonly memory: number }[];
+}
+
+/** Devices that live in a shared object of their own, loaded on demand. */
+export type ModuleKind = 'cuda' | 'cuda-emu';
 
 /** Calls of a kernel, the seconds they took, and the CPU seconds of the executor's own thread in them (workers not counted). */
 export interface KernelTime {
@@ -61,13 +74,16 @@ interface Addon {
   queued(device: string): number;
   setStep(device: string, step: number): void;
   setThreads(count: number): void;
-  releaseCached(): void;
-  resetPeak(): void;
+  resetPeak(device: string): void;
+  loadModule(kind: ModuleKind, path: string): void;
+  probeModule(kind: ModuleKind): ModuleProbe;
   setErrorFactory(make: (code: string, message: string, fields: Record<string, unknown>) => Error): void;
-  /** Test mode: fresh and freed memory reads as NaN. */
+  /** Test mode, all devices: fresh and freed memory reads as NaN. */
   testPoison(on: boolean): void;
-  /** Test mode: the k-th coming request for memory fails. */
-  testFailAllocation(k: number): void;
+  /** Test mode: the k-th coming request for memory of the device fails. */
+  testFailAllocation(k: number, device: string): void;
+  /** Test mode: kernels of other devices than the CPU run with at most this many blocks; 0 = no limit. */
+  testGridLimit(blocks: number): void;
   /** A kernel for tests: takes `milliseconds`, then ends well, fails, or reports an index. */
   testKernel(kind: 'spin' | 'fail' | 'index', milliseconds: number): void;
   readonly kernels: Kernels;
@@ -114,18 +130,24 @@ function located(message: string, fields: Record<string, unknown>): string {
   return `${message} (kernel ${String(fields['kernel'])}${step})`;
 }
 
-/** Places where the addon may lie: a build of this checkout, then the platform package. */
-export function addonCandidates(): string[] {
+/** Places where a file of the build may lie: this checkout, or the folder above `dist`. */
+function builtFile(file: string): string[] {
   const here = dirname(fileURLToPath(import.meta.url)); // dist/ or ts/src/
   const roots = [join(here, '..'), join(here, '..', '..')];
   const flavour = process.env['GALAGO_BUILD'] ?? 'build';
-  return roots.map((root) => join(root, flavour, 'Release', 'galago.node'));
+  return roots.map((root) => join(root, flavour, 'Release', file));
 }
+
+/** Places where the addon may lie; after them comes the platform package. */
+export function addonCandidates(): string[] {
+  return builtFile('galago.node');
+}
+
+const platform = `galago-${process.platform}-${process.arch}-gnu`;
 
 function load(): Addon {
   const require = createRequire(import.meta.url);
   const candidates = addonCandidates();
-  const platform = `galago-${process.platform}-${process.arch}-gnu`;
   let addon: Addon | null = null;
   let reason: unknown = null;
   const path = candidates.find((candidate) => existsSync(candidate));
@@ -158,3 +180,45 @@ export const addon: Addon = load();
 
 /** The kernels of native/kernels.inl: each checks its arguments, enqueues, and returns at once. */
 export const native: Kernels = addon.kernels;
+
+const modules: Readonly<Record<ModuleKind, { file: string; advice: string }>> = {
+  cuda: {
+    file: 'galago_cuda.so',
+    advice: `In a checkout run \`npm run build:cuda\` (needs nvcc 13); as a dependency install ${platform}-cuda13.`,
+  },
+  'cuda-emu': { file: 'galago_cuda_emu.so', advice: 'It is for tests, in a checkout: `npm run build:emu`.' },
+};
+
+/** Where the module of a kind lies: a build of this checkout, then the platform package; null where there is none. */
+export function moduleFile(kind: ModuleKind): string | null {
+  const built = builtFile(modules[kind].file).find((path) => existsSync(path));
+  if (built !== undefined || kind !== 'cuda') return built ?? null;
+  try {
+    return createRequire(import.meta.url).resolve(`${platform}-cuda13/${modules[kind].file}`);
+  } catch {
+    return null;
+  }
+}
+
+const loaded = new Set<ModuleKind>();
+
+/** Loads the module behind a device's name; nothing to do for 'cpu'. Throws `DeviceUnavailableError` saying what to install. */
+export function openModule(device: string): void {
+  if (device === 'cpu') return;
+  const kind: ModuleKind = device === 'cuda-emu' ? 'cuda-emu' : 'cuda';
+  if (loaded.has(kind)) return;
+  const path = moduleFile(kind);
+  if (path === null)
+    throw new DeviceUnavailableError(
+      `${device}: this installation has no ${modules[kind].file}. ${modules[kind].advice}`,
+      { device, reason: 'no module' },
+    );
+  addon.loadModule(kind, path);
+  loaded.add(kind);
+}
+
+/** What the module of a kind finds on this machine. Throws `DeviceUnavailableError` where there is no module. */
+export function probeModule(kind: ModuleKind): ModuleProbe {
+  openModule(kind);
+  return addon.probeModule(kind);
+}

@@ -1,12 +1,13 @@
 /** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
 import { fromBfloat16, toBfloat16 } from './bfloat16.js';
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
-import { addon, type Handle, type KernelTime, type MemoryStatistics, native } from './native.js';
+import { addon, type Handle, type KernelTime, type MemoryStatistics, native, openModule } from './native.js';
 import type { RowSparseGrad } from './row_sparse_grad.js';
 import { scopes } from './tidy.js';
 
 export type DType = 'float32' | 'float64' | 'int32' | 'int64' | 'uint8' | 'bfloat16';
-export type DeviceName = 'cpu';
+/** `cuda` is `cuda:0`; `cuda-emu` runs the CUDA kernels on the CPU, for tests. */
+export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}` | 'cuda-emu';
 export type Shape = readonly number[];
 
 const dtypeCodes = { float32: 0, float64: 1, int32: 2, int64: 3, uint8: 4, bfloat16: 5 } as const;
@@ -133,6 +134,7 @@ function checkShape(op: string, shape: Shape): void {
 export function empty(shape: Shape, like: Tensor | TensorOptions = {}): Tensor {
   checkShape('empty', shape);
   const { dtype = 'float32', device = 'cpu' } = like;
+  openModule(device);
   return new Tensor(addon.create(shape, dtypeCodes[dtype], device), shape, dtype, device);
 }
 
@@ -274,6 +276,7 @@ export interface DeviceControl {
 
 export function device(name: DeviceName | 'auto' = 'auto'): DeviceControl {
   const resolved: DeviceName = name === 'auto' ? 'cpu' : name;
+  openModule(resolved);
   addon.memory(resolved); // throws where the device does not exist
   return {
     name: resolved,

@@ -21,7 +21,7 @@ describe('this checkout', () => {
 const sound: Readonly<Record<string, string>> = {
   'native/kernels.inl':
     '// ---- fill: out = value\nvoid fill(Tensor& out);\n\n// ---- x: out = f(x)\nvoid x_forward(const Tensor& x, Tensor& out);\n',
-  'native/bindings/table.cpp':
+  'native/table.inl':
     '#define KERNEL(function, names) bind(function)\n  KERNEL(fill, "out");\n  KERNEL(x_forward, "x out");\n',
   'native/cpu/x.cpp': 'void x_forward(const Tensor& x, Tensor& out) {}\n',
   'bench/x.bench.ts': '',
@@ -102,13 +102,13 @@ describe('a planted fault', () => {
   });
 
   it('is found when contract, table, definition or bench lack a line', () => {
-    write('native/bindings/table.cpp', '  KERNEL(fill, "out");\n  // KERNEL(x_forward, "x out");\n');
+    write('native/table.inl', '  KERNEL(fill, "out");\n  // KERNEL(x_forward, "x out");\n');
     write('native/cpu/x.cpp', 'void y_forward() {}');
     write('bench/x.bench.ts', '');
     rmSync(join(root, 'bench/x.bench.ts'));
     write('bench/y.bench.ts', '// Covers: z, w\n');
     expect(opFaults(root)).toEqual([
-      'x_forward: no row in native/bindings/table.cpp',
+      'x_forward: no row in native/table.inl',
       'x: native/cpu/x.cpp does not define x_forward',
       'x: no bench/x.bench.ts, and no bench that says "Covers: x"',
     ]);
@@ -116,8 +116,8 @@ describe('a planted fault', () => {
     expect(opFaults(root)).toHaveLength(2);
     write('native/kernels.inl', '// ---- fill\nvoid fill(Tensor& out);\n// ---- x\n');
     expect(opFaults(root)).toEqual(['x: no contract in a section "// ---- x" of native/kernels.inl']);
-    write('native/bindings/table.cpp', '  KERNEL(fill, "out");\n  KERNEL(gone, "out");\n');
-    expect(opFaults(root)).toContain('gone: a row in native/bindings/table.cpp but no line in native/kernels.inl');
+    write('native/table.inl', '  KERNEL(fill, "out");\n  KERNEL(gone, "out");\n');
+    expect(opFaults(root)).toContain('gone: a row in native/table.inl but no line in native/kernels.inl');
   });
 });
 

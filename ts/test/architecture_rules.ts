@@ -128,13 +128,12 @@ export function contractSections(contract: string): Map<string, string[]> {
 export function opFaults(root: string): string[] {
   const faults: string[] = [];
   const sections = contractSections(read(join(root, 'native', 'kernels.inl')));
-  const table = read(join(root, 'native', 'bindings', 'table.cpp'));
+  const table = read(join(root, 'native', 'table.inl'));
   const rows = new Set([...table.matchAll(/^\s*KERNEL\((\w+),/gm)].map((match) => match[1] ?? ''));
   const declared = new Set([...sections.values()].flat());
-  for (const name of declared) if (!rows.has(name)) faults.push(`${name}: no row in native/bindings/table.cpp`);
+  for (const name of declared) if (!rows.has(name)) faults.push(`${name}: no row in native/table.inl`);
   for (const name of rows)
-    if (!declared.has(name))
-      faults.push(`${name}: a row in native/bindings/table.cpp but no line in native/kernels.inl`);
+    if (!declared.has(name)) faults.push(`${name}: a row in native/table.inl but no line in native/kernels.inl`);
 
   const index = read(join(root, 'ts', 'src', 'index.ts'));
   const benches = filesBelow(join(root, 'bench'), '.bench.ts');

@@ -1,13 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
 import { join } from 'node:path';
-import type { NativeInfo } from '../native.js';
+import type { ModuleProbe, NativeInfo } from '../native.js';
 import { alignedPairs, bytesText } from './text_table.js';
 import type { Verb } from './verb.js';
 
 /** What the compiled addon says about itself, or why it is not there and what to do. */
 export type AddonReport =
-  | ({ loaded: true; path: string | null } & NativeInfo)
+  | ({ loaded: true; path: string | null; cuda: ModuleProbe } & NativeInfo)
   | { loaded: false; reason: string; advice: string };
 
 /** Loads the addon and asks it for its report. Never throws: an addon that does not load is a report too. */
@@ -15,12 +15,22 @@ export async function probeAddon(
   load: () => Promise<typeof import('../native.js')> = () => import('../native.js'),
 ): Promise<AddonReport> {
   try {
-    const { addon, addonCandidates } = await load();
-    const path = addonCandidates().find((candidate) => existsSync(candidate)) ?? null;
-    return { loaded: true, path, ...addon.info() };
+    const native = await load();
+    const path = native.addonCandidates().find((candidate) => existsSync(candidate)) ?? null;
+    return { loaded: true, path, cuda: probeCuda(native), ...native.addon.info() };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return { loaded: false, reason, advice: adviceFor(reason) };
+  }
+}
+
+/** Asks the CUDA module; where there is none, or it does not load, that is the problem it reports. */
+function probeCuda({ probeModule }: Pick<typeof import('../native.js'), 'probeModule'>): ModuleProbe {
+  try {
+    return probeModule('cuda');
+  } catch (error) {
+    const problem = error instanceof Error ? error.message : String(error);
+    return { problem, advice: '', driverVersion: 0, runtimeVersion: 0, devices: [] };
   }
 }
 
@@ -91,10 +101,7 @@ export const doctor: Verb = {
     const addon = await probeAddon();
     const driver = probeCudaDriver();
     const flags = processorFlags(readIfThere('/proc/cpuinfo'));
-    const cuda = {
-      ...driver,
-      backend: addon.loaded && addon.cuda ? 'in this build' : 'not in this build',
-    };
+    const cuda = { ...driver, ...(addon.loaded ? addon.cuda : null) };
     const threads = addon.loaded ? addon.threads : availableParallelism();
     const result = {
       node: process.version,
@@ -106,7 +113,7 @@ export const doctor: Verb = {
       memory: { total: totalmem(), free: freemem() },
       addon,
       cuda,
-      device: addon.loaded ? (addon.cuda && driver.library !== null ? 'cuda' : 'cpu') : null,
+      device: addon.loaded ? (addon.cuda.problem === null ? 'cuda' : 'cpu') : null,
     };
     const addonRows: [string, string][] = addon.loaded
       ? [
@@ -130,20 +137,19 @@ export const doctor: Verb = {
           'CUDA driver',
           driver.library === null ? 'not found' : `${driver.version ?? 'version unknown'}: ${driver.library}`,
         ],
-        ['CUDA backend', cuda.backend],
-        [
-          'device auto',
-          result.device === null
-            ? 'none: the addon is needed'
-            : `${result.device}${result.device === 'cpu' ? whyCpu(addon, driver) : ''}`,
-        ],
+        ...(addon.loaded ? cudaRows(addon.cuda) : []),
+        ['device auto', result.device ?? 'none: the addon is needed'],
       ]),
     );
     return result;
   },
 };
 
-function whyCpu(addon: AddonReport, driver: { library: string | null }): string {
-  if (addon.loaded && !addon.cuda) return ', because this build has no CUDA backend';
-  return driver.library === null ? ', because there is no NVIDIA driver' : '';
+function cudaRows({ problem, advice, devices }: ModuleProbe): [string, string][] {
+  if (problem !== null)
+    return [['CUDA', `not usable: ${problem}`], ...(advice ? [['what to do', advice] as [string, string]] : [])];
+  return devices.map(({ name, computeCapability, memory }, i) => [
+    `cuda:${i}`,
+    `${name}, compute ${computeCapability.toFixed(1)}, ${bytesText(memory)}`,
+  ]);
 }

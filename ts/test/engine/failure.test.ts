@@ -94,10 +94,10 @@ describe('F29: out of memory', () => {
     const before = await weights.data();
     let failures = 0;
     for (let k = 1; ; k++) {
-      addon.testFailAllocation(k);
+      addon.testFailAllocation(k, 'cpu');
       using loss = step(weights);
       const outcome = await loss.item().catch((reason: unknown) => reason);
-      addon.testFailAllocation(0);
+      addon.testFailAllocation(0, 'cpu');
       if (typeof outcome === 'number') break;
       expect(outcome).toBeInstanceOf(OutOfMemoryError);
       expect(outcome).toMatchObject({ code: 'HOST_MEMORY', message: expect.stringMatching(/requested 64 bytes/) });
@@ -119,7 +119,7 @@ describe('F29: out of memory', () => {
   it('never shows values that were not computed, nor what follows from them', async () => {
     const x = full([4], 1);
     await device().synchronize();
-    addon.testFailAllocation(1);
+    addon.testFailAllocation(1, 'cpu');
     const failed = relu(x);
     const skipped = sigmoid(x);
     await expect(device().synchronize()).rejects.toBeInstanceOf(OutOfMemoryError);
