@@ -213,11 +213,12 @@ struct Work {
   B b, b_rank;
   Epilogue<T> epilogue;
   int64_t M, N;
-  int batch, chunks;
-  int64_t chunk_steps;  // tiles of K per chunk, at most 2^20; the last chunk takes the rank steps
-  int64_t steps;        // tiles of K in all, without the rank steps
-  int rank_steps;
-  int64_t tiles_m, tiles_n;
+  int batch;
+  int chunks = 1;
+  int64_t chunk_steps = 0;  // tiles of K per chunk, at most 2^20; the last chunk takes the rank steps
+  int64_t steps = 0;        // tiles of K in all, without the rank steps
+  int rank_steps = 0;
+  int64_t tiles_m = 0, tiles_n = 0;
 };
 
 // One tile of out over the steps of one chunk: `steps` of K from `k` (in steps) on, then the rank steps, `all_steps` together.

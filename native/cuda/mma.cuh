@@ -57,7 +57,7 @@ __device__ __forceinline__ void mma(float (&sums)[4], const uint32_t (&a)[4], co
   };
   Lane mine;
   memcpy(mine.sums, sums, sizeof sums), memcpy(mine.a, a, sizeof a), memcpy(mine.b, b, sizeof b);
-  emu::warp_collective("mma.sync", ~0u, mine, [](emu::Lanes<Lane> lanes) {
+  emu::warp_collective(mine, [](Lane* lanes) {
     const auto element = [](const uint32_t* registers, int i) {
       const uint32_t bits = i % 2 ? registers[i / 2] & 0xffff0000u : registers[i / 2] << 16;
       float value;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&to)[COUNT], const void*
     uint32_t to[COUNT];
   };
   Lane mine{row, {}};
-  emu::warp_collective("ldmatrix", ~0u, mine, [](emu::Lanes<Lane> lanes) {
+  emu::warp_collective(mine, [](Lane* lanes) {
     for (int matrix = 0; matrix < COUNT; matrix++) {
       uint16_t values[8][8];
       for (int r = 0; r < 8; r++) {
@@ -139,7 +139,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&to)[COUNT], const void*
 // The transpose of an 8 x 8 matrix that lies in the warp's registers, one per lane, as load_matrices leaves it.
 __device__ __forceinline__ uint32_t transpose_matrix(uint32_t x) {
 #ifdef GALAGO_EMULATED
-  emu::warp_collective("movmatrix", ~0u, x, [](emu::Lanes<uint32_t> lanes) {
+  emu::warp_collective(x, [](uint32_t* lanes) {
     uint16_t values[8][8];
     for (int lane = 0; lane < 32; lane++) memcpy(&values[lane / 4][lane % 4 * 2], &lanes[lane], sizeof(uint32_t));
     for (int lane = 0; lane < 32; lane++) lanes[lane] = uint32_t(values[lane % 4 * 2 + 1][lane / 4]) << 16 | values[lane % 4 * 2][lane / 4];
