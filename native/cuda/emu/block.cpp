@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "fibers.h"
+#include "signals.h"
 
 namespace emu {
 
@@ -90,7 +92,7 @@ constexpr size_t arena_bytes = max_shared_bytes + 64 * 1024;  // room for the gu
 // ---- state: one launch runs at a time, so there is one of everything
 
 const Launch* launch = nullptr;
-std::string failure;
+Outcome outcome;
 uint64_t switch_count = 0, launch_count = 0;
 
 Fiber host;
@@ -159,15 +161,15 @@ uint64_t block_at(uint64_t number) {
 
 // ---- which thread runs next
 
-void make_ready(Thread& thread) {
-  thread.waits_for = nullptr;
-  warps[thread.warp].ready |= 1u << rank_of_lane[thread.lane];
-  ready_warps |= 1u << rank_of_warp[thread.warp];
+void make_ready(int warp, unsigned lanes) {
+  unsigned ranks = lanes;
+  if (chosen_order != Order::forward)
+    for (ranks = 0; lanes; lanes &= lanes - 1) ranks |= 1u << rank_of_lane[__builtin_ctz(lanes)];
+  warps[warp].ready |= ranks;
+  ready_warps |= 1u << rank_of_warp[warp];
 }
 
-void make_ready(int warp, unsigned lanes) {
-  for (; lanes; lanes &= lanes - 1) make_ready(threads[warp * warp_width + __builtin_ctz(lanes)]);
-}
+void make_ready(const Thread& thread) { make_ready(thread.warp, 1u << thread.lane); }
 
 std::string place(const std::source_location& at) {
   const std::string_view file = at.file_name();
@@ -206,16 +208,13 @@ void wake_pollers() {
 
 Thread& take_next() {
   if (!ready_warps) wake_pollers();
-  int rank = current ? rank_of_warp[current->warp] : 0;
-  const bool wander = chosen_order == Order::shuffled && random_below(8) == 0;
-  if (wander) rank = int(random_below(32));
+  // The warp that ran goes on while it can; shuffled, now and then any warp and lane.
+  int rank = current ? rank_of_warp[current->warp] : 0, from = 0;
+  if (chosen_order == Order::shuffled && random_below(8) == 0) rank = int(random_below(32)), from = int(random_below(32));
   if (!(ready_warps >> rank & 1)) rank = __builtin_ctz(ready_warps);
   Warp& warp = warps[warp_at[rank]];
-  int lane_rank = __builtin_ctz(warp.ready);
-  if (wander) {
-    const int from = int(random_below(32));
-    if (warp.ready >> from) lane_rank = from + __builtin_ctz(warp.ready >> from);
-  }
+  if (!(warp.ready >> from)) from = 0;
+  const int lane_rank = from + __builtin_ctz(warp.ready >> from);
   warp.ready &= ~(1u << lane_rank);
   if (!warp.ready) ready_warps &= ~(1u << rank);
   return threads[warp_at[rank] * warp_width + lane_at[lane_rank]];
@@ -242,16 +241,22 @@ ThreadFiber* take_fiber() {
   return fiber;
 }
 
-// Leaves the running thread for the next; returns when its turn comes again.
-void suspend() {
+// Leaves the running thread, which waits for `instruction`, for the next; returns when its turn comes again.
+void suspend(const char* instruction, const std::source_location& at = {}) {
   Thread* self = current;
+  self->waits_for = instruction;
+  self->at = at;
   Thread& next = take_next();
-  if (&next == self) return;
-  if (!next.fiber) next.fiber = take_fiber();
-  become(next);
-  switch_count++;
-  switch_fiber(*self->fiber, *next.fiber);
+  if (&next != self) {
+    if (!next.fiber) next.fiber = take_fiber();
+    become(next);
+    switch_count++;
+    switch_fiber(*self->fiber, *next.fiber);
+  }
+  self->waits_for = nullptr;
 }
+
+bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
 
 // ---- a block from start to end
 
@@ -377,13 +382,22 @@ void set_up_threads() {
   }
 }
 
+void fault_of_signal(int signal, const void* address) {
+  if (signal == SIGFPE) fault("an integer is divided by zero");
+  const char* at = static_cast<const char*>(address);
+  const ThreadFiber* fiber = current->fiber;
+  if (at < fiber->stack && at >= fiber->stack - 64 * 1024) fault(Fault::illegal_address, "the stack of the thread overflows");
+  if (!address) fault(Fault::illegal_address, "access to a null pointer, or to a misaligned address");
+  fault(Fault::illegal_address, "access to %p, which is no memory", address);
+}
+
 }  // namespace
 
 void set_order(Order order) { chosen_order = order; }
 Order order() { return chosen_order; }
 uint64_t switches() { return switch_count; }
 
-std::string run_launch(const Launch& asked) {
+Outcome run_launch(const Launch& asked) {
   launch = &asked;
   thread_count = int(asked.block.x * asked.block.y * asked.block.z);
   warp_count = (thread_count + warp_width - 1) / warp_width;
@@ -391,7 +405,7 @@ std::string run_launch(const Launch& asked) {
   block_total = uint64_t(asked.grid.x) * asked.grid.y * asked.grid.z;
   registers.block_size = asked.block;
   registers.grid_size = asked.grid;
-  failure.clear();
+  outcome = {};
   arrange_launch();
   set_up_threads();
   current = nullptr;
@@ -399,27 +413,38 @@ std::string run_launch(const Launch& asked) {
   Thread& first = take_next();
   first.fiber = take_fiber();
   become(first);
+  on_signal(fault_of_signal);
   switch_fiber(host, *first.fiber);
+  on_signal(nullptr);
   current = nullptr;
-  if (!failure.empty()) abandon_block();
+  if (outcome.fault != Fault::none) abandon_block();
   launch = nullptr;
-  return failure;
+  return outcome;
 }
 
-void fault(const char* format, ...) {
+[[noreturn]] static void end_launch(Fault kind, const char* format, va_list arguments) {
   char text[1024];
-  va_list arguments;
-  va_start(arguments, format);
   std::vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
   if (!launch) throw std::logic_error(std::string("device code called outside a kernel: ") + text);
   const uint3 b = registers.block, t = registers.thread;
   char where[128];
   std::snprintf(where, sizeof where, ", block (%u, %u, %u), thread (%u, %u, %u)", b.x, b.y, b.z, t.x, t.y, t.z);
-  failure = std::string(text) + "; in " + symbol_name(launch->kernel) + where;
+  outcome = {kind, std::string(text) + "; in " + symbol_name(launch->kernel) + where};
   Fiber abandoned;
   switch_fiber(abandoned, host);
   std::abort();  // nothing comes back here
+}
+
+void fault(Fault kind, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  end_launch(kind, format, arguments);
+}
+
+void fault(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  end_launch(Fault::launch_failure, format, arguments);
 }
 
 // ---- meetings
@@ -432,27 +457,29 @@ int barrier(const char* instruction, std::source_location where, int id, int cou
   if (!count && returned > 0) fault("%d threads have returned without passing %s (%s)", returned, instruction, place(where).c_str());
   if (barrier.arrived == 0) {
     barrier.instruction = instruction, barrier.at = where, barrier.expected = expected;
-  } else if (barrier.expected != expected || std::strcmp(barrier.instruction, instruction) != 0 ||
+  } else if (barrier.expected != expected || !same(barrier.instruction, instruction) ||
              (!count && (barrier.at.line() != where.line() || barrier.at.column() != where.column()))) {
     fault("the thread comes to %s (%s) while %d threads wait at %s (%s)", instruction, place(where).c_str(), barrier.arrived,
           barrier.instruction, place(barrier.at).c_str());
   }
   barrier.sum += value;
   if (++barrier.arrived < expected) {
-    barrier.waiting.push_back(current);
-    current->waits_for = instruction;
-    current->at = where;
-    suspend();
+    if (count) barrier.waiting.push_back(current);
+    suspend(instruction, where);
     return barrier.result;
   }
   barrier.result = barrier.sum;
   barrier.sum = barrier.arrived = 0;
-  for (Thread* thread : barrier.waiting) make_ready(*thread);
-  barrier.waiting.clear();
   idle_rounds = 0;
+  if (count) {
+    for (const Thread* thread : barrier.waiting) make_ready(*thread);
+    barrier.waiting.clear();
+    make_ready(*current);
+  } else {
+    for (int warp = 0; warp < warp_count; warp++) make_ready(warp, warps[warp].alive);
+  }
   // The last to arrive does not run ahead of the others: any of them may be next.
-  make_ready(*current);
-  suspend();
+  suspend(instruction, where);
   return barrier.result;
 }
 
@@ -472,16 +499,12 @@ void meet_in_warp(const char* instruction, unsigned mask, void* value, Leader le
   } else if (meeting.mask != mask) {
     fault("%s: mask 0x%08x of lane %d meets mask 0x%08x of other lanes in %s", instruction, mask, current->lane, meeting.mask,
           meeting.instruction);
-  } else if (meeting.leader != leader || std::strcmp(meeting.instruction, instruction) != 0) {
+  } else if (meeting.leader != leader || !same(meeting.instruction, instruction)) {
     fault("%s: other lanes of mask 0x%08x are in %s, or exchange another type", instruction, mask, meeting.instruction);
   }
   meeting.arrived |= self;
   warp.values[current->lane] = value;
-  if (meeting.arrived != mask) {
-    current->waits_for = instruction;
-    current->at = {};
-    return suspend();
-  }
+  if (meeting.arrived != mask) { return suspend(instruction); }
   meeting = warp.meeting[--warp.meetings];
   if (leader) leader(warp.values.data(), mask, function);
   make_ready(current->warp, mask & ~self);
@@ -494,14 +517,10 @@ void meet_in_warpgroup(const char* instruction, void* value, Leader leader, void
   if (first + 128 > thread_count) fault("%s: the block ends inside the warpgroup", instruction);
   if (group.arrived == 0)
     group.instruction = instruction, group.leader = leader;
-  else if (group.leader != leader || std::strcmp(group.instruction, instruction) != 0)
+  else if (group.leader != leader || !same(group.instruction, instruction))
     fault("%s: other threads of the warpgroup are in %s", instruction, group.instruction);
   group.values[current->linear - first] = value;
-  if (++group.arrived < 128) {
-    current->waits_for = instruction;
-    current->at = {};
-    return suspend();
-  }
+  if (++group.arrived < 128) { return suspend(instruction); }
   group.arrived = 0;
   leader(group.values.data(), 0, function);
   for (int i = 0; i < 128; i++)
@@ -510,17 +529,15 @@ void meet_in_warpgroup(const char* instruction, void* value, Leader leader, void
 }
 
 void wait_for(const char* instruction, bool (*ready)(void*), void* function) {
-  current->waits_for = instruction;
-  current->at = {};
   current->ready = ready;
   current->ready_function = function;
   pollers.push_back(current);
-  suspend();
+  suspend(instruction);
 }
 
 void yield() {
   yielders.push_back(current);
-  suspend();
+  suspend("yield");
 }
 
 // ---- shared memory

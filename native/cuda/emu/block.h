@@ -31,12 +31,15 @@ struct Registers {
 };
 extern Registers registers;
 
-// Ends the launch; the message names kernel, block and thread. For bodies of instructions and for tests' planted faults.
-[[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
+// Ends the launch; the message names kernel, block and thread. The number is CUDA's error.
+enum class Fault : int { none = 0, illegal_address = 700, misaligned_address = 716, launch_failure = 719 };
+[[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));  // launch_failure
+[[noreturn]] void fault(Fault kind, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-// A 16-byte access to an odd address is a fault on the device too.
+// An access of `bytes` whose address is no multiple of them is a fault on the device too.
 inline void require_aligned(const void* address, size_t bytes, const char* what = "access") {
-  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) fault("%s of %zu bytes at the misaligned address %p", what, bytes, address);
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+    fault(Fault::misaligned_address, "%s of %zu bytes at the misaligned address %p", what, bytes, address);
 }
 
 // ---- waiting
@@ -131,8 +134,11 @@ struct Launch {
   const void* kernel;                 // for its name
   const std::function<void()>& call;  // the kernel with its arguments, once per thread
 };
-// Runs a launch; returns the fault or an empty string. One caller at a time.
-std::string run_launch(const Launch& launch);
+struct Outcome {
+  Fault fault;
+  std::string message;
+};
+Outcome run_launch(const Launch& launch);  // one caller at a time
 
 std::string symbol_name(const void* function);  // "galago::cuda::fill_kernel<float>(...)"
 

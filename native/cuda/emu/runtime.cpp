@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "block.h"
+#include "signals.h"
 
 namespace emu {
 
@@ -102,21 +103,28 @@ cudaError_t begin_call() {
 
 // ---- running what was enqueued
 
+// The right to run kernels and copies. `state` is given up while another thread has it.
+class Turn {
+ public:
+  explicit Turn(std::unique_lock<std::mutex>& lock) : held_(running, std::defer_lock) {
+    lock.unlock();
+    held_.lock();
+    lock.lock();
+  }
+
+ private:
+  std::unique_lock<std::mutex> held_;
+  SignalGuard guard_;
+};
+
 bool known(Stream* stream) { return std::find(streams.begin(), streams.end(), stream) != streams.end(); }
 Stream* resolve(cudaStream_t stream) { return stream ? stream : &default_stream; }
 
-enum class Patience { wait, look };
-
-// Runs the stream's work until `until` is done, or all of it. `running` and `lock` are held; `lock` is released while work runs.
-// False: it meets a launch that never completes, and the caller only looks.
-bool drain(Stream* stream, const std::shared_ptr<Record>& until, Patience patience, std::unique_lock<std::mutex>& lock) {
+// Runs the stream's work until `until` is done, or all of it. The caller has the turn and `lock`, which is given up while work runs.
+// False: the next launch never completes.
+bool drain(Stream* stream, const std::shared_ptr<Record>& until, std::unique_lock<std::mutex>& lock) {
   while (!(until && until->done) && known(stream) && !stream->queue.empty()) {
-    if (stream->queue.front().kind == Work::hang) {
-      if (patience == Patience::look) return false;
-      const uint64_t before = resets;
-      released.wait(lock, [&] { return resets != before; });
-      continue;
-    }
+    if (stream->queue.front().kind == Work::hang) return false;
     Work work = std::move(stream->queue.front());
     stream->queue.pop_front();
     switch (work.kind) {
@@ -125,7 +133,7 @@ bool drain(Stream* stream, const std::shared_ptr<Record>& until, Patience patien
         work.record_->time = Clock::now();
         break;
       case Work::wait:
-        if (!work.record_->done && !drain(work.record_->stream, work.record_, patience, lock)) {
+        if (!work.record_->done && !drain(work.record_->stream, work.record_, lock)) {
           stream->queue.push_front(std::move(work));
           return false;
         }
@@ -140,30 +148,30 @@ bool drain(Stream* stream, const std::shared_ptr<Record>& until, Patience patien
   return true;
 }
 
-bool drain_all(Patience patience, std::unique_lock<std::mutex>& lock) {
+bool drain_all(std::unique_lock<std::mutex>& lock, Stream* but = nullptr) {
   bool complete = true;
-  for (auto at = streams.begin(); at != streams.end();) {
-    Stream* stream = *at++;
-    complete &= drain(stream, nullptr, patience, lock);
-  }
+  for (Stream* stream : std::vector<Stream*>(streams.begin(), streams.end()))
+    if (stream != but && known(stream)) complete &= drain(stream, nullptr, lock);
   return complete;
 }
 
-// For a call that waits for a stream or a record: first, perhaps, the streams that nobody asked for.
+// Whether a call that found a launch that never completes waits for it (until reset()) or says so.
+enum class Patience { wait, look };
+
+// Runs what the caller waits for: a record, a stream, or (null) everything. First, perhaps, the streams that nobody asked for.
 bool run_until(Stream* stream, const std::shared_ptr<Record>& until, Patience patience, std::unique_lock<std::mutex>& lock) {
-  if (until ? until->done : stream->queue.empty()) return true;
-  lock.unlock();
-  std::unique_lock<std::mutex> turn(running);
-  lock.lock();
-  coin = coin * 1664525u + 1013904223u;
-  if (order() == Order::backward || (order() == Order::shuffled && coin >> 31)) {
-    for (size_t i = streams.size(); i-- > 0;) {
-      if (i >= streams.size()) continue;
-      Stream* other = *std::next(streams.begin(), std::ptrdiff_t(i));
-      if (other != stream) drain(other, nullptr, Patience::look, lock);
+  for (;;) {
+    if (until ? until->done : stream && stream->queue.empty()) return true;
+    {
+      const Turn turn(lock);
+      coin = coin * 1664525u + 1013904223u;
+      if (order() == Order::backward || (order() == Order::shuffled && coin >> 31)) drain_all(lock, stream);
+      if (stream ? drain(stream, until, lock) : drain_all(lock)) return true;
     }
+    if (patience == Patience::look) return false;
+    const uint64_t before = resets;
+    released.wait(lock, [&] { return resets != before; });
   }
-  return drain(stream, until, patience, lock);
 }
 
 void enqueue(Stream* stream, Work work, std::unique_lock<std::mutex>& lock) {
@@ -233,11 +241,11 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, const voi
   }
   if (++plan.launches == plan.hang_at) return enqueue(resolve(stream), {Work::hang, {}, {}}, lock);
   auto run = [grid, block, shared, kernel, call = std::move(call)] {
-    const std::string fault = run_launch({grid, block, shared, kernel, call});
-    if (fault.empty()) return;
+    Outcome outcome = run_launch({grid, block, shared, kernel, call});
+    if (outcome.fault == Fault::none) return;
     std::unique_lock<std::mutex> lock(state);
-    fault_text = fault;
-    sticky = cudaErrorLaunchFailure;
+    fault_text = std::move(outcome.message);
+    sticky = cudaError_t(outcome.fault);
   };
   enqueue(resolve(stream), {Work::call, std::move(run), {}}, lock);
 }
@@ -430,10 +438,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 static cudaError_t give_back(std::map<const char*, size_t>& blocks, void* pointer, bool on_device, std::unique_lock<std::mutex>& lock) {
   if (!pointer) return cudaSuccess;
   if (!blocks.contains(static_cast<const char*>(pointer))) return report(cudaErrorInvalidValue);
-  lock.unlock();
-  std::unique_lock<std::mutex> turn(running);
-  lock.lock();
-  drain_all(Patience::look, lock);
+  run_until(nullptr, nullptr, Patience::look, lock);
   const auto block = blocks.find(static_cast<const char*>(pointer));
   if (block == blocks.end()) return report(cudaErrorInvalidValue);
   if (on_device) memory_used -= block->second;
@@ -549,10 +554,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 cudaError_t cudaDeviceSynchronize() {
   BEGIN_CALL();
-  lock.unlock();
-  std::unique_lock<std::mutex> turn(running);
-  lock.lock();
-  drain_all(Patience::wait, lock);
+  run_until(nullptr, nullptr, Patience::wait, lock);
   return report(sticky);
 }
 
