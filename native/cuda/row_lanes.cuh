@@ -8,14 +8,19 @@ namespace galago::cuda {
 
 constexpr int row_block = 256;  // threads of a block that works on rows
 
+// V is 1, or a number of whole packs: 8 columns of float32 beside a pack of bfloat16 are two.
 template <int V, class T>
 __device__ __forceinline__ void load_columns(const T* from, float (&x)[V]) {
   if constexpr (V == 1) {
     x[0] = to_float(*from);
   } else {
-    const Pack<T> pack = load_pack(from);
+    static_assert(V % pack_width<T> == 0);
 #pragma unroll
-    for (int v = 0; v < V; v++) x[v] = to_float(pack.v[v]);
+    for (int part = 0; part < V; part += pack_width<T>) {
+      const Pack<T> pack = load_pack(from + part);
+#pragma unroll
+      for (int v = 0; v < pack_width<T>; v++) x[part + v] = to_float(pack.v[v]);
+    }
   }
 }
 
@@ -24,10 +29,14 @@ __device__ __forceinline__ void store_columns(T* to, const float (&x)[V]) {
   if constexpr (V == 1) {
     *to = from_float<T>(x[0]);
   } else {
-    Pack<T> pack;
+    static_assert(V % pack_width<T> == 0);
 #pragma unroll
-    for (int v = 0; v < V; v++) pack.v[v] = from_float<T>(x[v]);
-    store_pack(to, pack);
+    for (int part = 0; part < V; part += pack_width<T>) {
+      Pack<T> pack;
+#pragma unroll
+      for (int v = 0; v < pack_width<T>; v++) pack.v[v] = from_float<T>(x[part + v]);
+      store_pack(to + part, pack);
+    }
   }
 }
 
