@@ -1,6 +1,6 @@
 /*
-Sums down columns of what a functor yields for (row, column), K values in one pass and group by group: out[k][g][c] = scale * sum over the
-rows r of group g of term(r, c)[k].
+Sums down columns of what a functor yields for (row, column), K values in one pass, group of rows by group:
+out[k][g][c] = scale * sum over the rows r of group g of term(r, c)[k]. (column_sums.cuh: one matrix, one sum, in packs.)
 
 Rows are cut into chunks of 256. A block takes one chunk of a strip of up to 32 columns: its threads add every ty-th row, then the first
 thread of a column adds the others' sums in their order. More chunks than one leave float32 partials, (K, groups, chunks, columns),
