@@ -7,7 +7,18 @@ import { keep } from './tidy.js';
 
 type Inputs = readonly (Tensor | null)[];
 
-export interface OpDefinition<In extends Inputs, Attributes, Saved extends Inputs> {
+/** What an op computes in where inputs are cast for it (`withInputCasts`). */
+export interface OpPrecision {
+  /**
+   * 'bf16': in bfloat16, wherever its inputs come from. 'float32': in float32. Not given: in the dtype of its floating inputs, the wider
+   * one where they differ.
+   */
+  readonly precision?: 'bf16' | 'float32';
+  /** Places of inputs that stay float32 with 'bf16'. */
+  readonly wide?: readonly number[];
+}
+
+export interface OpDefinition<In extends Inputs, Attributes, Saved extends Inputs> extends OpPrecision {
   readonly name: string;
   forward(inputs: In, attributes: Attributes): { out: Tensor; saved: Saved };
   /**
@@ -51,11 +62,28 @@ export function isRecording(): boolean {
   return recording;
 }
 
+/** Changes the dtypes of an op's inputs before it sees them. */
+type InputCasts = (inputs: Inputs, precision: OpPrecision) => Inputs;
+
+let inputCasts: InputCasts | null = null;
+
+/** Every op called by `run`, which is synchronous, gets what `casts` makes of its inputs; null: its inputs as they are. */
+export function withInputCasts<T>(casts: InputCasts | null, run: () => T): T {
+  const before = inputCasts;
+  inputCasts = casts;
+  try {
+    return run();
+  } finally {
+    inputCasts = before;
+  }
+}
+
 export function defineOp<const In extends Inputs, Attributes, const Saved extends Inputs>(
   definition: OpDefinition<In, Attributes, Saved>,
 ) {
   const { name, backward } = definition;
-  return (inputs: In, attributes: Attributes): Tensor => {
+  return (given: In, attributes: Attributes): Tensor => {
+    const inputs = inputCasts === null ? given : (inputCasts(given, definition) as In);
     const { out, saved } = definition.forward(inputs, attributes);
     if (!recording || !inputs.some((x) => x?.requiresGrad)) return out;
     if (backward === null)

@@ -40,6 +40,7 @@ export { type ForwardContext, Initializer, Module } from './nn/module.js';
 export { TextEncoder } from './nn/text_encoder.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
+export { autocast } from './ops/autocast.js';
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';
 export { type CastDtype, cast } from './ops/cast.js';

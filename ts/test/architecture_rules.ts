@@ -35,7 +35,10 @@ const lowestReaderOfSides = 6;
 const emptyNames = /^(utils?|helpers?|common|misc)$/;
 
 /** Ops that call no kernel of their own, with the reason. */
-const withoutKernel: Readonly<Record<string, string>> = { reshape: 'shares the storage of its input' };
+const withoutKernel: Readonly<Record<string, string>> = {
+  reshape: 'shares the storage of its input',
+  autocast: 'casts the inputs of other ops',
+};
 
 function filesBelow(folder: string, ending: string): string[] {
   if (!existsSync(folder)) return [];

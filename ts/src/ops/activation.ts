@@ -8,6 +8,7 @@ const check = shapes('activation', { x: '...' });
 
 const op = defineOp({
   name: 'activation',
+  precision: 'bf16',
   forward([x]: readonly [Tensor], { kind }: { kind: Activation }) {
     check({ x });
     const out = empty(x.shape, x);

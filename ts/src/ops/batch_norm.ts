@@ -19,6 +19,7 @@ interface Attributes {
 
 const op = defineOp({
   name: 'batchNorm',
+  precision: 'float32',
   forward(
     [x, weight, bias, runningMean, runningVar]: readonly [Tensor, Tensor | null, Tensor | null, Tensor, Tensor],
     { training, momentum, eps }: Attributes,

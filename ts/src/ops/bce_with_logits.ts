@@ -7,6 +7,7 @@ const check = shapes('bceWithLogits', { logits: 'N:wide', labels: 'N:wide', weig
 
 const op = defineOp({
   name: 'bceWithLogits',
+  precision: 'float32',
   forward([logits, labels, weights]: readonly [Tensor, Tensor, Tensor | null]) {
     check({ logits, labels, weights });
     const out = empty([], logits);

@@ -39,6 +39,7 @@ function outputs([q, k, v, offsets, qOffsets, mask]: Inputs): { out: readonly nu
 
 const op = defineOp({
   name: 'crossAttention',
+  precision: 'bf16',
   forward(inputs: Inputs, { causal, scale }: Attributes) {
     const [q, k, v, offsets, qOffsets, mask] = inputs;
     const wanted = outputs(inputs);

@@ -13,6 +13,7 @@ interface Attributes {
 
 const op = defineOp({
   name: 'dice',
+  precision: 'float32',
   forward(
     [x, alpha, runningMean, runningVar]: readonly [Tensor, Tensor, Tensor, Tensor],
     { training, momentum, eps }: Attributes,

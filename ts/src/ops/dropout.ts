@@ -9,6 +9,7 @@ const check = shapes('dropout', { x: '...' });
 
 const op = defineOp({
   name: 'dropout',
+  precision: 'bf16',
   forward([x]: readonly [Tensor], { p, seed, step, call }: RandomKey & { p: number }) {
     check({ x });
     const out = empty(x.shape, x);

@@ -8,6 +8,7 @@ const check = shapes('embedding', { table: 'V D:wide', indices: '...:int32' });
 
 const op = defineOp({
   name: 'embedding',
+  precision: 'float32',
   forward([table, indices]: readonly [Tensor, Tensor]) {
     const { D } = check({ table, indices });
     const out = empty([...indices.shape, D], table);

@@ -14,6 +14,7 @@ const check = shapes('embeddingBag', {
 
 const op = defineOp({
   name: 'embeddingBag',
+  precision: 'float32',
   forward(
     [table, indices, offsets, weights]: readonly [Tensor, Tensor, Tensor, Tensor | null],
     { mean }: { mean: boolean },

@@ -8,6 +8,7 @@ const check = shapes('gatherRows', { x: '...', index: 'T:int32' });
 
 const op = defineOp({
   name: 'gatherRows',
+  precision: 'bf16',
   forward([x, index]: readonly [Tensor, Tensor]) {
     const { T } = check({ x, index });
     if (x.shape.length === 0)

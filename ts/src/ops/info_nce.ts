@@ -30,6 +30,8 @@ const handleOf = (x: Optional) => x?.handle ?? null;
 
 const op = defineOp({
   name: 'infoNce',
+  precision: 'bf16',
+  wide: [6, 7],
   forward(inputs: Inputs, { scale, symmetric, normalized }: Attributes) {
     const [q, k, positives, negatives, rowGroups, colGroups, weights, logQ] = inputs;
     const check = rowGroups?.shape.length === 2 ? checkKinds : checkPlain;

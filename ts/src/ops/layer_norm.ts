@@ -9,6 +9,7 @@ const checkSame = (x: Tensor, residual: Tensor): unknown =>
 
 const op = defineOp({
   name: 'layerNorm',
+  precision: 'bf16',
   forward([x, weight, bias, residual]: readonly [Tensor, Tensor, Tensor, Tensor | null], { eps }: { eps: number }) {
     check({ x, weight, bias, residual });
     if (residual !== null) checkSame(x, residual);

@@ -8,6 +8,7 @@ const check = shapes('linear', { x: '... K', weight: 'N K', bias: 'N?' });
 
 const op = defineOp({
   name: 'linear',
+  precision: 'bf16',
   forward(inputs: readonly [Tensor, Tensor, Tensor | null], { activation }: { activation: Activation }) {
     const [x, weight, bias] = inputs;
     const { N } = check({ x, weight, bias });

@@ -17,6 +17,7 @@ type LoraInputs = readonly [Tensor, Tensor, Tensor, Tensor, Tensor | null, Tenso
 
 const op = defineOp({
   name: 'loraLinear',
+  precision: 'bf16',
   forward([x, weight, a, b, bias, adapterInput]: LoraInputs, { scale }: { scale: number; separate: boolean }) {
     const { N, R } = check({ x, weight, a, b, bias, adapterInput });
     if (adapterInput !== null && adapterInput.shape.join() !== x.shape.join())

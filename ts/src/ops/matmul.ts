@@ -22,6 +22,7 @@ function product(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean)
 
 const op = defineOp({
   name: 'matmul',
+  precision: 'bf16',
   forward([a, b]: readonly [Tensor, Tensor], { transposeA, transposeB }: Transposes) {
     const { Ra, Ca, Rb, Cb } = check({ a, b });
     const leading = a.shape.slice(0, -2);

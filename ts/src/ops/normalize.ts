@@ -7,6 +7,7 @@ const check = shapes('normalize', { x: '... D' });
 
 const op = defineOp({
   name: 'normalize',
+  precision: 'bf16',
   forward([x]: readonly [Tensor], { eps }: { eps: number }) {
     check({ x });
     const out = empty(x.shape, x);

@@ -21,6 +21,7 @@ function normalization({ mean, std }: PatchOptions, like: Tensor): Tensor {
 
 const op = defineOp({
   name: 'patchEmbedding',
+  precision: 'bf16',
   forward([images, weight, bias]: readonly [Tensor, Tensor, Tensor | null], options: PatchOptions) {
     const { B, H, W, D, P } = check({ images, weight, bias });
     const { patchSize, mean, std } = options;

@@ -7,6 +7,7 @@ const check = shapes('prelu', { x: '... D', alpha: 'D' });
 
 const op = defineOp({
   name: 'prelu',
+  precision: 'bf16',
   forward([x, alpha]: readonly [Tensor, Tensor]) {
     check({ x, alpha });
     const out = empty(x.shape, x);

@@ -7,6 +7,7 @@ const check = shapes('rmsNorm', { x: '... D', weight: 'D' });
 
 const op = defineOp({
   name: 'rmsNorm',
+  precision: 'bf16',
   forward([x, weight]: readonly [Tensor, Tensor], { eps }: { eps: number }) {
     check({ x, weight });
     const out = empty(x.shape, x);
