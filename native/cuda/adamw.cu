@@ -8,6 +8,8 @@ that is not finite writes nothing.
 gradient_norm: a sum of squares in float64 for each chunk, added by one block in an order that follows from the number of chunks. Of a
 row-sparse gradient only the first `count` rows hold anything: the launch covers its capacity, chunks behind the count give 0.
 */
+#include <cmath>
+
 #include "reduce.cuh"
 #include "tensor_chunks.cuh"
 #include "vec.cuh"
@@ -43,7 +45,7 @@ struct NormTensor {
 
 static __global__ void adamw_begin_kernel(int32_t* const* steps, int count, const double* clip, AdamCorrection* corrections,
                                           double learning_rate, double beta1, double beta2) {
-  if (!isfinite(*clip)) return;
+  if (!std::isfinite(*clip)) return;
   for (int i = int(blockIdx.x * blockDim.x + threadIdx.x); i < count; i += int(gridDim.x * blockDim.x)) {
     const double step = double(++*steps[i]);
     corrections[i] = {float(learning_rate / (1 - pow(beta1, step))), float(1 / sqrt(1 - pow(beta2, step)))};
@@ -58,7 +60,7 @@ __device__ __forceinline__ void adamw_update(float& param, float g, float& m, fl
 
 static __global__ void __launch_bounds__(256) adamw_kernel(const AdamTensor* tensors, int count, const AdamCorrection* corrections,
                                                            int64_t chunks, const double* clip, const AdamRates rates) {
-  if (!isfinite(*clip)) return;
+  if (!std::isfinite(*clip)) return;
   const float scale = float(*clip);
   for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
     const int entry = entry_of(tensors, count, chunk);
@@ -113,7 +115,7 @@ static __global__ void __launch_bounds__(256) norm_kernel(const double* partials
 
 static __global__ void clip_factor_kernel(const double* norm, double* factor, int32_t* skipped, double max_norm) {
   if (threadIdx.x != 0) return;
-  const bool finite = isfinite(*norm);
+  const bool finite = std::isfinite(*norm);
   *factor = finite ? fmin(1.0, max_norm / (*norm + 1e-6)) : NAN;
   if (!finite) ++*skipped;
 }

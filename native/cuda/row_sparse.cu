@@ -4,6 +4,8 @@ never the table. Then `width` neighbouring threads own a touched row: the mean s
 the update, 16 bytes at a time. The number of rows, the clip factor and the step live on the device; launches cover the capacity and
 return early, a factor that is not finite writes nothing. float32 only.
 */
+#include <cmath>
+
 #include "row_runs.cuh"
 
 namespace galago::cuda {
@@ -69,7 +71,7 @@ static __global__ void touched_rows_kernel(const SortedLookups sorted, int32_t* 
 
 static __global__ void begin_step_kernel(RowAlgorithm algorithm, int32_t* count, const double* clip, RowStep* step, double learning_rate,
                                          double beta1, double beta2) {
-  if (threadIdx.x != 0 || !isfinite(*clip)) return;
+  if (threadIdx.x != 0 || !std::isfinite(*clip)) return;
   const double t = double(++*count);
   if (algorithm == RowAlgorithm::adagrad) {
     *step = {float(learning_rate), 1.0f};
@@ -83,7 +85,7 @@ static __global__ void begin_step_kernel(RowAlgorithm algorithm, int32_t* count,
 
 template <RowAlgorithm ALGORITHM, int V>
 __global__ void __launch_bounds__(row_block) row_update_kernel(const RowUpdate p, int width) {
-  if (!isfinite(*p.clip)) return;
+  if (!std::isfinite(*p.clip)) return;
   const float clip = float(*p.clip);
   const RowStep step = *p.step;
   const int64_t D = p.D, count = *p.count, teams = row_block / width;
