@@ -64,9 +64,11 @@ struct Call {
   // The first query of the item that sees key `start` or a later one.
   __device__ int first_query_of(const Item& item, int start) const { return causal ? max(0, start + item.queries - item.keys) : 0; }
 
-  // Whether query i of the item sees key j; i and j may lie behind its last row.
-  __device__ bool sees(const Item& item, int i, int j) const {
-    return i < item.queries && j < item.keys && (!causal || j <= i + item.keys - item.queries);
+  // Query `row` of the item sees keys below this one that are not masked. The row may lie behind its last.
+  __device__ int keys_seen(const Item& item, int row) const { return row < item.queries ? visible_keys(item, row + 1) : 0; }
+  // Key j of the item is seen by queries from this one to the last. The key may lie behind its last.
+  __device__ int seen_from(const Item& item, int j) const {
+    return j >= item.keys || masked(item, j) ? item.queries : first_query_of(item, j);
   }
   __device__ bool masked(const Item& item, int j) const { return mask && j < item.keys && mask[item.first_key + j] < 0; }
 
@@ -95,23 +97,29 @@ __device__ void zero_unowned(T* x, const Offsets& offsets, int64_t width) {
 
 // ---- small kernels around the large ones
 
-// delta_i = dot(out_i, dout_i) for each row and head. out, dout (Tq, H, D), delta (H, Tq). One thread adds the products of a head in
-// their order, as simt::scores does: where an item has one key, out is its v and dout.v - delta is exactly 0.
+// What backward needs of a query row and head: p_ij = 2^(s_ij - shift_i) in base 2, ds_ij = p_ij (dp_ij - delta_i).
+struct alignas(8) Row {
+  float shift, delta;
+};
+
+// rows (H, Tq) of out, dout (Tq, H, D) and lse (H, Tq); delta_i = dot(out_i, dout_i). One thread adds the products of a head in their
+// order, as simt::scores does: where an item has one key, out is its v and dp - delta is exactly 0.
 template <class T>
-__global__ void delta_kernel(const T* out, const T* dout, float* delta, int64_t Tq, int H, int D, bool whole_packs) {
+__global__ void rows_kernel(const T* out, const T* dout, const float* lse, Row* rows, int64_t Tq, int H, int D, bool whole_packs) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < Tq * H; i += stride) {
-    float sum = 0;
+    float delta = 0;
     if (whole_packs) {
       for (int d = 0; d < D; d += pack_width<T>) {
         const Pack<T> a = load_pack(out + i * D + d), b = load_pack(dout + i * D + d);
 #pragma unroll
-        for (int e = 0; e < pack_width<T>; e++) sum += to_float(a.v[e]) * to_float(b.v[e]);
+        for (int e = 0; e < pack_width<T>; e++) delta += to_float(a.v[e]) * to_float(b.v[e]);
       }
     } else {
-      for (int d = 0; d < D; d++) sum += to_float(out[i * D + d]) * to_float(dout[i * D + d]);
+      for (int d = 0; d < D; d++) delta += to_float(out[i * D + d]) * to_float(dout[i * D + d]);
     }
-    delta[i % H * Tq + i / H] = sum;
+    const int64_t at = i % H * Tq + i / H;
+    rows[at] = {lse[at] == hidden ? 0.0f : lse[at] * log2_e, delta};
   }
 }
 

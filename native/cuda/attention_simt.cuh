@@ -185,8 +185,12 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const Call call, co
     load_tile<S::ROWS, DP>(tile_q, q + (call.shared ? tile.start : first_row) * q_stride + h * call.D, q_stride, tile.count, call,
                            call.scale * log2_e);
     float acc[S::R][DP / 16] = {}, top[S::R], sum[S::R] = {}, inverse[S::R];
+    int seen[S::R];
 #pragma unroll
-    for (int i = 0; i < S::R; i++) top[i] = hidden;
+    for (int i = 0; i < S::R; i++) {
+      top[i] = hidden;
+      seen[i] = call.keys_seen(item, tile.start + thread_y() + 8 * i);
+    }
 
     for (int start = 0; start < keys; start += S::COLS) {
       const int64_t at = (item.first_key + start) * k_stride + key_head * call.D;
@@ -202,7 +206,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const Call call, co
         const bool masked = call.masked(item, key);
 #pragma unroll
         for (int i = 0; i < S::R; i++)
-          if (masked || !call.sees(item, tile.start + thread_y() + 8 * i, key)) s[i][j] = hidden;
+          if (masked || key >= seen[i]) s[i][j] = hidden;
       }
 #pragma unroll
       for (int i = 0; i < S::R; i++) {
@@ -236,7 +240,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const Call call, co
 // dq of a tile of queries. With shared queries a unit is a chunk of items, and its sum goes to `partial` (chunks, Nq, H, D).
 template <class T, int DP>
 __global__ void __launch_bounds__(threads, 2) dq_kernel(const Call call, const Chunks chunks, const T* q, const T* k, const T* v,
-                                                        const T* dout, const float* lse, const float* delta, T* dq, float* partial) {
+                                                        const T* dout, const Row* saved, T* dq, float* partial) {
   using S = Sizes<DP>;
   DYNAMIC_SHARED(float, shared);
   float *tile_q = shared, *tile_dout = tile_q + S::ROWS * S::LD, *tile_k = tile_dout + S::ROWS * S::LD;
@@ -263,13 +267,13 @@ __global__ void __launch_bounds__(threads, 2) dq_kernel(const Call call, const C
       const int keys = call.visible_keys(item, tile.start + tile.count);
       __syncthreads();  // tile_dout is still being read
       load_tile<S::ROWS, DP>(tile_dout, dout + first_row * q_stride + h * call.D, q_stride, tile.count, call);
-      float shift[S::R], row_delta[S::R];
+      Row rows[S::R];
+      int seen[S::R];
 #pragma unroll
       for (int i = 0; i < S::R; i++) {
         const int row = min(thread_y() + 8 * i, tile.count - 1);
-        const float row_lse = lse[h * call.Tq + first_row + row];
-        shift[i] = row_lse == hidden ? 0.0f : row_lse * log2_e;
-        row_delta[i] = delta[h * call.Tq + first_row + row];
+        rows[i] = saved[h * call.Tq + first_row + row];
+        seen[i] = call.keys_seen(item, tile.start + thread_y() + 8 * i);
       }
       for (int start = 0; start < keys; start += S::COLS) {
         const int64_t at = (item.first_key + start) * k_stride + key_head * call.D;
@@ -286,8 +290,7 @@ __global__ void __launch_bounds__(threads, 2) dq_kernel(const Call call, const C
           const bool masked = call.masked(item, key);
 #pragma unroll
           for (int i = 0; i < S::R; i++) {
-            const bool seen = !masked && call.sees(item, tile.start + thread_y() + 8 * i, key);
-            s[i][j] = seen ? exp2f(s[i][j] - shift[i]) * (dp[i][j] - row_delta[i]) : 0.0f;
+            s[i][j] = key < seen[i] && !masked ? exp2f(s[i][j] - rows[i].shift) * (dp[i][j] - rows[i].delta) : 0.0f;
           }
         }
         share<DP>(tile_ds, s);
@@ -307,7 +310,7 @@ __global__ void __launch_bounds__(threads, 2) dq_kernel(const Call call, const C
 // dk and dv of a tile of keys, summed over the query heads of the group in their order. Either may be null.
 template <class T, int DP>
 __global__ void __launch_bounds__(threads, 2)
-    dkdv_kernel(const Call call, const T* q, const T* k, const T* v, const T* dout, const float* lse, const float* delta, T* dk, T* dv) {
+    dkdv_kernel(const Call call, const T* q, const T* k, const T* v, const T* dout, const Row* saved, T* dk, T* dv) {
   using S = Sizes<DP>;
   DYNAMIC_SHARED(float, shared);
   float *tile_k = shared, *tile_v = v == k ? tile_k : tile_k + S::ROWS * S::LD, *tile_q = tile_k + 2 * S::ROWS * S::LD;
@@ -324,9 +327,9 @@ __global__ void __launch_bounds__(threads, 2)
     const int64_t at = (item.first_key + tile.start) * k_stride + key_head * call.D;
     load_tile<S::ROWS, DP>(tile_k, k + at, k_stride, tile.count, call);
     if (v != k) load_tile<S::ROWS, DP>(tile_v, v + at, k_stride, tile.count, call);
-    bool masked[S::R];
+    int from[S::R];
 #pragma unroll
-    for (int i = 0; i < S::R; i++) masked[i] = call.masked(item, tile.start + thread_y() + 8 * i);
+    for (int i = 0; i < S::R; i++) from[i] = call.seen_from(item, tile.start + thread_y() + 8 * i);
     float acc_k[S::R][DP / 16] = {}, acc_v[S::R][DP / 16] = {}, factor[S::R];
     const float scale = call.scale * log2_e;
 
@@ -344,13 +347,12 @@ __global__ void __launch_bounds__(threads, 2)
 #pragma unroll
         for (int j = 0; j < S::C; j++) {
           const int column = thread_x() + 16 * j;
-          const int64_t row = h * call.Tq + first_row + min(column, count - 1);
-          const float row_lse = lse[row], shift = row_lse == hidden ? 0.0f : row_lse * log2_e, row_delta = delta[row];
+          const Row row = saved[h * call.Tq + first_row + min(column, count - 1)];
 #pragma unroll
           for (int i = 0; i < S::R; i++) {
-            const bool seen = !masked[i] && call.sees(item, start + column, tile.start + thread_y() + 8 * i);
-            s[i][j] = seen ? exp2f(s[i][j] * scale - shift) : 0.0f;
-            dp[i][j] = seen ? s[i][j] * (dp[i][j] - row_delta) : 0.0f;
+            const bool seen = start + column >= from[i] && column < count;
+            s[i][j] = seen ? exp2f(s[i][j] * scale - row.shift) : 0.0f;
+            dp[i][j] = seen ? s[i][j] * (dp[i][j] - row.delta) : 0.0f;
           }
         }
         if (dv) {

@@ -11,6 +11,7 @@ back, a launch is as large as the shapes allow and slots without rows return ear
 */
 #include "attention_items.cuh"
 #include "attention_simt.cuh"
+#include "attention_tiles.cuh"
 
 namespace galago::cuda {
 
@@ -47,8 +48,26 @@ static void dispatch_head(int D, F&& body) {
   throw Error("SHAPE", "crossAttention: expected a head size of at most 256 on CUDA but received " + std::to_string(D));
 }
 
+// Calls body with the head size, if the tensor cores take it. Every other case goes to simt.
+template <class F>
+static bool dispatch_tensor_cores(const Call& call, F&& body) {
+  if (!call.whole_packs) return false;
+  switch (call.D) {
+    case 16: return body.template operator()<16>(), true;
+    case 32: return body.template operator()<32>(), true;
+    case 64: return body.template operator()<64>(), true;
+    case 128: return body.template operator()<128>(), true;
+    default: return false;
+  }
+}
+
 // At least one block: rows that no item owns are filled even if there are no items.
 static unsigned blocks(int64_t units) { return grid_of(std::max<int64_t>(units, 1)); }
+
+// Tiles of queries that dq is made of: with shared queries, of each chunk of items.
+static int64_t dq_slots(const Call& call, const Chunks& chunks, int rows) {
+  return call.shared ? int64_t(chunks.count) * call.tiles_per_item(rows) : call.query_slots(rows);
+}
 
 }  // namespace attention
 
@@ -60,6 +79,13 @@ void cross_attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, 
     const T *pq = q.data<T>(), *pk = k.data<T>(), *pv = v.data<T>();
     T* po = out.data<T>();
     call.whole_packs = packed<T>(call.D, pq, pk, pv, po);
+    if constexpr (std::is_same_v<T, bfloat16>) {
+      if (dispatch_tensor_cores(call, [&]<int D>() {
+            launch(tiles::forward_kernel<D>, blocks(call.query_slots(tiles::ROWS) * call.H), threads, tiles::forward_bytes<D>, call, pq, pk,
+                   pv, po, lse.data<float>());
+          }))
+        return;
+    }
     dispatch_head(call.D, [&]<int DP>() {
       using S = simt::Sizes<DP>;
       launch(simt::forward_kernel<T, DP>, blocks(call.query_slots(S::ROWS) * call.H), simt::threads, S::shared_bytes, call, pq, pk, pv, po,
@@ -73,28 +99,37 @@ void cross_attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                               Tensor& dv, bool causal, double scale) {
   using namespace attention;
   Call call = call_of(k, offsets, q_offsets, mask, q, out, causal, scale);
-  const Scratch<float> delta(call.H * call.Tq);
+  const Scratch<Row> rows(call.H * call.Tq);
   const Chunks chunks = call.shared ? Chunks::of(call.B, q.size()) : Chunks{};
   const Scratch<float> partial(dq ? chunks.count * q.size() : 0);
-  const float* saved = lse.data<float>();
   dispatch_float(q.dtype, [&]<class T>() {
     const T *pq = q.data<T>(), *pk = k.data<T>(), *pv = v.data<T>(), *pd = dout.data<T>();
     T *pdq = dq.data<T>(), *pdk = dk.data<T>(), *pdv = dv.data<T>();
     call.whole_packs = packed<T>(call.D, pq, pk, pv, pd, pdq, pdk, pdv);
     const T* po = out.data<T>();
-    launch(delta_kernel<T>, grid_of((call.Tq * call.H + 255) / 256), 256, 0, po, pd, delta.data(), call.Tq, call.H, call.D,
+    launch(rows_kernel<T>, grid_of((call.Tq * call.H + 255) / 256), 256, 0, po, pd, lse.data<float>(), rows.data(), call.Tq, call.H, call.D,
            packed<T>(call.D, po, pd));
-    dispatch_head(call.D, [&]<int DP>() {
-      using S = simt::Sizes<DP>;
-      if (dq) {
-        const int64_t slots = call.shared ? int64_t(chunks.count) * call.tiles_per_item(S::ROWS) : call.query_slots(S::ROWS);
-        launch(simt::dq_kernel<T, DP>, blocks(slots * call.H), simt::threads, S::shared_bytes, call, chunks, pq, pk, pv, pd, saved,
-               delta.data(), pdq, partial.data());
+    const auto on_tensor_cores = [&]<int D>() {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        if (dq)
+          launch(tiles::dq_kernel<D>, blocks(dq_slots(call, chunks, tiles::ROWS) * call.H), threads, tiles::backward_bytes<D>, call, chunks,
+                 pq, pk, pv, pd, rows.data(), pdq, partial.data());
+        if (dk || dv)
+          launch(tiles::dkdv_kernel<D>, blocks(call.key_slots(tiles::ROWS) * call.Hkv), threads, tiles::backward_bytes<D>, call, pq, pk, pv,
+                 pd, rows.data(), pdk, pdv);
       }
-      if (dk || dv)
-        launch(simt::dkdv_kernel<T, DP>, blocks(call.key_slots(S::ROWS) * call.Hkv), simt::threads, S::shared_bytes, call, pq, pk, pv, pd,
-               saved, delta.data(), pdk, pdv);
-    });
+    };
+    if (!std::is_same_v<T, bfloat16> || !dispatch_tensor_cores(call, on_tensor_cores))
+      dispatch_head(call.D, [&]<int DP>() {
+        using S = simt::Sizes<DP>;
+        if (dq) {
+          launch(simt::dq_kernel<T, DP>, blocks(dq_slots(call, chunks, S::ROWS) * call.H), simt::threads, S::shared_bytes, call, chunks, pq,
+                 pk, pv, pd, rows.data(), pdq, partial.data());
+        }
+        if (dk || dv)
+          launch(simt::dkdv_kernel<T, DP>, blocks(call.key_slots(S::ROWS) * call.Hkv), simt::threads, S::shared_bytes, call, pq, pk, pv, pd,
+                 rows.data(), pdk, pdv);
+      });
     if (call.shared && dq)
       launch(sum_chunks_kernel<T>, grid_of((q.size() + 255) / 256), 256, 0, partial.data(), pdq, chunks.count, q.size());
   });

@@ -24,14 +24,18 @@ struct Offsets {
     return {first, min(max(end, first), total)};
   }
 
-  // Rows of no segment become zero; called by every thread of the grid.
+  // Rows of no segment become `value`; called by every thread of the grid.
   template <class T>
-  __device__ void zero_outside(T* rows, int64_t columns) const {
+  __device__ void fill_outside(T* rows, int64_t columns, T value) const {
     const int64_t before = min(max(int64_t(at[0]), int64_t(0)), total) * columns;
     const int64_t covered = min(max(int64_t(at[segments]), int64_t(0)), total) * columns;
     const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, stride = int64_t(gridDim.x) * blockDim.x;
-    for (int64_t i = first; i < before; i += stride) rows[i] = T{};
-    for (int64_t i = covered + first; i < total * columns; i += stride) rows[i] = T{};
+    for (int64_t i = first; i < before; i += stride) rows[i] = value;
+    for (int64_t i = covered + first; i < total * columns; i += stride) rows[i] = value;
+  }
+  template <class T>
+  __device__ void zero_outside(T* rows, int64_t columns) const {
+    fill_outside(rows, columns, T{});
   }
 };
 
