@@ -14,10 +14,16 @@ struct alignas(16) Pack {
 
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T* from) {  // 16-byte aligned
+#ifdef GALAGO_EMULATED
+  emu::require_aligned(from, 16, "load_pack");
+#endif
   return *reinterpret_cast<const Pack<T>*>(from);
 }
 template <class T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
+#ifdef GALAGO_EMULATED
+  emu::require_aligned(to, 16, "store_pack");
+#endif
   *reinterpret_cast<Pack<T>*>(to) = pack;
 }
 

@@ -51,7 +51,7 @@ struct ThreadFiber : Fiber {
   unsigned index = 0;
 };
 
-// Lanes that wait for each other. Groups of one warp that wait at the same time have disjoint masks.
+// Lanes that wait for each other. A warp can have several such groups, with different masks.
 struct Meeting {
   const char* instruction;
   unsigned mask, arrived;
@@ -386,7 +386,7 @@ void fault_of_signal(int signal, const void* address) {
   if (signal == SIGFPE) fault("an integer is divided by zero");
   const char* at = static_cast<const char*>(address);
   const ThreadFiber* fiber = current->fiber;
-  if (at < fiber->stack && at >= fiber->stack - 64 * 1024) fault(Fault::illegal_address, "the stack of the thread overflows");
+  if (at < fiber->stack && at >= fiber->stack - 4096) fault(Fault::illegal_address, "the stack of the thread overflows");
   if (!address) fault(Fault::illegal_address, "access to a null pointer, or to a misaligned address");
   fault(Fault::illegal_address, "access to %p, which is no memory", address);
 }
@@ -491,14 +491,17 @@ void meet_in_warp(const char* instruction, unsigned mask, void* value, Leader le
     fault("%s: mask 0x%08x names lanes 0x%08x, which have returned or do not exist", instruction, mask, mask & ~warp.alive);
 
   int at = 0;
-  while (at < warp.meetings && !(warp.meeting[at].mask & mask)) at++;
+  for (; at < warp.meetings && warp.meeting[at].mask != mask; at++) {
+    // Other lanes may wait with another mask. But where they wait for this one, and this one for them, nobody will ever come.
+    const Meeting& other = warp.meeting[at];
+    if ((other.mask & self) && (other.arrived & mask))
+      fault("%s: mask 0x%08x of lane %d meets mask 0x%08x of other lanes in %s", instruction, mask, current->lane, other.mask,
+            other.instruction);
+  }
   Meeting& meeting = warp.meeting[at];
   if (at == warp.meetings) {
     meeting = {instruction, mask, 0, leader};
     warp.meetings++;
-  } else if (meeting.mask != mask) {
-    fault("%s: mask 0x%08x of lane %d meets mask 0x%08x of other lanes in %s", instruction, mask, current->lane, meeting.mask,
-          meeting.instruction);
   } else if (meeting.leader != leader || !same(meeting.instruction, instruction)) {
     fault("%s: other lanes of mask 0x%08x are in %s, or exchange another type", instruction, mask, meeting.instruction);
   }

@@ -268,9 +268,8 @@ inline double max(double a, double b) { return std::fmax(a, b); }
 
 // ---- floats. The fast versions are as exact as the C library's; names that the C library also has are macros.
 
-using std::isfinite;
-using std::isinf;
-using std::isnan;
+using std::isfinite, std::isinf, std::isnan, std::signbit;
+
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
