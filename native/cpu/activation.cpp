@@ -11,7 +11,7 @@ void activation_forward(const Tensor& x, Tensor& out, Activation kind) {
       const T* px = x.data<T>();
       T* po = out.data<T>();
       parallel_for(x.size(), element_grain, [&](int64_t begin, int64_t end) {
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin; i < end; i++) po[i] = activate<k>(px[i]);
         });
       });
@@ -25,7 +25,7 @@ void activation_backward(const Tensor& x, const Tensor& out, const Tensor& dout,
       const T *px = x.data<T>(), *py = out.data<T>(), *pd = dout.data<T>();
       T* pdx = dx.data<T>();
       parallel_for(x.size(), element_grain, [&](int64_t begin, int64_t end) {
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin; i < end; i++) pdx[i] = pd[i] * slope<k>(px[i], py[i]);
         });
       });

@@ -51,7 +51,7 @@ void adamw(TensorList& params, const TensorList& grads, TensorList& m, TensorLis
         const T rest1 = T(1 - beta1), rest2 = T(1 - beta2);
         const T rate = T(learning_rate / (1 - std::pow(beta1, step)));
         const T root = T(1 / std::sqrt(1 - std::pow(beta2, step)));
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin; i < end; i++) {
             const T gradient = scale * g[i];
             const T first_moment = b1 * pm[i] + rest1 * gradient;
@@ -81,7 +81,7 @@ void gradient_norm(const TensorList& grads, const TensorList& rows, const Tensor
       dispatch_float(all[tensor].dtype, [&]<class T>() {
         const T* g = all[tensor].data<T>() + begin;
         const int64_t n = end - begin;
-        vectorize([&] {
+        vectorize<T>([&] {
           partial[size_t(p)] =
               lane_sum<double>(n, [=](int64_t i) GALAGO_INLINE_BODY { return static_cast<double>(g[i]) * static_cast<double>(g[i]); });
         });

@@ -10,7 +10,7 @@ void batch_norm_forward(const Tensor& x, const Tensor& weight, const Tensor& bia
     const T *px = x.data<T>(), *pw = weight.data<T>(), *pb = bias.data<T>();
     T *po = out.data<T>(), *pm = mean.data<T>(), *pi = rstd.data<T>();
     batch_statistics(px, B, D, running_mean.data<T>(), running_var.data<T>(), pm, pi, training, momentum, eps);
-    for_rows(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
       T* row = po + r * D;
       for (int64_t c = 0; c < D; c++) row[c] = (px[r * D + c] - pm[c]) * pi[c];
       if (pw)
@@ -37,7 +37,7 @@ void batch_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& me
     });
     const T *sum_d = sums.data(), *sum_dx = sum_d + D;
     if (pdx)
-      for_rows(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
+      for_rows<T>(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
         const T *row = px + r * D, *d_row = pd + r * D;
         for (int64_t c = 0; c < D; c++) {
           const T through = training ? (sum_d[c] + (row[c] - pm[c]) * pi[c] * sum_dx[c]) / T(B) : T(0);

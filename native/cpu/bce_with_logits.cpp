@@ -13,7 +13,7 @@ template <class T, class Body>
 T chunked_sum(int64_t n, const Body& body) {
   std::vector<T> partials(size_t(chunk_count(n, element_grain)), T(0));
   parallel_for(n, element_grain, [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       partials[size_t(begin / element_grain)] = lane_sum<T>(end - begin, [&](int64_t i) GALAGO_INLINE_BODY { return body(begin + i); });
     });
   });
@@ -54,7 +54,7 @@ void bce_with_logits_backward(const Tensor& logits, const Tensor& labels, const 
     const T total = total_weight<T>(weights, n);
     const T factor = total > 0 ? *dloss.data<T>() / total : 0;
     parallel_for(n, element_grain, [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t i = begin; i < end; i++) {
           const T d = (fast_sigmoid(x[i]) - y[i]) * factor;
           dx[i] = w ? d * w[i] : d;

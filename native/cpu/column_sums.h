@@ -15,7 +15,7 @@ void column_sums(int64_t rows, int64_t columns, const T* x, T* out, const Prepar
   parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
     prepare(begin, end);
     if (!out) return;
-    vectorize([&] {
+    vectorize<T>([&] {
       T* __restrict sum = partial + begin / grain * columns;
       for (int64_t j = 0; j < columns; j++) sum[j] = T(0);
       for (int64_t i = begin; i < end; i++) {
@@ -25,7 +25,7 @@ void column_sums(int64_t rows, int64_t columns, const T* x, T* out, const Prepar
     });
   });
   if (!out) return;
-  vectorize([&] {
+  vectorize<T>([&] {
     T* __restrict sum = out;
     for (int64_t j = 0; j < columns; j++) sum[j] = T(0);
     for (int64_t chunk = 0; chunk < chunks; chunk++) {

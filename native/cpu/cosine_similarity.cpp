@@ -25,7 +25,7 @@ void cosine_similarity_forward(const Tensor& d, const Tensor& h, const Tensor& o
     T* po = out.data<T>();
     std::fill(po, po + bounds[0], T(0));
     std::fill(po + bounds[B], po + N, T(0));
-    for_rows(B, B > 0 ? N * D / B + D : 1, [=](int64_t b) GALAGO_INLINE_BODY {
+    for_rows<T>(B, B > 0 ? N * D / B + D : 1, [=](int64_t b) GALAGO_INLINE_BODY {
       const T* vector = pd + b * D;
       const T inverse = 1 / std::max(std::sqrt(dot(vector, vector, D)), T(eps));
       for (int64_t t = bounds[b]; t < bounds[b + 1]; t++) {
@@ -50,7 +50,7 @@ void cosine_similarity_backward(const Tensor& d, const Tensor& h, const Tensor& 
       std::fill(pdh, pdh + bounds[0] * D, T(0));
       std::fill(pdh + bounds[B] * D, pdh + N * D, T(0));
     }
-    for_rows(B, B > 0 ? N * D / B + D : 1, [=](int64_t b) GALAGO_INLINE_BODY {
+    for_rows<T>(B, B > 0 ? N * D / B + D : 1, [=](int64_t b) GALAGO_INLINE_BODY {
       const T* vector = pd + b * D;
       const T length = std::sqrt(dot(vector, vector, D)), inverse = 1 / std::max(length, T(eps));
       T along = 0;  // sum of dout s: the part of dd along d

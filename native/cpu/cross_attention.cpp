@@ -120,7 +120,7 @@ struct Attention {
 // out[d * width + i] = x[i * stride + d] * factor for i < n, zero for n <= i < width: what lanes run along.
 template <class T>
 void transpose_into(const T* x, int64_t n, int64_t stride, int64_t D, T factor, T* out, int64_t width) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t d = 0; d < D; d++) {
       T* row = out + d * width;
       for (int64_t i = 0; i < n; i++) row[i] = x[i * stride + d] * factor;
@@ -163,7 +163,7 @@ void softmax_block(const Block& block, T* scores, T* lse) {
   constexpr T lowest = -std::numeric_limits<T>::infinity();
   const int64_t width = block.width();
   if (block.along_queries) {
-    vectorize([=] {
+    vectorize<T>([=] {
       for (int64_t i0 = 0; i0 < width; i0 += lanes) {
         Lanes<T> top = Lanes<T>{} + lowest, sum{};
         for (int64_t j = 0; j < block.keys; j++) {
@@ -186,7 +186,7 @@ void softmax_block(const Block& block, T* scores, T* lse) {
       }
     });
   } else {
-    vectorize([=] {
+    vectorize<T>([=] {
       for (int64_t i = 0; i < block.queries; i++) {
         T* s = scores + i * width;
         const int64_t n = block.keys;
@@ -207,7 +207,7 @@ template <class T>
 void softmax_block_backward(const Block& block, const T* lse, T scale, T* scores, T* dp) {
   const int64_t width = block.width();
   if (block.along_queries) {
-    vectorize([=] {
+    vectorize<T>([=] {
       for (int64_t i0 = 0; i0 < width; i0 += lanes) {
         Lanes<T> shift{}, delta{};
         const int64_t n = std::min(lanes, block.queries - i0);
@@ -224,7 +224,7 @@ void softmax_block_backward(const Block& block, const T* lse, T scale, T* scores
       }
     });
   } else {
-    vectorize([=] {
+    vectorize<T>([=] {
       for (int64_t i = 0; i < block.queries; i++) {
         T *s = scores + i * width, *d = dp + i * width;
         const int64_t n = block.keys;

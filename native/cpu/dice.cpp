@@ -11,7 +11,7 @@ void dice_forward(const Tensor& x, const Tensor& alpha, Tensor& running_mean, Te
     const T *px = x.data<T>(), *pa = alpha.data<T>();
     T *po = out.data<T>(), *pm = mean.data<T>(), *pi = rstd.data<T>();
     batch_statistics(px, B, D, running_mean.data<T>(), running_var.data<T>(), pm, pi, training, momentum, eps);
-    for_rows(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
       const T* row = px + r * D;
       for (int64_t c = 0; c < D; c++) {
         const T p = fast_sigmoid((row[c] - pm[c]) * pi[c]);
@@ -41,7 +41,7 @@ void dice_backward(const Tensor& x, const Tensor& alpha, const Tensor& mean, con
     });
     const T *sum_dz = sums.data(), *sum_dzz = sum_dz + D;
     if (pdx)
-      for_rows(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
+      for_rows<T>(B, D, [=](int64_t r) GALAGO_INLINE_BODY {
         const T *row = px + r * D, *d_row = pd + r * D;
         for (int64_t c = 0; c < D; c++) {
           const T z = (row[c] - pm[c]) * pi[c], p = fast_sigmoid(z);

@@ -7,12 +7,12 @@
 
 namespace galago::cpu {
 
-// Calls f.template operator()<float>() or <double>().
+// Calls f.template operator()<float>() or <double>(). The latter is compiled for size, as vectorize() does.
 template <class F>
 void dispatch_float(DType dtype, F&& f) {
   switch (dtype) {
     case DType::float32: f.template operator()<float>(); return;
-    case DType::float64: f.template operator()<double>(); return;
+    case DType::float64: run_small([&] { f.template operator()<double>(); }); return;
     default: throw Error("DEVICE_LOST", std::string("expected a float32 or float64 tensor, got ") + name(dtype));
   }
 }

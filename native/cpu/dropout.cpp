@@ -58,7 +58,7 @@ void dropout(const Tensor& x, Tensor& out, double p, int64_t seed, int64_t step,
     constexpr int64_t tile = blocks_at_once * block_elements;
     parallel_for(n, element_grain, [&](int64_t begin, int64_t end) {
       static_assert(element_grain % tile == 0);
-      vectorize([&] {
+      vectorize<T>([&] {
         uint16_t decisions[tile];
         T factor[tile];
         for (int64_t i = begin; i < end; i += tile) {

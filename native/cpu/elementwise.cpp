@@ -115,7 +115,7 @@ void affine(const Tensor& x, Tensor& out, double scale, double shift) {
     T* po = out.data<T>();
     const T a = T(scale), b = T(shift);
     parallel_for(x.size(), element_grain, [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t i = begin; i < end; i++) po[i] = a * px[i] + b;
       });
     });
@@ -129,7 +129,7 @@ void binary(const Tensor& a, const Tensor& b, Tensor& out, Binary kind) {
       T* po = out.data<T>();
       if (same_shape(a, out) && same_shape(b, out)) {
         parallel_for(out.size(), element_grain, [&](int64_t begin, int64_t end) {
-          vectorize([&] {
+          vectorize<T>([&] {
             for (int64_t i = begin; i < end; i++) po[i] = apply<T, k>(pa[i], pb[i]);
           });
         });
@@ -138,7 +138,7 @@ void binary(const Tensor& a, const Tensor& b, Tensor& out, Binary kind) {
       const Broadcast left(a, out), right(b, out);
       const int64_t n = out.columns(), rows = out.size() ? out.rows() : 0;
       parallel_for(rows, row_grain(n), [&](int64_t begin, int64_t end) {
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t r = begin; r < end; r++)
             row_of<T, k>(pa + left.row(out, r), left.along_row, pb + right.row(out, r), right.along_row, po + r * n, n);
         });
@@ -153,7 +153,7 @@ void unary_forward(const Tensor& x, Tensor& out, Unary kind) {
       const T* px = x.data<T>();
       T* po = out.data<T>();
       parallel_for(x.size(), element_grain, [&](int64_t begin, int64_t end) {
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin; i < end; i++) po[i] = apply<T, k>(px[i]);
         });
       });
@@ -167,7 +167,7 @@ void unary_backward(const Tensor& x, const Tensor& out, const Tensor& dout, Tens
       const T *px = x.data<T>(), *py = out.data<T>(), *pd = dout.data<T>();
       T* pdx = dx.data<T>();
       parallel_for(x.size(), element_grain, [&](int64_t begin, int64_t end) {
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin; i < end; i++) pdx[i] = pd[i] * slope<T, k>(px[i], py[i]);
         });
       });

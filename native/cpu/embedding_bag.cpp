@@ -30,7 +30,7 @@ void embedding_bag_forward(const Tensor& table, const Tensor& indices, const Ten
           scale[i] = (weight ? weight[i] : T(1)) * share;
         }
         // a part of the columns at a time, summed in registers
-        vectorize([=] {
+        vectorize<T>([=] {
           for (int64_t d0 = 0; d0 < D; d0 += part) {
             const int64_t n = std::min(part, D - d0);
             T part_sum[part] = {};
@@ -81,7 +81,7 @@ void embedding_bag_backward_weights(const Tensor& table, const Tensor& indices, 
         for (int64_t i = begin; i < end; i++) {
           if (index[i] < 0 || index[i] >= V) continue;
           const T* row = rows + index[i] * D;
-          vectorize([=] { dw[i] = share * lane_sum<T>(D, [=](int64_t d) GALAGO_INLINE_BODY { return gradient[d] * row[d]; }); });
+          vectorize<T>([=] { dw[i] = share * lane_sum<T>(D, [=](int64_t d) GALAGO_INLINE_BODY { return gradient[d] * row[d]; }); });
         }
       }
     });

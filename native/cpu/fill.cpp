@@ -43,7 +43,7 @@ void add_same(const Tensor& a, const Tensor& b, Tensor& out) {
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* po = out.data<T>();
     parallel_for(a.size(), element_grain, [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t i = begin; i < end; i++) po[i] = pa[i] + pb[i];
       });
     });

@@ -135,7 +135,7 @@ struct ColumnSums {
 
   void add(int64_t rows, int64_t M, const T* scores) {
     parallel_for(M, column_grain, [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         T *l = largest.data() + begin, *total = sum.data() + begin;
         T reference[column_grain];
         const int64_t n = end - begin;
@@ -168,7 +168,7 @@ void dense_log_sums(const Problem<T>& p, T* positive_scores, T* row_log_sums, T*
   ColumnSums<T> columns(column_log_sums ? p.M : 0);
   p.for_panels([&](int64_t first, int64_t rows, T* scores) {
     parallel_for(rows, row_grain(p.M), [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t r = begin; r < end; r++) {
           positive_scores[first + r] = p.mask_row(first + r, scores + r * p.M);
           row_log_sums[first + r] = log_sum(p.M, scores + r * p.M);
@@ -184,7 +184,7 @@ template <class T>
 void sampled_log_sums(const Problem<T>& p, const std::vector<int32_t>& negatives, int64_t S, T* positive_scores, T* row_log_sums) {
   parallel_for(p.N, row_grain(S * p.D), [&](int64_t begin, int64_t end) {
     T* scores = scratch<T>(ScratchSlot::kernel, S);
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t i = begin; i < end; i++) {
         for (int64_t s = 0; s < S; s++) scores[s] = p.score(i, negatives[size_t(i * S + s)]);
         positive_scores[i] = p.score(i, p.positive(i));
@@ -219,7 +219,7 @@ template <class T>
 void dense_backward(const Problem<T>& p, const RowTerms<T>& rows_terms, const RowTerms<T>* columns_terms, T* dq, T* dk) {
   p.for_panels([&](int64_t first, int64_t rows, T* scores) {
     parallel_for(rows, row_grain(p.M), [&](int64_t begin, int64_t end) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t i = first + begin; i < first + end; i++) {
           T* s = scores + (i - first) * p.M;
           p.mask_row(i, s);
@@ -258,7 +258,7 @@ void sampled_backward(const Problem<T>& p, const std::vector<int32_t>& negatives
   };
   std::vector<T> gradient(size_t(p.N * width));
   parallel_for(p.N, row_grain(width * p.D), [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t i = begin; i < end; i++) {
         T* g = gradient.data() + i * width;
         for (int64_t s = 0; s < S; s++)
@@ -278,7 +278,7 @@ void sampled_backward(const Problem<T>& p, const std::vector<int32_t>& negatives
   std::vector<int64_t> next(offsets.begin(), offsets.end() - 1);
   for (int64_t e = 0; e < p.N * width; e++) entries[size_t(next[size_t(column(e))]++)] = e;
   parallel_for(p.M, row_grain(p.D), [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t j = begin; j < end; j++) {
         std::fill_n(dk + j * p.D, p.D, T(0));
         for (int64_t at = offsets[size_t(j)]; at < offsets[size_t(j + 1)]; at++) {

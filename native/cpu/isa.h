@@ -7,6 +7,7 @@ GALAGO_CPU_ISA=portable|avx2|avx512 forces a smaller one; tests use it to run ev
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 // For small functions and lambdas that must disappear into a vector loop:
 // `[=](int64_t i) GALAGO_INLINE_BODY { return x[i] * x[i]; }`
@@ -29,6 +30,12 @@ enum class Isa : uint8_t { portable, avx2, avx512 };
 // Throws when GALAGO_CPU_ISA names none of them, or one that the processor lacks.
 Isa isa();
 
+// Runs f() compiled for size: `cold` is what tells the compiler.
+template <class F>
+[[gnu::cold, gnu::noinline]] void run_small(F&& f) {
+  f();
+}
+
 #if GALAGO_X86
 template <class F>
 GALAGO_TARGET_AVX512 [[gnu::flatten, gnu::noinline]] void vectorize_avx512(F& f) {
@@ -40,18 +47,24 @@ GALAGO_TARGET_AVX2 [[gnu::flatten, gnu::noinline]] void vectorize_avx2(F& f) {
 }
 #endif
 
-// Runs f() compiled for the best instruction set: everything that f calls and the compiler can see is inlined into a function
-// with that target, so a plain loop vectorises without intrinsics.
-template <class F>
+// Runs f(), a loop over elements of type T, compiled for the best instruction set: everything that f calls and the compiler can see
+// is inlined into a function with that target, so a plain loop vectorises without intrinsics.
+// float64 is there for gradient checks: its code exists once, and is small instead of fast.
+template <class T, class F>
 void vectorize(F&& f) {
+  if constexpr (std::is_same_v<T, double>) {
+    run_small(f);
+  } else {
 #if GALAGO_X86
-  switch (isa()) {
-    case Isa::avx512: vectorize_avx512(f); return;
-    case Isa::avx2: vectorize_avx2(f); return;
-    case Isa::portable: break;
-  }
+    switch (isa()) {
+      case Isa::avx512: vectorize_avx512(f); return;
+      case Isa::avx2: vectorize_avx2(f); return;
+      case Isa::portable: run_small(f); return;  // processors from before 2013
+    }
+#else
+    f();
 #endif
-  f();
+  }
 }
 
 // A fold that vectorises although floating-point addition may not be reordered: 64 partial results (short rows want 16), combined

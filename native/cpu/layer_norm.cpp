@@ -11,7 +11,7 @@ void layer_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& w
     const T *px = x.data<T>(), *pr = residual.data<T>(), *pw = weight.data<T>(), *pb = bias.data<T>();
     T *ps = sum.data<T>(), *po = out.data<T>(), *pm = mean.data<T>(), *pi = rstd.data<T>();
     const int64_t D = x.columns();
-    for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
       const T* row = px + r * D;
       if (pr) {
         T* added = ps + r * D;
@@ -34,7 +34,7 @@ void layer_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& me
     const T *px = x.data<T>(), *pw = weight.data<T>(), *pm = mean.data<T>(), *pi = rstd.data<T>(), *pd = dout.data<T>();
     const int64_t D = x.columns();
     if (T* pdx = dx.data<T>())
-      for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+      for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
         const T *row = px + r * D, *d_row = pd + r * D;
         const T m = pm[r], inverse = pi[r];
         const T mean_g = lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return d_row[d] * pw[d]; }) / T(D);

@@ -12,21 +12,17 @@ constexpr int64_t smallest_packed = 1 << 14;
 
 // W^T packed for the micro-kernels, from the second product on with the same content: in training every step changes the weights,
 // and one use does not pay for a packed copy; in evaluation and serving they stay. Packing never changes a bit of the result.
-template <class T>
-const PackedMatrix<T>* packed_weight(const Tensor& weight, int64_t K, int64_t N) {
-  struct Entry {
-    PackedMatrix<T> packed;
-  };
+const PackedMatrix* packed_weight(const Tensor& weight, int64_t K, int64_t N) {
   Storage& storage = *weight.storage;
-  if (K * N < smallest_packed) return nullptr;
+  if (K * N < smallest_packed || weight.dtype != DType::float32) return nullptr;
   if (storage.derived_version != storage.version || !storage.derived) {
     const bool seen = storage.derived_version == storage.version;
     storage.derived_version = storage.version;
     storage.derived.reset();
     if (!seen) return nullptr;
-    storage.derived = std::make_shared<Entry>(Entry{PackedMatrix<T>(Transpose::yes, K, N, weight.data<T>(), K)});
+    storage.derived = std::make_shared<PackedMatrix>(Transpose::yes, K, N, weight.data<float>(), K);
   }
-  const auto& packed = static_cast<Entry*>(storage.derived.get())->packed;
+  const auto& packed = *static_cast<const PackedMatrix*>(storage.derived.get());
   return packed.rows() == K && packed.columns() == N ? &packed : nullptr;
 }
 
@@ -38,7 +34,7 @@ void linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, T
     const Epilogue<T> epilogue{bias.data<T>(), kind, preactivation.data<T>(), N};
     const bool plain = !bias && !preactivation && kind == Activation::none;
     matmul<T>(Transpose::no, Transpose::yes, M, N, K, T(1), x.data<T>(), K, weight.data<T>(), K, T(0), out.data<T>(), N,
-              plain ? nullptr : &epilogue, packed_weight<T>(weight, K, N));
+              plain ? nullptr : &epilogue, packed_weight(weight, K, N));
   });
 }
 
@@ -54,7 +50,7 @@ void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preact
       T* pz = dz.data<T>();
       column_sums(M, N, gradient, dbias.data<T>(), [&](int64_t begin, int64_t end) {
         if (k == Activation::none) return;
-        vectorize([&] {
+        vectorize<T>([&] {
           for (int64_t i = begin * N; i < end * N; i++) pz[i] = pd[i] * slope<k>(px[i], py[i]);
         });
       });

@@ -29,12 +29,12 @@ namespace {
 constexpr int most_rows = 16;                // capacity of the kernel tables
 constexpr int tile_bytes = most_rows * 128;  // two vectors of 64 bytes per row
 
-template <class T>
 struct Kernels {
-  using Tile = void (*)(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T alpha, T beta, T* c, int64_t ldc);
+  using Tile = void (*)(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float alpha, float beta, float* c,
+                        int64_t ldc);
   Tile tile[2][2][most_rows + 1];  // [A lies by rows][vectors - 1][rows]
-  void (*transpose)(const T* source, int64_t source_ld, T* target, int64_t target_ld, int64_t rows, int64_t columns);
-  void (*pack_panel)(bool by_columns, const T* source, int64_t ld, int64_t k, int64_t valid, int64_t width, T* target);
+  void (*transpose)(const float* source, int64_t source_ld, float* target, int64_t target_ld, int64_t rows, int64_t columns);
+  void (*pack_panel)(bool by_columns, const float* source, int64_t ld, int64_t k, int64_t valid, int64_t width, float* target);
   int max_rows, lanes;
 };
 
@@ -61,14 +61,13 @@ namespace avx512 {
 }  // namespace avx512
 #endif
 
-template <class T>
-const Kernels<T>& kernels() {
-  static const Kernels<T> chosen = [] {
+const Kernels& kernels() {
+  static const Kernels chosen = [] {
 #if GALAGO_X86
-    if (isa() == Isa::avx512) return avx512::make_kernels<T>();
-    if (isa() == Isa::avx2) return avx2::make_kernels<T>();
+    if (isa() == Isa::avx512) return avx512::make_kernels();
+    if (isa() == Isa::avx2) return avx2::make_kernels();
 #endif
-    return portable::make_kernels<T>();
+    return portable::make_kernels();
   }();
   return chosen;
 }
@@ -82,11 +81,10 @@ struct Partition {
   int64_t begin(int64_t part) const { return n * part / parts; }
 };
 
-// About 512 steps (float32) per block, up to 767 in one. Shorter blocks would keep the panel of B in the first-level cache, but
+// About 512 steps per block, up to 767 in one. Shorter blocks would keep the panel of B in the first-level cache, but
 // passing over C more often costs more: on a Zen 5 core 512 measured 5-15 % faster than 256 where C is larger than the cache.
-template <class T>
 Partition k_blocks(int64_t K) {
-  constexpr int64_t target = 2048 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t target = 512;
   Partition blocks(K, target);
   blocks.parts = std::max<int64_t>(1, (K + target / 2 - 1) / target);
   return blocks;
@@ -98,19 +96,18 @@ constexpr int64_t block_rows = 1344;      // rows and columns of C per block: bo
 constexpr int64_t block_columns = 1536;
 
 // Matrices as seen by the micro-kernels: after a possible swap of the sides.
-template <class T>
 struct Product {
   int64_t M, N, K;
-  const T *a, *b;
+  const float *a, *b;
   int64_t lda, ldb;
   bool a_by_rows;     // op(A)(i, p) = a[i * lda + p], else a[p * lda + i]
   bool b_by_columns;  // op(B)(p, j) = b[j * ldb + p], else b[p * ldb + j]
   bool swapped;       // this is C^T: tile (i, j) goes to c[j * ldc + i]
-  T alpha, beta;
-  T* c;
+  float alpha, beta;
+  float* c;
   int64_t ldc;
-  const Epilogue<T>* epilogue;
-  const T* packed_b;  // panels of op(B) for all blocks of K, or null
+  const Epilogue<float>* epilogue;
+  const float* packed_b;  // panels of op(B) for all blocks of K, or null
 };
 
 // Width of the panel that starts `columns` before the end: full panels are two vectors wide.
@@ -120,17 +117,17 @@ int64_t panel_width(int64_t columns, int64_t lanes) { return columns > lanes ? 2
 int64_t packed_columns(int64_t N, int64_t lanes) { return ceil_div(N, lanes) * lanes; }
 
 // The epilogue of a finished region of C; bias and preactivation are that region's.
-template <Activation kind, class T>
-void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, const T* bias, T* pre, int64_t ld_pre) {
-  vectorize([=] {
+template <Activation kind>
+void finish(int64_t rows, int64_t columns, float* c, int64_t ldc, const float* bias, float* pre, int64_t ld_pre) {
+  vectorize<float>([=] {
     for (int64_t i = 0; i < rows; ++i) {
-      T* __restrict row = c + i * ldc;
+      float* __restrict row = c + i * ldc;
       if (bias) {
-        const T* __restrict addend = bias;
+        const float* __restrict addend = bias;
         for (int64_t j = 0; j < columns; ++j) row[j] += addend[j];
       }
       if (pre) {
-        T* __restrict copy = pre + i * ld_pre;
+        float* __restrict copy = pre + i * ld_pre;
         for (int64_t j = 0; j < columns; ++j) copy[j] = row[j];
       }
       for (int64_t j = 0; j < columns; ++j) row[j] = activate<kind>(row[j]);
@@ -138,46 +135,43 @@ void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, const T* bias, T* 
   });
 }
 
-template <class T>
-void finish_region(const Product<T>& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+void finish_region(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   if (!p.epilogue) return;
   if (p.swapped) {
     std::swap(row, column);
     std::swap(rows, columns);
   }
-  const Epilogue<T>& e = *p.epilogue;
+  const Epilogue<float>& e = *p.epilogue;
   dispatch_activation(e.activation, [&]<Activation kind>() {
     finish<kind>(rows, columns, p.c + row * p.ldc + column, p.ldc, e.bias ? e.bias + column : nullptr,
                  e.preactivation ? e.preactivation + row * e.ld_preactivation + column : nullptr, e.ld_preactivation);
   });
 }
 
-template <class T>
-void scale(const Product<T>& p, int64_t rows, int64_t columns) {
+void scale(const Product& p, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) p.c[i * p.ldc + j] = p.beta == T(0) ? T(0) : p.beta * p.c[i * p.ldc + j];
+    for (int64_t j = 0; j < columns; ++j) p.c[i * p.ldc + j] = p.beta == 0.0f ? 0.0f : p.beta * p.c[i * p.ldc + j];
   }
 }
 
 // Writes a tile that the micro-kernel could not put into C itself: the last columns, or a tile of C^T.
-template <class T>
-void store_tile(const Product<T>& p, const T* tile, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns, T beta) {
-  alignas(64) T transposed[tile_bytes / sizeof(T)];
+void store_tile(const Product& p, const float* tile, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns, float beta) {
+  alignas(64) float transposed[tile_bytes / sizeof(float)];
   if (p.swapped) {
-    if (beta == T(0)) {
-      kernels<T>().transpose(tile, ld, p.c + column * p.ldc + row, p.ldc, columns, rows);
+    if (beta == 0.0f) {
+      kernels().transpose(tile, ld, p.c + column * p.ldc + row, p.ldc, columns, rows);
       return;
     }
-    kernels<T>().transpose(tile, ld, transposed, rows, columns, rows);
+    kernels().transpose(tile, ld, transposed, rows, columns, rows);
     tile = transposed;
     ld = rows;
     std::swap(row, column);
     std::swap(rows, columns);
   }
   for (int64_t i = 0; i < rows; ++i) {
-    T* __restrict out = p.c + (row + i) * p.ldc + column;
-    const T* __restrict in = tile + i * ld;
-    if (beta == T(0)) {
+    float* __restrict out = p.c + (row + i) * p.ldc + column;
+    const float* __restrict in = tile + i * ld;
+    if (beta == 0.0f) {
       for (int64_t j = 0; j < columns; ++j) out[j] = in[j];
     } else {
       for (int64_t j = 0; j < columns; ++j) out[j] = in[j] + beta * out[j];
@@ -185,11 +179,10 @@ void store_tile(const Product<T>& p, const T* tile, int64_t ld, int64_t row, int
   }
 }
 
-template <class T>
-void multiply(const Product<T>& p) {
-  const Kernels<T>& kernel = kernels<T>();
+void multiply(const Product& p) {
+  const Kernels& kernel = kernels();
   const int64_t lanes = kernel.lanes, width = 2 * lanes;
-  const Partition rows(p.M, kernel.max_rows), steps = k_blocks<T>(p.K);
+  const Partition rows(p.M, kernel.max_rows), steps = k_blocks(p.K);
   const bool serial = p.M * p.N * p.K <= serial_work;
 
   // Packing costs about as much as 8 rows (of B) or 64 columns (of A) of multiplication.
@@ -200,28 +193,28 @@ void multiply(const Product<T>& p) {
   const int64_t tiles_per_block = std::max<int64_t>(1, block_rows / kernel.max_rows);
   for (int64_t step = 0; step < steps.parts; ++step) {
     const int64_t k0 = steps.begin(step), k = steps.begin(step + 1) - k0;
-    const T beta = step == 0 ? p.beta : T(1);
+    const float beta = step == 0 ? p.beta : 1.0f;
     for (int64_t n0 = 0; n0 < p.N; n0 += block_columns) {
       const int64_t n = std::min(block_columns, p.N - n0), panels = ceil_div(n, width);
       // The last panel is packed whenever it is not full: micro-kernels read whole vectors.
       const int64_t first_packed = p.packed_b ? panels : pack_b ? 0 : n / width;
-      T* packed_b = first_packed < panels ? scratch<T>(ScratchSlot::matmul_b, k * packed_columns(n, lanes)) : nullptr;
+      float* packed_b = first_packed < panels ? scratch<float>(ScratchSlot::matmul_b, k * packed_columns(n, lanes)) : nullptr;
 
       for (int64_t t0 = 0; t0 < rows.parts; t0 += tiles_per_block) {
         const int64_t tiles = std::min(tiles_per_block, rows.parts - t0);
         const int64_t m0 = rows.begin(t0), m = rows.begin(t0 + tiles) - m0;
-        T* packed_a = pack_a ? scratch<T>(ScratchSlot::matmul_a, k * m) : nullptr;
+        float* packed_a = pack_a ? scratch<float>(ScratchSlot::matmul_a, k * m) : nullptr;
 
         const int64_t b_jobs = t0 == 0 ? panels - first_packed : 0, a_jobs = pack_a ? tiles : 0;
         const auto pack = [&](int64_t begin, int64_t end) {
           for (int64_t job = begin; job < end; ++job) {
             if (job < b_jobs) {
               const int64_t j = (first_packed + job) * width, left = n - j;
-              const T* source = p.b_by_columns ? p.b + (n0 + j) * p.ldb + k0 : p.b + k0 * p.ldb + n0 + j;
+              const float* source = p.b_by_columns ? p.b + (n0 + j) * p.ldb + k0 : p.b + k0 * p.ldb + n0 + j;
               kernel.pack_panel(p.b_by_columns, source, p.ldb, k, std::min(left, width), panel_width(left, lanes), packed_b + j * k);
             } else {
               const int64_t i = rows.begin(t0 + job - b_jobs), count = rows.begin(t0 + job - b_jobs + 1) - i;
-              const T* source = p.a_by_rows ? p.a + i * p.lda + k0 : p.a + k0 * p.lda + i;
+              const float* source = p.a_by_rows ? p.a + i * p.lda + k0 : p.a + k0 * p.lda + i;
               kernel.pack_panel(p.a_by_rows, source, p.lda, k, count, count, packed_a + (i - m0) * k);
             }
           }
@@ -237,7 +230,7 @@ void multiply(const Product<T>& p) {
         const int64_t group_work = std::max<int64_t>(1, std::min(m, group_tiles * kernel.max_rows) * k * width);
         const Partition column_groups(panels, std::clamp<int64_t>((1 << 21) / group_work, 1, 8));
         const auto compute = [&](int64_t begin, int64_t end) {
-          alignas(64) T tile[tile_bytes / sizeof(T)];
+          alignas(64) float tile[tile_bytes / sizeof(float)];
           for (int64_t group = begin; group < end; ++group) {
             const int64_t first = t0 + row_groups.begin(group / column_groups.parts);
             const int64_t last = t0 + row_groups.begin(group / column_groups.parts + 1);
@@ -246,7 +239,7 @@ void multiply(const Product<T>& p) {
             for (int64_t panel = from; panel < to; ++panel) {
               const int64_t j = panel * width, left = n - j, used = std::min(left, width);
               const int64_t padded = panel_width(left, lanes);
-              const T* b = p.b + k0 * p.ldb + n0 + j;
+              const float* b = p.b + k0 * p.ldb + n0 + j;
               int64_t ldb = p.ldb;
               if (p.packed_b) {
                 b = p.packed_b + k0 * packed_columns(p.N, lanes) + (n0 + j) * k;
@@ -258,13 +251,13 @@ void multiply(const Product<T>& p) {
               const bool direct = used == padded && !p.swapped;
               for (int64_t t = first; t < last; ++t) {
                 const int64_t i = rows.begin(t), count = rows.begin(t + 1) - i;
-                const T* a = pack_a ? packed_a + (i - m0) * k : p.a_by_rows ? p.a + i * p.lda + k0 : p.a + k0 * p.lda + i;
+                const float* a = pack_a ? packed_a + (i - m0) * k : p.a_by_rows ? p.a + i * p.lda + k0 : p.a + k0 * p.lda + i;
                 const int64_t lda = pack_a ? count : p.lda;
                 const auto run = kernel.tile[p.a_by_rows && !pack_a][padded > lanes][count];
                 if (direct) {
                   run(k, a, lda, b, ldb, p.alpha, beta, p.c + i * p.ldc + n0 + j, p.ldc);
                 } else {
-                  run(k, a, lda, b, ldb, p.alpha, T(0), tile, padded);
+                  run(k, a, lda, b, ldb, p.alpha, 0.0f, tile, padded);
                   store_tile(p, tile, padded, i, count, n0 + j, used, beta);
                 }
               }
@@ -286,17 +279,16 @@ void multiply(const Product<T>& p) {
 }
 
 // A long sum into a small C: chunks of K in parallel, each into its own partial C, added in chunk order.
-template <class T>
-void multiply_in_chunks(const Product<T>& p, int64_t chunks) {
-  T* partial = scratch<T>(ScratchSlot::matmul_partial, chunks * p.M * p.N);
+void multiply_in_chunks(const Product& p, int64_t chunks) {
+  float* partial = scratch<float>(ScratchSlot::matmul_partial, chunks * p.M * p.N);
   parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t k0 = p.K * chunk / chunks;
-      Product<T> part = p;
+      Product part = p;
       part.K = p.K * (chunk + 1) / chunks - k0;
       part.a += p.a_by_rows ? k0 : k0 * p.lda;
       part.b += p.b_by_columns ? k0 : k0 * p.ldb;
-      part.beta = T(0);
+      part.beta = 0.0f;
       part.c = partial + chunk * p.M * p.N;
       part.ldc = p.N;
       part.epilogue = nullptr;
@@ -304,16 +296,16 @@ void multiply_in_chunks(const Product<T>& p, int64_t chunks) {
       multiply(part);
     }
   });
-  vectorize([&] {
+  vectorize<float>([&] {
     for (int64_t i = 0; i < p.M; ++i) {
-      T* __restrict out = p.c + i * p.ldc;
-      if (p.beta == T(0)) {
+      float* __restrict out = p.c + i * p.ldc;
+      if (p.beta == 0.0f) {
         for (int64_t j = 0; j < p.N; ++j) out[j] = partial[i * p.N + j];
       } else {
         for (int64_t j = 0; j < p.N; ++j) out[j] = p.beta * out[j] + partial[i * p.N + j];
       }
       for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-        const T* __restrict part = partial + (chunk * p.M + i) * p.N;
+        const float* __restrict part = partial + (chunk * p.M + i) * p.N;
         for (int64_t j = 0; j < p.N; ++j) out[j] += part[j];
       }
     }
@@ -323,14 +315,13 @@ void multiply_in_chunks(const Product<T>& p, int64_t chunks) {
 
 }  // namespace
 
-template <class T>
-PackedMatrix<T>::PackedMatrix(Transpose tb, int64_t K, int64_t N, const T* b, int64_t ldb) : K_(K), N_(N) {
-  const Kernels<T>& kernel = kernels<T>();
+PackedMatrix::PackedMatrix(Transpose tb, int64_t K, int64_t N, const float* b, int64_t ldb) : K_(K), N_(N) {
+  const Kernels& kernel = kernels();
   const int64_t lanes = kernel.lanes, width = 2 * lanes, panels = ceil_div(N, width);
-  storage_.resize(static_cast<size_t>(K * packed_columns(N, lanes) + 64 / static_cast<int64_t>(sizeof(T))));
+  storage_.resize(static_cast<size_t>(K * packed_columns(N, lanes) + 64 / static_cast<int64_t>(sizeof(float))));
   const auto address = reinterpret_cast<uintptr_t>(storage_.data());
-  data_ = storage_.data() + ((address + 63) / 64 * 64 - address) / sizeof(T);
-  const Partition steps = k_blocks<T>(K);
+  data_ = storage_.data() + ((address + 63) / 64 * 64 - address) / sizeof(float);
+  const Partition steps = k_blocks(K);
   const bool by_columns = tb == Transpose::yes;
   parallel_for(steps.parts * panels, 4, [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; ++job) {
@@ -342,32 +333,32 @@ PackedMatrix<T>::PackedMatrix(Transpose tb, int64_t K, int64_t N, const T* b, in
   });
 }
 
-template <class T>
-void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb, T beta,
-            T* c, int64_t ldc, const Epilogue<T>* epilogue, const PackedMatrix<T>* packed_b) {
+template <>
+void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, float alpha, const float* a, int64_t lda, const float* b,
+            int64_t ldb, float beta, float* c, int64_t ldc, const Epilogue<float>* epilogue, const PackedMatrix* packed_b) {
   if (M <= 0 || N <= 0) return;
-  Product<T> p{M,
-               N,
-               K,
-               a,
-               b,
-               lda,
-               ldb,
-               ta == Transpose::no,
-               tb == Transpose::yes,
-               false,
-               alpha,
-               beta,
-               c,
-               ldc,
-               epilogue,
-               packed_b ? packed_b->data() : nullptr};
+  Product p{M,
+            N,
+            K,
+            a,
+            b,
+            lda,
+            ldb,
+            ta == Transpose::no,
+            tb == Transpose::yes,
+            false,
+            alpha,
+            beta,
+            c,
+            ldc,
+            epilogue,
+            packed_b ? packed_b->data() : nullptr};
   if (K <= 0) {
     scale(p, M, N);
     finish_region(p, 0, M, 0, N);
     return;
   }
-  const Kernels<T>& kernel = kernels<T>();
+  const Kernels& kernel = kernels();
   const int64_t tiles = ceil_div(M, kernel.max_rows) * ceil_div(N, 2 * kernel.lanes);
   if (tiles < 64 && K >= 1024) {  // also with packed_b, so that packing never changes a bit; then b is read
     multiply_in_chunks(p, std::min<int64_t>(16, K / 256));
@@ -382,6 +373,31 @@ void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, T alpha
     p.swapped = true;
   }
   multiply(p);
+}
+
+// float64, for gradient checks: a plain loop in the order of K.
+template <>
+void matmul(Transpose ta, Transpose tb, int64_t M, int64_t N, int64_t K, double alpha, const double* a, int64_t lda, const double* b,
+            int64_t ldb, double beta, double* c, int64_t ldc, const Epilogue<double>* epilogue, const PackedMatrix*) {
+  const int64_t a_row = ta == Transpose::no ? lda : 1, a_step = ta == Transpose::no ? 1 : lda;
+  const int64_t b_step = tb == Transpose::no ? ldb : 1, b_column = tb == Transpose::no ? 1 : ldb;
+  const Activation kind = epilogue ? epilogue->activation : Activation::none;
+  dispatch_activation(kind, [&]<Activation activation>() {
+    run_small([&] {
+      for (int64_t i = 0; i < M; ++i) {
+        for (int64_t j = 0; j < N; ++j) {
+          double sum = 0;
+          for (int64_t p = 0; p < K; ++p) sum += a[i * a_row + p * a_step] * b[p * b_step + j * b_column];
+          double& out = c[i * ldc + j];
+          out = alpha * sum + (beta == 0 ? 0 : beta * out);
+          if (!epilogue) continue;
+          if (epilogue->bias) out += epilogue->bias[j];
+          if (epilogue->preactivation) epilogue->preactivation[i * epilogue->ld_preactivation + j] = out;
+          out = activate<activation>(out);
+        }
+      }
+    });
+  });
 }
 
 template <class T>
@@ -411,12 +427,6 @@ void matmul_forward(const Tensor& a, const Tensor& b, Tensor& out, bool transpos
   });
 }
 
-template class PackedMatrix<float>;
-template class PackedMatrix<double>;
-template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float, float*,
-                     int64_t, const Epilogue<float>*, const PackedMatrix<float>*);
-template void matmul(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t, const double*, int64_t, double,
-                     double*, int64_t, const Epilogue<double>*, const PackedMatrix<double>*);
 template void matmul_batched(int64_t, Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*, int64_t, int64_t, const float*,
                              int64_t, int64_t, float, float*, int64_t, int64_t);
 template void matmul_batched(int64_t, Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t, int64_t,

@@ -7,22 +7,21 @@ The parts of matmul.cpp that depend on the instruction set. Included once per in
 Vectors are the compiler's generic ones, so float32 and float64, and every instruction set, share this text.
 */
 
-template <class T>
 struct Vector {
-  static constexpr int lanes = MATMUL_VECTOR_BYTES / static_cast<int>(sizeof(T));
-  typedef T Register __attribute__((vector_size(MATMUL_VECTOR_BYTES)));
-  typedef T Memory __attribute__((vector_size(MATMUL_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-  typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+  static constexpr int lanes = MATMUL_VECTOR_BYTES / static_cast<int>(sizeof(float));
+  typedef float Register __attribute__((vector_size(MATMUL_VECTOR_BYTES)));
+  typedef float Memory __attribute__((vector_size(MATMUL_VECTOR_BYTES), aligned(sizeof(float)), may_alias));
+  typedef float Four __attribute__((vector_size(4 * sizeof(float)), aligned(sizeof(float)), may_alias));
 };
 
 // One tile: c (ROWS, VECTORS * lanes) = alpha * a b + beta * c, summed over k steps. b is read as k rows of full vectors.
 // A_BY_ROWS: a[i * lda + p], a matrix as it lies in memory; else a[p * lda + i], a packed panel or a transposed matrix.
-template <class T, bool A_BY_ROWS, int ROWS, int VECTORS>
-MATMUL_TARGET static void tile_kernel(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T alpha, T beta, T* c,
+template <bool A_BY_ROWS, int ROWS, int VECTORS>
+MATMUL_TARGET static void tile_kernel(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float alpha, float beta, float* c,
                                       int64_t ldc) {
-  using Register = typename Vector<T>::Register;
-  using Memory = typename Vector<T>::Memory;
-  constexpr int lanes = Vector<T>::lanes;
+  using Register = Vector::Register;
+  using Memory = Vector::Memory;
+  constexpr int lanes = Vector::lanes;
   Register sum[ROWS][VECTORS] = {};
 
   if constexpr (A_BY_ROWS) {
@@ -71,9 +70,9 @@ MATMUL_TARGET static void tile_kernel(int64_t k, const T* a, int64_t lda, const 
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
-      auto* out = reinterpret_cast<Memory*>(c + i * ldc + v * lanes);
+      Memory* out = reinterpret_cast<Memory*>(c + i * ldc + v * lanes);
       // beta 0 must not read c: fresh memory may hold NaN
-      if (beta == T(0)) {
+      if (beta == 0.0f) {
         *out = alpha * sum[i][v];
       } else {
         *out = alpha * sum[i][v] + beta * *out;
@@ -83,9 +82,8 @@ MATMUL_TARGET static void tile_kernel(int64_t k, const T* a, int64_t lda, const 
 }
 
 // 4 x 4 transpose through shuffles: target[p * width + j] = source[j * ld + p].
-template <class T>
-MATMUL_TARGET static inline void transpose_4x4(const T* source, int64_t ld, T* target, int64_t width) {
-  using Four = typename Vector<T>::Four;
+MATMUL_TARGET static inline void transpose_4x4(const float* source, int64_t ld, float* target, int64_t width) {
+  using Four = Vector::Four;
   const Four r0 = *reinterpret_cast<const Four*>(source);
   const Four r1 = *reinterpret_cast<const Four*>(source + ld);
   const Four r2 = *reinterpret_cast<const Four*>(source + 2 * ld);
@@ -99,8 +97,7 @@ MATMUL_TARGET static inline void transpose_4x4(const T* source, int64_t ld, T* t
 }
 
 // target (rows, columns) of leading dimension target_ld = transpose of source (columns, rows).
-template <class T>
-MATMUL_TARGET static void transpose(const T* source, int64_t source_ld, T* target, int64_t target_ld, int64_t rows,
+MATMUL_TARGET static void transpose(const float* source, int64_t source_ld, float* target, int64_t target_ld, int64_t rows,
                                     int64_t columns) {
   int64_t p = 0;
   for (; p + 16 <= rows; p += 16) {
@@ -121,9 +118,8 @@ MATMUL_TARGET static void transpose(const T* source, int64_t source_ld, T* targe
 
 // A panel: target[p * width + j] for p < k, j < width; columns from `valid` on are zero.
 // by_columns: the source holds element (p, j) at source[j * ld + p], else at source[p * ld + j].
-template <class T>
-MATMUL_TARGET static void pack_panel(bool by_columns, const T* source, int64_t ld, int64_t k, int64_t valid, int64_t width,
-                                     T* target) {
+MATMUL_TARGET static void pack_panel(bool by_columns, const float* source, int64_t ld, int64_t k, int64_t valid, int64_t width,
+                                     float* target) {
   if (by_columns) {
     transpose(source, ld, target, width, k, valid);
   } else {
@@ -133,25 +129,24 @@ MATMUL_TARGET static void pack_panel(bool by_columns, const T* source, int64_t l
   }
   if (valid == width) return;
   for (int64_t p = 0; p < k; ++p) {
-    for (int64_t j = valid; j < width; ++j) target[p * width + j] = T(0);
+    for (int64_t j = valid; j < width; ++j) target[p * width + j] = 0.0f;
   }
 }
 
-template <class T, bool A_BY_ROWS, int... ROWS>
-static void fill_tiles(Kernels<T>& kernels, std::integer_sequence<int, ROWS...>) {
-  ((kernels.tile[A_BY_ROWS][0][ROWS + 1] = tile_kernel<T, A_BY_ROWS, ROWS + 1, 1>), ...);
-  ((kernels.tile[A_BY_ROWS][1][ROWS + 1] = tile_kernel<T, A_BY_ROWS, ROWS + 1, 2>), ...);
+template <bool A_BY_ROWS, int... ROWS>
+static void fill_tiles(Kernels& kernels, std::integer_sequence<int, ROWS...>) {
+  ((kernels.tile[A_BY_ROWS][0][ROWS + 1] = tile_kernel<A_BY_ROWS, ROWS + 1, 1>), ...);
+  ((kernels.tile[A_BY_ROWS][1][ROWS + 1] = tile_kernel<A_BY_ROWS, ROWS + 1, 2>), ...);
 }
 
-template <class T>
-static Kernels<T> make_kernels() {
-  Kernels<T> kernels{};
+static Kernels make_kernels() {
+  Kernels kernels{};
   kernels.max_rows = MATMUL_MAX_ROWS;
-  kernels.lanes = Vector<T>::lanes;
-  fill_tiles<T, false>(kernels, std::make_integer_sequence<int, MATMUL_MAX_ROWS>{});
-  fill_tiles<T, true>(kernels, std::make_integer_sequence<int, MATMUL_MAX_ROWS>{});
-  kernels.transpose = transpose<T>;
-  kernels.pack_panel = pack_panel<T>;
+  kernels.lanes = Vector::lanes;
+  fill_tiles<false>(kernels, std::make_integer_sequence<int, MATMUL_MAX_ROWS>{});
+  fill_tiles<true>(kernels, std::make_integer_sequence<int, MATMUL_MAX_ROWS>{});
+  kernels.transpose = transpose;
+  kernels.pack_panel = pack_panel;
   return kernels;
 }
 

@@ -11,7 +11,7 @@ void normalize_forward(const Tensor& x, Tensor& out, Tensor& norm, double eps) {
     const T* px = x.data<T>();
     T *po = out.data<T>(), *pn = norm.data<T>();
     const int64_t D = x.columns();
-    for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
       const T* row = px + r * D;
       const T length = std::sqrt(lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return row[d] * row[d]; }));
       const T inverse = 1 / std::max(length, T(eps));
@@ -26,7 +26,7 @@ void normalize_backward(const Tensor& out, const Tensor& norm, const Tensor& dou
     const T *po = out.data<T>(), *pn = norm.data<T>(), *pd = dout.data<T>();
     T* pdx = dx.data<T>();
     const int64_t D = out.columns();
-    for_rows(out.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(out.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
       const T *y = po + r * D, *d_row = pd + r * D;
       const T inverse = 1 / std::max(pn[r], T(eps));
       // Below eps the divisor is a constant

@@ -35,7 +35,7 @@ struct Patches {
       scale[i] = normalization[i % 3];
       shift[i] = normalization[3 + i % 3];
     }
-    vectorize([&] {
+    vectorize<T>([&] {
       const T* __restrict factor = scale.data(), * __restrict addend = shift.data();
       for (int64_t i = begin; i < end; i++) {
         const int64_t image = i / per_image(), patch = i % per_image();

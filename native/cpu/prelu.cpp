@@ -8,7 +8,7 @@ void prelu_forward(const Tensor& x, const Tensor& alpha, Tensor& out) {
     const T *px = x.data<T>(), *pa = alpha.data<T>();
     T* po = out.data<T>();
     const int64_t D = x.columns();
-    for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
       for (int64_t c = 0; c < D; c++) po[r * D + c] = px[r * D + c] * (px[r * D + c] > 0 ? T(1) : pa[c]);
     });
   });
@@ -19,7 +19,7 @@ void prelu_backward(const Tensor& x, const Tensor& alpha, const Tensor& dout, Te
     const T *px = x.data<T>(), *pa = alpha.data<T>(), *pd = dout.data<T>();
     const int64_t D = x.columns();
     if (T* pdx = dx.data<T>())
-      for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+      for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
         for (int64_t c = 0; c < D; c++) pdx[r * D + c] = pd[r * D + c] * (px[r * D + c] > 0 ? T(1) : pa[c]);
       });
     if (T* pda = dalpha.data<T>())

@@ -40,7 +40,7 @@ void sum_rows(const T* x, T* out, int64_t rows, int64_t columns, T scale) {
   const int64_t chunks = chunk_count(rows, chunk_rows);
   std::vector<T> partials(size_t(chunks * columns));
   parallel_for(rows, chunk_rows, [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       T* partial = partials.data() + begin / chunk_rows * columns;
       for (int64_t c = 0; c < columns; c++) partial[c] = 0;
       for (int64_t r = begin; r < end; r++)
@@ -58,7 +58,7 @@ void sum_all(const T* x, T* out, int64_t n, T scale) {
   const int64_t chunks = chunk_count(n, element_grain);
   std::vector<T> partials(size_t(chunks), T(0));
   parallel_for(n, element_grain, [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       partials[size_t(begin / element_grain)] = lane_sum<T>(end - begin, [&](int64_t i) GALAGO_INLINE_BODY { return x[begin + i]; });
     });
   });
@@ -73,7 +73,7 @@ void sum_middle(const T* x, T* out, int64_t outer, int64_t middle, int64_t inner
   if (inner == 1 && outer == 1) return sum_all(x, out, middle, scale);
   if (outer == 1) return sum_rows(x, out, middle, inner, scale);
   parallel_for(outer, row_grain(middle * inner), [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t o = begin; o < end; o++) {
         const T* block = x + o * middle * inner;
         if (inner == 1) {

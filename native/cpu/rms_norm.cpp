@@ -10,7 +10,7 @@ void rms_norm_forward(const Tensor& x, const Tensor& weight, Tensor& out, Tensor
     const T *px = x.data<T>(), *pw = weight.data<T>();
     T *po = out.data<T>(), *pi = rstd.data<T>();
     const int64_t D = x.columns();
-    for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+    for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
       const T* row = px + r * D;
       const T inverse = 1 / std::sqrt(lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return row[d] * row[d]; }) / T(D) + T(eps));
       for (int64_t d = 0; d < D; d++) po[r * D + d] = row[d] * inverse * pw[d];
@@ -24,7 +24,7 @@ void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& rstd
     const T *px = x.data<T>(), *pw = weight.data<T>(), *pi = rstd.data<T>(), *pd = dout.data<T>();
     const int64_t D = x.columns();
     if (T* pdx = dx.data<T>())
-      for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
+      for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY {
         const T *row = px + r * D, *d_row = pd + r * D;
         const T inverse = pi[r];
         const T mean_gx = lane_sum<T, 16>(D, [=](int64_t d) GALAGO_INLINE_BODY { return d_row[d] * pw[d] * (row[d] * inverse); }) / T(D);

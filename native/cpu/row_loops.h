@@ -15,7 +15,7 @@ void sum_over_rows(int64_t R, int64_t C, T* out, F&& add_row) {
   std::vector<T> partial(static_cast<size_t>(chunks * C));
   parallel_for(R, rows_per_chunk, [&](int64_t begin, int64_t end) {
     T* sums = partial.data() + begin / rows_per_chunk * C;
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t r = begin; r < end; r++) add_row(r, sums);
     });
   });
@@ -24,11 +24,11 @@ void sum_over_rows(int64_t R, int64_t C, T* out, F&& add_row) {
     for (int64_t c = 0; c < C; c++) out[c] += partial[size_t(chunk * C + c)];
 }
 
-// Calls body(row) for all rows of a matrix of C columns, compiled for the instruction set in use.
-template <class F>
+// Calls body(row) for all rows of a matrix of C columns of type T, compiled for the instruction set in use.
+template <class T, class F>
 void for_rows(int64_t R, int64_t C, F&& body) {
   parallel_for(R, row_grain(C), [&](int64_t begin, int64_t end) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t r = begin; r < end; r++) body(r);
     });
   });

@@ -52,7 +52,7 @@ void for_touched_rows(const Tensor& rows, const Tensor& sums, const Tensor& coun
   const int32_t* touched = rows.data<int32_t>();
   const T* gradient = sums.data<T>();
   parallel_for(*count.data<int32_t>(), row_grain(4 * D), [&](int64_t first, int64_t last) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t i = first; i < last; i++) {
         if (i + prefetch_distance < last) {
           const int64_t later = touched[i + prefetch_distance] * D;

@@ -82,7 +82,7 @@ void sum_runs(const SortedRows& sorted, int64_t D, const Term& term, const To& t
   const int64_t lookups = sorted.heads.back(), count = int64_t(chunks.size());
   const int64_t grain = count == 0 ? 1 : std::max<int64_t>(1, row_grain(D) * count / std::max<int64_t>(lookups, 1));
   parallel_for(count, grain, [&](int64_t first, int64_t last) {
-    vectorize([&] {
+    vectorize<T>([&] {
       for (int64_t c = first; c < last; c++) {
         T* sum = chunks[size_t(c)].to;
         for (int64_t i = chunks[size_t(c)].begin; i < chunks[size_t(c)].end; i++) {

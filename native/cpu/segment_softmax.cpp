@@ -62,7 +62,7 @@ void segment_softmax_forward(const Tensor& x, const Tensor& offsets, Tensor& out
     const int32_t* bounds = checked.data();
     const int64_t B = offsets.size() - 1;
     zero_outside(po, checked, rows, H);
-    for_rows(B, B > 0 ? rows * H / B + 1 : 1, [=](int64_t b) GALAGO_INLINE_BODY {
+    for_rows<T>(B, B > 0 ? rows * H / B + 1 : 1, [=](int64_t b) GALAGO_INLINE_BODY {
       const int64_t at = bounds[b] * H, n = bounds[b + 1] - bounds[b];
       if (H == 1)
         softmax_row(px + at, po + at, n);
@@ -81,7 +81,7 @@ void segment_softmax_backward(const Tensor& out, const Tensor& offsets, const Te
     const int32_t* bounds = checked.data();
     const int64_t B = offsets.size() - 1;
     zero_outside(pdx, checked, rows, H);
-    for_rows(B, B > 0 ? rows * H / B + 1 : 1, [=](int64_t b) GALAGO_INLINE_BODY {
+    for_rows<T>(B, B > 0 ? rows * H / B + 1 : 1, [=](int64_t b) GALAGO_INLINE_BODY {
       const int64_t at = bounds[b] * H, n = bounds[b + 1] - bounds[b];
       if (H == 1)
         softmax_row_backward(po + at, pd + at, pdx + at, n);

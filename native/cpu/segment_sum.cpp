@@ -15,7 +15,7 @@ void segment_sum_forward(const Tensor& x, const Tensor& offsets, const Tensor& w
     const T *px = x.data<T>(), *weight = weights.data<T>();
     T* to = out.data<T>();
     parallel_for(B, segment_grain(total, B, D), [&](int64_t first, int64_t last) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t b = first; b < last; b++) {
           const int64_t begin = offset[size_t(b)], end = offset[size_t(b) + 1];
           T* sum = to + b * D;
@@ -40,7 +40,7 @@ void segment_sum_backward(const Tensor& x, const Tensor& offsets, const Tensor& 
     const T *px = x.data<T>(), *weight = weights.data<T>(), *g = dout.data<T>();
     T *pdx = dx.data<T>(), *dw = dweights.data<T>();
     parallel_for(B, segment_grain(total, B, D), [&](int64_t first, int64_t last) {
-      vectorize([&] {
+      vectorize<T>([&] {
         for (int64_t b = first; b < last; b++) {
           const int64_t begin = offset[size_t(b)], end = offset[size_t(b) + 1];
           const T share = mean && end > begin ? T(1) / T(end - begin) : T(1);

@@ -45,19 +45,29 @@ GALAGO_INLINE void small_product_columns(int64_t M, int64_t K, const T* a, int64
 template <class T>
 [[gnu::noinline]] void small_product(int64_t M, int64_t X, int64_t K, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t ldb,
                                      T* c, int64_t ldc, bool accumulate) {
-  vectorize([=] {
-    int64_t x = 0;
-    for (; x + 16 <= X; x += 16) small_product_columns<T, 16>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
-    if (x + 8 <= X) {
-      small_product_columns<T, 8>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
-      x += 8;
+  if constexpr (std::is_same_v<T, double>) {  // as isa.h says: small instead of fast
+    for (int64_t m = 0; m < M; m++) {
+      for (int64_t x = 0; x < X; x++) {
+        T sum = accumulate ? c[m * ldc + x] : T(0);
+        for (int64_t k = 0; k < K; k++) sum += a[m * a_row + k * a_column] * b[k * ldb + x];
+        c[m * ldc + x] = sum;
+      }
     }
-    if (x + 4 <= X) {
-      small_product_columns<T, 4>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
-      x += 4;
-    }
-    for (; x < X; x++) small_product_columns<T, 1>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
-  });
+  } else {
+    vectorize<T>([=] {
+      int64_t x = 0;
+      for (; x + 16 <= X; x += 16) small_product_columns<T, 16>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
+      if (x + 8 <= X) {
+        small_product_columns<T, 8>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
+        x += 8;
+      }
+      if (x + 4 <= X) {
+        small_product_columns<T, 4>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
+        x += 4;
+      }
+      for (; x < X; x++) small_product_columns<T, 1>(M, K, a, a_row, a_column, b + x, ldb, c + x, ldc, accumulate);
+    });
+  }
 }
 
 }  // namespace galago::cpu

@@ -9,7 +9,7 @@ void softmax_forward(const Tensor& x, Tensor& out) {
     const T* px = x.data<T>();
     T* po = out.data<T>();
     const int64_t D = x.columns();
-    for_rows(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY { softmax_row(px + r * D, po + r * D, D); });
+    for_rows<T>(x.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY { softmax_row(px + r * D, po + r * D, D); });
   });
 }
 
@@ -18,7 +18,7 @@ void softmax_backward(const Tensor& out, const Tensor& dout, Tensor& dx) {
     const T *po = out.data<T>(), *pd = dout.data<T>();
     T* pdx = dx.data<T>();
     const int64_t D = out.columns();
-    for_rows(out.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY { softmax_row_backward(po + r * D, pd + r * D, pdx + r * D, D); });
+    for_rows<T>(out.rows(), D, [=](int64_t r) GALAGO_INLINE_BODY { softmax_row_backward(po + r * D, pd + r * D, pdx + r * D, D); });
   });
 }
 

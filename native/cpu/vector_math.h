@@ -119,31 +119,31 @@ GALAGO_INLINE float fast_erf(float x) {
 // Array forms: y may be x.
 template <class T>
 void exp_array(const T* x, T* y, int64_t n) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t i = 0; i < n; ++i) y[i] = fast_exp(x[i]);
   });
 }
 template <class T>
 void log_array(const T* x, T* y, int64_t n) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t i = 0; i < n; ++i) y[i] = fast_log(x[i]);
   });
 }
 template <class T>
 void tanh_array(const T* x, T* y, int64_t n) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t i = 0; i < n; ++i) y[i] = fast_tanh(x[i]);
   });
 }
 template <class T>
 void erf_array(const T* x, T* y, int64_t n) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t i = 0; i < n; ++i) y[i] = fast_erf(x[i]);
   });
 }
 template <class T>
 void sigmoid_array(const T* x, T* y, int64_t n) {
-  vectorize([=] {
+  vectorize<T>([=] {
     for (int64_t i = 0; i < n; ++i) y[i] = fast_sigmoid(x[i]);
   });
 }
