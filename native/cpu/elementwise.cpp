@@ -85,19 +85,21 @@ struct Broadcast {
 };
 
 template <class T, Binary kind>
-GALAGO_INLINE void row_of(const T* a, bool a_moves, const T* b, bool b_moves, T* out, int64_t n) {
-  if (a_moves && b_moves) {
-    for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(a[i], b[i]);
-  } else if (a_moves) {
-    const T y = *b;
-    for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(a[i], y);
-  } else if (b_moves) {
-    const T x = *a;
-    for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(x, b[i]);
-  } else {
-    const T value = apply<T, kind>(*a, *b);
-    for (int64_t i = 0; i < n; i++) out[i] = value;
-  }
+[[gnu::noinline]] void row_of(const T* a, bool a_moves, const T* b, bool b_moves, T* out, int64_t n) {
+  vectorize<T>([=] {
+    if (a_moves && b_moves) {
+      for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(a[i], b[i]);
+    } else if (a_moves) {
+      const T y = *b;
+      for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(a[i], y);
+    } else if (b_moves) {
+      const T x = *a;
+      for (int64_t i = 0; i < n; i++) out[i] = apply<T, kind>(x, b[i]);
+    } else {
+      const T value = apply<T, kind>(*a, *b);
+      for (int64_t i = 0; i < n; i++) out[i] = value;
+    }
+  });
 }
 
 bool same_shape(const Tensor& a, const Tensor& b) {
@@ -128,20 +130,15 @@ void binary(const Tensor& a, const Tensor& b, Tensor& out, Binary kind) {
       const T *pa = a.data<T>(), *pb = b.data<T>();
       T* po = out.data<T>();
       if (same_shape(a, out) && same_shape(b, out)) {
-        parallel_for(out.size(), element_grain, [&](int64_t begin, int64_t end) {
-          vectorize<T>([&] {
-            for (int64_t i = begin; i < end; i++) po[i] = apply<T, k>(pa[i], pb[i]);
-          });
-        });
+        parallel_for(out.size(), element_grain,
+                     [&](int64_t begin, int64_t end) { row_of<T, k>(pa + begin, true, pb + begin, true, po + begin, end - begin); });
         return;
       }
       const Broadcast left(a, out), right(b, out);
       const int64_t n = out.columns(), rows = out.size() ? out.rows() : 0;
       parallel_for(rows, row_grain(n), [&](int64_t begin, int64_t end) {
-        vectorize<T>([&] {
-          for (int64_t r = begin; r < end; r++)
-            row_of<T, k>(pa + left.row(out, r), left.along_row, pb + right.row(out, r), right.along_row, po + r * n, n);
-        });
+        for (int64_t r = begin; r < end; r++)
+          row_of<T, k>(pa + left.row(out, r), left.along_row, pb + right.row(out, r), right.along_row, po + r * n, n);
       });
     });
   });

@@ -50,7 +50,7 @@ GALAGO_TARGET_AVX2 [[gnu::flatten, gnu::noinline]] void vectorize_avx2(F& f) {
 // Runs f(), a loop over elements of type T, compiled for the best instruction set: everything that f calls and the compiler can see
 // is inlined into a function with that target, so a plain loop vectorises without intrinsics.
 // float64 is there for gradient checks: its code exists once, and is small instead of fast.
-template <class T, class F>
+template <class T = float, class F>
 void vectorize(F&& f) {
   if constexpr (std::is_same_v<T, double>) {
     run_small(f);

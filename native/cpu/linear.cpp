@@ -43,18 +43,19 @@ void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preact
   dispatch_float(x.dtype, [&]<class T>() {
     const int64_t M = x.rows(), N = weight.shape[0], K = weight.shape[1];
     const T* gradient = kind == Activation::none ? dout.data<T>() : dz.data<T>();
-    dispatch_activation(kind, [&]<Activation k>() {
-      if (k == Activation::none && !dbias) return;
-      const T *py = out.data<T>(), *pd = dout.data<T>();
-      const T* px = slope_needs_input(k) ? preactivation.data<T>() : py;
-      T* pz = dz.data<T>();
-      column_sums(M, N, gradient, dbias.data<T>(), [&](int64_t begin, int64_t end) {
-        if (k == Activation::none) return;
-        vectorize<T>([&] {
-          for (int64_t i = begin * N; i < end * N; i++) pz[i] = pd[i] * slope<k>(px[i], py[i]);
-        });
+    const T *py = out.data<T>(), *pd = dout.data<T>(), *before = preactivation.data<T>();
+    T* pz = dz.data<T>();
+    const auto differentiate = [&](int64_t begin, int64_t end) {
+      dispatch_activation(kind, [&]<Activation k>() {
+        if constexpr (k != Activation::none) {
+          const T* px = slope_needs_input(k) ? before : py;
+          vectorize<T>([&] {
+            for (int64_t i = begin * N; i < end * N; i++) pz[i] = pd[i] * slope<k>(px[i], py[i]);
+          });
+        }
       });
-    });
+    };
+    if (kind != Activation::none || dbias) column_sums(M, N, gradient, dbias.data<T>(), differentiate);
     if (dx) { matmul<T>(Transpose::no, Transpose::no, M, K, N, T(1), gradient, N, weight.data<T>(), K, T(0), dx.data<T>(), K); }
     if (dweight) { matmul<T>(Transpose::yes, Transpose::no, N, K, M, T(1), gradient, N, x.data<T>(), K, T(0), dweight.data<T>(), K); }
   });

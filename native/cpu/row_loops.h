@@ -25,7 +25,7 @@ void sum_over_rows(int64_t R, int64_t C, T* out, F&& add_row) {
 }
 
 // Calls body(row) for all rows of a matrix of C columns of type T, compiled for the instruction set in use.
-template <class T, class F>
+template <class T = float, class F>
 void for_rows(int64_t R, int64_t C, F&& body) {
   parallel_for(R, row_grain(C), [&](int64_t begin, int64_t end) {
     vectorize<T>([&] {

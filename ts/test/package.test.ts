@@ -82,8 +82,9 @@ describe.skipIf(!elf)('F48: the addon', () => {
     expect(dynamic).not.toMatch(/RUNPATH|RPATH/);
   });
 
-  it('does not grow unnoticed: 2.4 MB with three instruction sets in two precisions', () => {
-    expect(statSync(addon).size).toBeLessThan(2_700_000);
+  // On x64, where every float32 loop exists for three instruction sets; float64 and the bindings are compiled for size.
+  it.skipIf(process.arch !== 'x64')('is at most 1 MiB', () => {
+    expect(statSync(addon).size).toBeLessThanOrEqual(1_048_576);
   });
 });
 
