@@ -74,7 +74,7 @@ __device__ __forceinline__ void scores(Sums (&s)[G], const bfloat16* rows, int r
   for (int g = 0; g < G; g++)
 #pragma unroll
     for (int i = 0; i < 8; i++) s[g][i / 4][i % 4] = 0;
-  constexpr int at_once = D > 64 ? 1 : D / 16;  // more would need registers for addresses
+  [[maybe_unused]] constexpr int at_once = D > 64 ? 1 : D / 16;  // more would need registers for addresses
 #pragma unroll at_once
   for (int step = 0; step < D / 16; step++) {
     uint32_t a[4], b[4];

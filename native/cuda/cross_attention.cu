@@ -9,6 +9,7 @@ Every row of a result has one owner, so there are no atomics and any grid gives 
 partial sum per chunk of items, added in chunk order. Tiles of jagged rows are found by their offsets on the device: nothing is read
 back, a launch is as large as the shapes allow and slots without rows return early.
 */
+#include "attention_few.cuh"
 #include "attention_items.cuh"
 #include "attention_simt.cuh"
 #include "attention_tiles.cuh"
@@ -80,11 +81,12 @@ void cross_attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, 
     T* po = out.data<T>();
     call.whole_packs = packed<T>(call.D, pq, pk, pv, po);
     if constexpr (std::is_same_v<T, bfloat16>) {
-      if (dispatch_tensor_cores(call, [&]<int D>() {
-            launch(tiles::forward_kernel<D>, blocks(call.query_slots(tiles::ROWS) * call.H), threads, tiles::forward_bytes<D>, call, pq, pk,
-                   pv, po, lse.data<float>());
-          }))
-        return;
+      if (few::forward(call, pq, pk, pv, po, lse.data<float>())) return;
+      const bool done = dispatch_tensor_cores(call, [&]<int D>() {
+        launch(tiles::forward_kernel<D>, blocks(call.query_slots(tiles::ROWS) * call.H), threads, tiles::forward_bytes<D>, call, pq, pk, pv,
+               po, lse.data<float>());
+      });
+      if (done) return;
     }
     dispatch_head(call.D, [&]<int DP>() {
       using S = simt::Sizes<DP>;
@@ -94,42 +96,56 @@ void cross_attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, 
   });
 }
 
+namespace attention {
+
+// dq, dk and dv by their owners, from `rows`.
+template <class T>
+static void backward_by_tiles(const Call& call, const Chunks& chunks, const T* q, const T* k, const T* v, const T* dout, const Row* rows,
+                              T* dq, T* dk, T* dv, float* partial) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    const bool done = dispatch_tensor_cores(call, [&]<int D>() {
+      if (dq)
+        launch(tiles::dq_kernel<D>, blocks(dq_slots(call, chunks, tiles::ROWS) * call.H), threads, tiles::backward_bytes<D>, call, chunks,
+               q, k, v, dout, rows, dq, partial);
+      if (dk || dv)
+        launch(tiles::dkdv_kernel<D>, blocks(call.key_slots(tiles::ROWS) * call.Hkv), threads, tiles::backward_bytes<D>, call, q, k, v,
+               dout, rows, dk, dv);
+    });
+    if (done) return;
+  }
+  dispatch_head(call.D, [&]<int DP>() {
+    using S = simt::Sizes<DP>;
+    if (dq)
+      launch(simt::dq_kernel<T, DP>, blocks(dq_slots(call, chunks, S::ROWS) * call.H), simt::threads, S::shared_bytes, call, chunks, q, k,
+             v, dout, rows, dq, partial);
+    if (dk || dv)
+      launch(simt::dkdv_kernel<T, DP>, blocks(call.key_slots(S::ROWS) * call.Hkv), simt::threads, S::shared_bytes, call, q, k, v, dout,
+             rows, dk, dv);
+  });
+}
+
+}  // namespace attention
+
 void cross_attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, const Tensor& q_offsets,
                               const Tensor& mask, const Tensor& out, const Tensor& lse, const Tensor& dout, Tensor& dq, Tensor& dk,
                               Tensor& dv, bool causal, double scale) {
   using namespace attention;
   Call call = call_of(k, offsets, q_offsets, mask, q, out, causal, scale);
-  const Scratch<Row> rows(call.H * call.Tq);
   const Chunks chunks = call.shared ? Chunks::of(call.B, q.size()) : Chunks{};
   const Scratch<float> partial(dq ? chunks.count * q.size() : 0);
+  const float* saved = lse.data<float>();
   dispatch_float(q.dtype, [&]<class T>() {
-    const T *pq = q.data<T>(), *pk = k.data<T>(), *pv = v.data<T>(), *pd = dout.data<T>();
+    const T *pq = q.data<T>(), *pk = k.data<T>(), *pv = v.data<T>(), *po = out.data<T>(), *pd = dout.data<T>();
     T *pdq = dq.data<T>(), *pdk = dk.data<T>(), *pdv = dv.data<T>();
-    call.whole_packs = packed<T>(call.D, pq, pk, pv, pd, pdq, pdk, pdv);
-    const T* po = out.data<T>();
-    launch(rows_kernel<T>, grid_of((call.Tq * call.H + 255) / 256), 256, 0, po, pd, lse.data<float>(), rows.data(), call.Tq, call.H, call.D,
-           packed<T>(call.D, po, pd));
-    const auto on_tensor_cores = [&]<int D>() {
-      if constexpr (std::is_same_v<T, bfloat16>) {
-        if (dq)
-          launch(tiles::dq_kernel<D>, blocks(dq_slots(call, chunks, tiles::ROWS) * call.H), threads, tiles::backward_bytes<D>, call, chunks,
-                 pq, pk, pv, pd, rows.data(), pdq, partial.data());
-        if (dk || dv)
-          launch(tiles::dkdv_kernel<D>, blocks(call.key_slots(tiles::ROWS) * call.Hkv), threads, tiles::backward_bytes<D>, call, pq, pk, pv,
-                 pd, rows.data(), pdk, pdv);
-      }
-    };
-    if (!std::is_same_v<T, bfloat16> || !dispatch_tensor_cores(call, on_tensor_cores))
-      dispatch_head(call.D, [&]<int DP>() {
-        using S = simt::Sizes<DP>;
-        if (dq) {
-          launch(simt::dq_kernel<T, DP>, blocks(dq_slots(call, chunks, S::ROWS) * call.H), simt::threads, S::shared_bytes, call, chunks, pq,
-                 pk, pv, pd, rows.data(), pdq, partial.data());
-        }
-        if (dk || dv)
-          launch(simt::dkdv_kernel<T, DP>, blocks(call.key_slots(S::ROWS) * call.Hkv), simt::threads, S::shared_bytes, call, pq, pk, pv, pd,
-                 rows.data(), pdk, pdv);
-      });
+    call.whole_packs = packed<T>(call.D, pq, pk, pv, po, pd, pdq, pdk, pdv);
+    bool done = false;
+    if constexpr (std::is_same_v<T, bfloat16>) done = few::backward(call, chunks, pq, pk, pv, po, saved, pd, pdq, pdk, pdv, partial.data());
+    if (!done) {
+      const Scratch<Row> rows(call.H * call.Tq);
+      launch(rows_kernel<T>, grid_of((call.Tq * call.H + 255) / 256), 256, 0, po, pd, saved, rows.data(), call.Tq, call.H, call.D,
+             call.whole_packs);
+      backward_by_tiles(call, chunks, pq, pk, pv, pd, rows.data(), pdq, pdk, pdv, partial.data());
+    }
     if (call.shared && dq)
       launch(sum_chunks_kernel<T>, grid_of((q.size() + 255) / 256), 256, 0, partial.data(), pdq, chunks.count, q.size());
   });
