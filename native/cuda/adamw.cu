@@ -5,7 +5,7 @@ adamw: one small kernel counts the steps and computes each tensor's bias correct
 tensors (tensor_chunks.cuh), 16 bytes at a time: 28 bytes per parameter. Clip factor and step counts are read on the device; a factor
 that is not finite writes nothing.
 
-gradient_norm: a sum of squares in float64 for each chunk, added by one block in an order that follows from the number of chunks. Of a
+gradient_norm: a sum of squares in float64 for each chunk, added by one block so that no order matters. Of a
 row-sparse gradient only the first `count` rows hold anything: the launch covers its capacity, chunks behind the count give 0.
 */
 #include <cmath>
@@ -105,12 +105,32 @@ static __global__ void __launch_bounds__(256) squares_kernel(const NormTensor* t
   }
 }
 
-// One block: thread t adds partial sums t, t + 256, ..
+// One block. Partial sums become integers in units of 2^-61 of the largest one's power of two: integers add up to the same in every order,
+// so the order of the parameters changes no bit, and what is cut off lies far below a rounding.
 static __global__ void __launch_bounds__(256) norm_kernel(const double* partials, int64_t chunks, double* norm) {
-  double sum = 0;
-  for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += 256) sum += partials[chunk];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *norm = sqrt(sum);
+  double largest = 0;
+  int worst = 0;  // 1: infinity, 2: NaN
+  for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += 256) {
+    const double x = partials[chunk];
+    worst = max(worst, std::isnan(x) ? 2 : std::isinf(x) ? 1 : 0);
+    largest = x > largest ? x : largest;
+  }
+  worst = block_max(worst);
+  if (worst > 0) {
+    if (threadIdx.x == 0) *norm = worst == 2 ? double(NAN) : double(INFINITY);
+    return;
+  }
+  largest = block_max(largest);
+  const int shift = largest > 0 ? 61 - ilogb(largest) : 0;
+  unsigned long long high = 0, low = 0;  // the sum is 2^32 high + low
+  for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += 256) {
+    const auto units = static_cast<unsigned long long>(ldexp(partials[chunk], shift));  // below 2^62
+    high += units >> 32;
+    low += units & 0xffffffffu;
+  }
+  high = block_sum(high);
+  low = block_sum(low);
+  if (threadIdx.x == 0) *norm = sqrt(ldexp(double(high) * 4294967296.0 + double(low), -shift));
 }
 
 static __global__ void clip_factor_kernel(const double* norm, double* factor, int32_t* skipped, double max_norm) {
