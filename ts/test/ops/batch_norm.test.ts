@@ -33,6 +33,11 @@ opSuite<{ training: boolean }>('batchNorm', {
       options: { training },
     },
     {
+      name: `training ${training}, packs`,
+      inputs: { x: { shape: [70, 40], fixed: true }, ...affine(40), ...running(40) },
+      options: { training },
+    },
+    {
       name: `training ${training}, past one chunk`,
       inputs: { x: { shape: [700, 33], fixed: true }, ...affine(33), ...running(33) },
       options: { training },

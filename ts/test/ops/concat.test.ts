@@ -10,6 +10,12 @@ opSuite<{ axis: number }>('concat', {
     { name: 'first axis', inputs: { a: [3, 2], b: [1, 2] }, options: { axis: 0 } },
     { name: 'middle axis', inputs: { a: [2, 3, 2], b: [2, 1, 2] }, options: { axis: 1 } },
     { name: 'an empty part', inputs: { a: [3, 2], b: [3, 0] }, options: { axis: 1 } },
+    { name: 'packs', inputs: { a: [3, 8], b: [3, 16] }, options: { axis: 1 } },
+    {
+      name: 'forty tensors',
+      inputs: Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`x${i}`, [2, 1 + (i % 4)]])),
+      options: { axis: 1 },
+    },
     { name: 'one tensor', inputs: { a: [3, 2] }, options: { axis: 1 } },
   ],
   rejects: [
@@ -53,6 +59,7 @@ opSuite<{ axis?: number; start?: number; end?: number }>('slice', {
   cases: [
     { name: 'rows', inputs: { x: [5, 3] }, options: { start: 1, end: 4 } },
     { name: 'columns', inputs: { x: [5, 3] }, options: { axis: -1, start: 2 } },
+    { name: 'packs', inputs: { x: [3, 32] }, options: { axis: 1, start: 8, end: 24 } },
     { name: 'nothing', inputs: { x: [5, 3] }, options: { start: 2, end: 2 } },
     { name: 'middle', inputs: { x: [2, 5, 3] }, options: { axis: 1, start: 0, end: 1 } },
   ],

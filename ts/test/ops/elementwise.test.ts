@@ -22,6 +22,18 @@ opSuite<{ kind: Binary }>('binary', {
     },
     { name: `${kind}: outer`, inputs: { a: [2, 1, 3], b: { shape: [4, 1], positive: true } }, options: { kind } },
     { name: `${kind}: middle`, inputs: { a: [2, 3, 5], b: { shape: [2, 1, 5], positive: true } }, options: { kind } },
+    {
+      name: `${kind}: row, in packs`,
+      inputs: { a: [3, 16], b: { shape: [16], positive: true } },
+      options: { kind },
+      noFiniteDifferences: true,
+    },
+    {
+      name: `${kind}: outer, in packs`,
+      inputs: { a: [2, 1, 16], b: { shape: [4, 1], positive: true } },
+      options: { kind },
+      noFiniteDifferences: true,
+    },
     { name: `${kind}: empty`, inputs: { a: [0, 3], b: { shape: [3], positive: true } }, options: { kind } },
   ]),
   rejects: [

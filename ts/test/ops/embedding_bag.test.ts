@@ -36,6 +36,17 @@ opSuite<Options>('embeddingBag', {
       options: { mode },
     },
     {
+      name: `${mode}, packs`,
+      inputs: {
+        table: [9, 132],
+        indices: { ints: Array.from({ length: 60 }, (_, i) => ((i * i) % 10) - 1) },
+        offsets: { ints: [0, 1, 7, 7, 50] },
+        weights: [60],
+      },
+      options: { mode },
+      noFiniteDifferences: true,
+    },
+    {
       name: `${mode}, past one chunk`,
       inputs: {
         table: [11, 70],

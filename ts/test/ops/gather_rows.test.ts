@@ -11,6 +11,11 @@ opSuite('gatherRows', {
     { name: 'nothing gathered', inputs: { x: [3, 2], index: { ints: [] } } },
     { name: 'no rows, padding only', inputs: { x: [0, 2], index: { ints: [-1, -1] } } },
     {
+      name: 'rows in several chunks, in packs',
+      inputs: { x: [40, 16], index: { ints: Array.from({ length: 1500 }, (_, i) => (i % 3 ? (i * i) % 42 : 7) - 1) } },
+      noFiniteDifferences: true,
+    },
+    {
       name: 'one row in several chunks',
       inputs: { x: [3, 5], index: { ints: Array.from({ length: 1500 }, (_, i) => (i % 7 ? 1 : 2)) } },
       noFiniteDifferences: true,

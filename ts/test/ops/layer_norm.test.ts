@@ -30,6 +30,12 @@ opSuite<{ eps?: number }>('layerNorm', {
     },
     { name: 'past one chunk of rows', inputs: { x: { shape: [600, 32], fixed: true }, ...row(32) } },
     { name: 'wide rows', inputs: { x: { shape: [3, 4099], fixed: true }, ...fixedRow(4099) } },
+    // every way in which a GPU's threads share a row: whole packs or not, a warp or a block, in registers or not
+    ...[64, 300, 392, 768, 1024, 1025, 1032, 4104, 8195, 8200].map((D) => ({
+      name: `rows of ${D}`,
+      noFiniteDifferences: true,
+      inputs: { x: [D > 4000 ? 3 : 19, D], residual: [D > 4000 ? 3 : 19, D], ...row(D) },
+    })),
   ],
   rejects: [
     {

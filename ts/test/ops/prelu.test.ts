@@ -10,6 +10,7 @@ opSuite('prelu', {
     { name: 'three dimensions', inputs: { x: [2, 2, 17], alpha: [17] } },
     { name: 'no rows', inputs: { x: [0, 4], alpha: [4] } },
     { name: 'past one chunk', inputs: { x: { shape: [700, 33], fixed: true }, alpha: [33] } },
+    { name: 'packs', inputs: { x: { shape: [30, 40], fixed: true }, alpha: [40] } },
     { name: 'only x learns', inputs: { x: [2, 3], alpha: { shape: [3], fixed: true } } },
   ],
   rejects: [

@@ -25,6 +25,8 @@ opSuite<ReduceOptions & { mean?: boolean }>('sum and mean', {
       inputs: { x: { shape: [40_000], positive: true } },
       options: {},
     },
+    { name: 'long rows', noFiniteDifferences: true, inputs: { x: [3, 9_001] }, options: { axes: [1] } },
+    { name: 'a tall middle', noFiniteDifferences: true, inputs: { x: [3, 515, 40] }, options: { axes: [1] } },
     { name: 'nothing', inputs: { x: [0, 3] }, options: { axes: [0], mean: true } },
   ],
   rejects: [

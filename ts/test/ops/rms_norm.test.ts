@@ -11,6 +11,12 @@ opSuite<{ eps?: number }>('rmsNorm', {
     { name: 'three dimensions, eps', inputs: { x: [2, 2, 7], weight: [7] }, options: { eps: 0.1 } },
     { name: 'a zero row', inputs: { x: { values: [0, 0, 0, 1, 2, 3], shape: [2, 3], fixed: true }, weight: [3] } },
     { name: 'past one chunk of rows', inputs: { x: { shape: [600, 32], fixed: true }, weight: [32] } },
+    // every way in which a GPU's threads share a row: whole packs or not, a warp or a block, in registers or not
+    ...[64, 300, 392, 768, 1024, 1025, 1032, 4104, 8195, 8200].map((D) => ({
+      name: `rows of ${D}`,
+      noFiniteDifferences: true,
+      inputs: { x: [D > 4000 ? 3 : 19, D], weight: [D] },
+    })),
   ],
   rejects: [
     { inputs: { x: [2, 3], weight: [4] }, says: /rmsNorm: expected weight of shape \(D=3\) but received \(4\)/ },

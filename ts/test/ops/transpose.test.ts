@@ -8,6 +8,14 @@ opSuite<{ axes?: number[] }>('transpose', {
     { name: 'cycle', inputs: { x: [2, 3, 4] }, options: { axes: [1, 2, 0] } },
     { name: 'last stays', inputs: { x: [2, 3, 4] }, options: { axes: [1, 0, 2] } },
     { name: 'four', inputs: { x: [2, 3, 1, 4] }, options: { axes: [3, 1, 0, 2] } },
+    { name: 'past a tile', noFiniteDifferences: true, inputs: { x: [3, 33, 70] } },
+    {
+      name: 'packs that stay last',
+      noFiniteDifferences: true,
+      inputs: { x: [2, 5, 3, 16] },
+      options: { axes: [0, 2, 1, 3] },
+    },
+    { name: 'planes', noFiniteDifferences: true, inputs: { x: [3, 40, 2, 34] }, options: { axes: [2, 3, 0, 1] } },
     { name: 'empty', inputs: { x: [0, 3] } },
   ],
   rejects: [
