@@ -18,6 +18,10 @@ key), and a bucket's entries are applied one after the other by one thread. Thre
 #include "scratch.h"
 #include "usable_row.h"
 
+#if GALAGO_X86
+#include <immintrin.h>
+#endif
+
 namespace galago::cpu {
 
 namespace {
@@ -26,6 +30,19 @@ constexpr int bank_width = 16;  // slots of a bucket
 constexpr int64_t block_keys = 256;
 constexpr uint64_t sign_bit = uint64_t(1) << 63;  // flipped, signed keys sort as unsigned ones
 
+// Bit s of the result: whether slot s of a bucket has this fingerprint.
+GALAGO_INLINE uint32_t equal_slots(const uint8_t* bucket, uint8_t fingerprint) {
+#if GALAGO_X86
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bucket));
+  return uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_set1_epi8(char(fingerprint)))));
+#else
+  uint32_t equal = 0;
+  for (int s = 0; s < bank_width; s++) equal |= uint32_t(bucket[s] == fingerprint) << s;
+  return equal;
+#endif
+}
+
+// Where keys lie. The slots of a key's two buckets are candidates 0 .. 15 and 16 .. 31.
 struct Index {
   const uint8_t* fingerprints;
   const int64_t* keys;
@@ -34,53 +51,39 @@ struct Index {
   Index(const Tensor& fingerprints, const Tensor& keys, int64_t seed)
       : fingerprints(fingerprints.data<uint8_t>()), keys(keys.data<int64_t>()), buckets(fingerprints.shape[0]), seed(seed) {}
 
-  // Calls visit(slot) for the slots of a bucket with this fingerprint, in order, until it returns true.
-  template <class Visit>
-  bool visit_equal(int64_t bucket, uint8_t fingerprint, const Visit& visit) const {
-    for (int half = 0; half < 2; half++) {
-      uint64_t word;
-      std::memcpy(&word, fingerprints + bucket * bank_width + 8 * half, 8);
-      for (uint64_t equal = equal_bytes(word, fingerprint); equal; equal &= equal - 1)
-        if (visit(bucket * bank_width + 8 * half + (__builtin_ctzll(equal) >> 3))) return true;
-    }
-    return false;
+  int64_t first(uint64_t hash) const { return first_bucket(hash, buckets) * bank_width; }
+  int64_t second(uint64_t hash) const { return second_bucket(hash, buckets) * bank_width; }
+  int64_t slot_of(uint64_t hash, uint32_t candidates) const {
+    const int64_t candidate = __builtin_ctz(candidates);
+    return (candidate < bank_width ? first(hash) : second(hash)) + candidate % bank_width;
   }
 
-  // The slot of `key`, or -1.
-  int64_t find(int64_t key, uint64_t hash) const {
-    int64_t slot = -1;
-    const auto visit = [&](int64_t candidate) {
-      if (keys[candidate] == key) slot = candidate;
-      return slot >= 0;
-    };
-    const uint8_t fingerprint = fingerprint_of(hash);
-    if (!visit_equal(first_bucket(hash, buckets), fingerprint, visit)) visit_equal(second_bucket(hash, buckets), fingerprint, visit);
-    return slot;
-  }
+  int occupied(int64_t bucket) const { return bank_width - __builtin_popcount(equal_slots(fingerprints + bucket * bank_width, 0)); }
 
-  int occupied(int64_t bucket) const {
-    int count = 0;
-    for (int s = 0; s < bank_width; s++) count += fingerprints[bucket * bank_width + s] != 0;
-    return count;
-  }
-
-  // slots[i] = find(wanted[i]) for a block of up to block_keys keys; hashes[i] too.
+  // slots[i] = where wanted[i] lies, or -1, for up to block_keys keys; hashes[i] is its hash.
   void find_block(const int64_t* wanted, int64_t count, int64_t* slots, uint64_t* hashes) const {
+    uint32_t candidates[block_keys];
+    vectorize([=, this] {
+      for (int64_t i = 0; i < count; i++) hashes[i] = hash_key(wanted[i], seed);
+    });
     for (int64_t i = 0; i < count; i++) {
-      hashes[i] = hash_key(wanted[i], seed);
-      __builtin_prefetch(fingerprints + first_bucket(hashes[i], buckets) * bank_width);
-      __builtin_prefetch(fingerprints + second_bucket(hashes[i], buckets) * bank_width);
+      __builtin_prefetch(fingerprints + first(hashes[i]));
+      __builtin_prefetch(fingerprints + second(hashes[i]));
     }
     for (int64_t i = 0; i < count; i++) {
-      const auto ask = [&](int64_t candidate) {
-        __builtin_prefetch(keys + candidate);
-        return false;
-      };
       const uint8_t fingerprint = fingerprint_of(hashes[i]);
-      visit_equal(first_bucket(hashes[i], buckets), fingerprint, ask);
-      visit_equal(second_bucket(hashes[i], buckets), fingerprint, ask);
+      candidates[i] = equal_slots(fingerprints + first(hashes[i]), fingerprint) | equal_slots(fingerprints + second(hashes[i]), fingerprint)
+                                                                                      << bank_width;
+      slots[i] = candidates[i] ? slot_of(hashes[i], candidates[i]) : -1;
+      if (candidates[i]) __builtin_prefetch(keys + slots[i]);
     }
-    for (int64_t i = 0; i < count; i++) slots[i] = find(wanted[i], hashes[i]);
+    for (int64_t i = 0; i < count; i++) {
+      uint32_t left = candidates[i];
+      while (left && keys[slots[i]] != wanted[i]) {  // seldom: another key with this fingerprint
+        left &= left - 1;
+        slots[i] = left ? slot_of(hashes[i], left) : -1;
+      }
+    }
   }
 };
 
