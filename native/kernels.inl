@@ -48,7 +48,7 @@ void concat_backward(const Tensor& dout, TensorList& dinputs, int64_t axis);
 //   else from the table (age = now - step of its last write), else zero (age -1: unknown key or never written).
 //   commit: writes the staged rows in place with step `now`, unless `factor` is given and not positive (NaN: a skipped step); rows that are zero or not
 //   finite are refused and counted.   rows (V, D)   steps (V) int32, -1 = never   keys (T) int32, negative = none
-//   staged_keys (U) int32 ascending   staged (U, D)   out (T, D)   age (T) int32   refused (1) int32   factor (1) float64
+//   staged_keys (U) int32 ascending, distinct   staged (U, D)   out (T, D)   age (T) int32   refused (1) int32   factor (1) float64
 void content_table_read(const Tensor& rows, const Tensor& steps, const Tensor& keys, const Tensor& staged_keys, const Tensor& staged,
                         Tensor& out, Tensor& age, int64_t now);
 void content_table_commit(Tensor& rows, Tensor& steps, Tensor& refused, const Tensor& staged_keys, const Tensor& staged,

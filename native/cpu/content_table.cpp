@@ -3,10 +3,10 @@ The last encoded vector of every item, by item row: read with a join of rows sta
 A row is replaced whole; rows that are not finite or all zero are refused and counted.
 */
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "dispatch.h"
+#include "usable_row.h"
 
 namespace galago::cpu {
 
@@ -55,9 +55,7 @@ void content_table_commit(Tensor& rows, Tensor& steps, Tensor& refused, const Te
         continue;
       }
       const T* row = fresh + i * d;
-      T norm = 0;
-      for (int64_t c = 0; c < d; c++) norm += row[c] * row[c];
-      if (!(norm > 0) || !std::isfinite(norm)) {
+      if (!usable_row(reinterpret_cast<const std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>*>(row), d)) {
         ++*refused.data<int32_t>();
         continue;
       }

@@ -13,6 +13,11 @@ opSuite('sortDescending', {
     { name: 'ties', inputs: { x: { values: [1, 2, 1, 2, 0, -0], shape: [1, 6] } }, noFiniteDifferences: true },
     { name: 'one column', inputs: { x: [3, 1] } },
     { name: 'no columns', inputs: { x: [3, 0] } },
+    {
+      name: 'past what one block sorts',
+      inputs: { x: { shape: [3, 4100] }, lengths: { ints: [4100, 17, 4099] } },
+      noFiniteDifferences: true,
+    },
     { name: 'past one chunk', inputs: { x: { shape: [50, 401] } }, noFiniteDifferences: true },
   ],
   rejects: [

@@ -4,18 +4,20 @@ import { topK } from '../../src/ops/top_k.js';
 import { normals } from '../../src/random.js';
 import { tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
+import { testDevices } from '../test_devices.js';
 
-describe('topK', () => {
+describe.each(testDevices)('topK on %s', (device) => {
   it.each([
     [1, 1, 1],
     [3, 17, 5],
     [70, 301, 50],
+    [3, 4097, 6],
     [2, 8, 8],
     [2, 8, 0],
     [0, 4, 2],
   ])('%i rows of %i, k = %i, against a full sort', async (B, L, k) => {
     const x = normals(B * L, 1, 1).map((value) => Math.round(value * 4)); // many ties
-    const { values, indices } = tidy(() => topK(tensor(Float32Array.from(x), [B, L]), { k }));
+    const { values, indices } = tidy(() => topK(tensor(Float32Array.from(x), [B, L], { device }), { k }));
     const from = (await indices.data()) as Int32Array;
     const found = (await values.data()) as Float32Array;
     for (let b = 0; b < B; b++) {
@@ -27,7 +29,9 @@ describe('topK', () => {
     values.dispose();
     indices.dispose();
   });
+});
 
+describe('topK', () => {
   it('refuses k out of range, other shapes, and a tensor that requires a gradient', () => {
     tidy(() => {
       const x = parameter(tensor([1, 2], [1, 2]));
