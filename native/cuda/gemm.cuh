@@ -305,13 +305,15 @@ template <int TILE, bool A_K, bool B_K, class A, class B, class T>
 __global__ void __launch_bounds__(simt_threads, 2) gemm_simt_kernel(const __grid_constant__ Work<A, B, T> work) {
   constexpr int TILE_K = simt_tile_k<TILE>, STRIDE = TILE + 4, HALVES = TILE / 64;
   DYNAMIC_SHARED(float, shared);
+  SHARED(Piece, piece);  // not in registers: they are for the sums
   const int x = int(threadIdx.x) % 16 * 4, y = int(threadIdx.x) / 16 * 4;
   TileQuad<TILE, A_K, A> next_a;
   TileQuad<TILE, B_K, B> next_b;
 
   const int64_t pieces = work.tiles_m * work.tiles_n * (work.batch * work.chunks);
   for (int64_t index = blockIdx.x; index < pieces; index += gridDim.x) {
-    const Piece piece = piece_of(work, index);
+    if (threadIdx.x == 0) piece = piece_of(work, index);
+    __syncthreads();
     const auto fetch = [&](int step) {
       if (step == piece.steps) next_a.start(work.a_rank, piece.tile_m, 0), next_b.start(work.b_rank, piece.tile_n, 0);
       next_a.fetch();
@@ -386,14 +388,13 @@ struct AsyncLoader {
   static constexpr int ROWS = K_CONTIGUOUS ? TILE : TILE_K, CHUNKS = (K_CONTIGUOUS ? TILE_K : TILE) / 8;
   static constexpr int COPIES = ROWS * CHUNKS / THREADS, ROWS_PER_COPY = THREADS / CHUNKS;
   static_assert(COPIES * ROWS_PER_COPY == ROWS);
-  const bfloat16 *data, *from;
+  const bfloat16* from;
   int64_t stride;
   int rows_left, columns_left;
 
   __device__ __forceinline__ void start(const Rows<bfloat16>& source, int tile, int64_t step) {
     const int64_t row = (K_CONTIGUOUS ? int64_t(tile) * TILE : step * TILE_K) + int(threadIdx.x) / CHUNKS;
     const int64_t column = (K_CONTIGUOUS ? step * TILE_K : int64_t(tile) * TILE) + int(threadIdx.x) % CHUNKS * 8;
-    data = source.data;
     from = source.data + row * source.columns + column;
     stride = source.columns;
     rows_left = left_from(row, source.rows);
@@ -404,8 +405,7 @@ struct AsyncLoader {
 #pragma unroll
     for (int i = 0; i < COPIES; i++) {
       const bool inside = columns_left > 0 && i * ROWS_PER_COPY < rows_left;  // columns come in whole chunks
-      copy_async<16>(tile + swizzled<CHUNKS>(row + i * ROWS_PER_COPY, chunk) * 8, inside ? from + i * ROWS_PER_COPY * stride : data,
-                     inside ? 16 : 0);
+      copy_async<16>(tile + swizzled<CHUNKS>(row + i * ROWS_PER_COPY, chunk) * 8, from + i * ROWS_PER_COPY * stride, inside ? 16 : 0);
     }
     if constexpr (K_CONTIGUOUS)
       from += TILE_K, columns_left -= TILE_K;
@@ -431,6 +431,7 @@ __global__ void __launch_bounds__(mma_threads<TILE>, 512 / mma_threads<TILE>)
   constexpr int THREADS = mma_threads<TILE>, WARPS_N = TILE / 32, WARP_M = TILE / 2, WARP_N = 32;
   constexpr int tile_values = TILE * mma_tile_k;
   DYNAMIC_SHARED(bfloat16, shared);
+  SHARED(Piece, piece);
   float* const stage = reinterpret_cast<float*>(shared);
   const int warp_m = warp() / WARPS_N * WARP_M, warp_n = warp() % WARPS_N * WARP_N;
   typename A::template Loader<A_K, TILE, mma_tile_k, THREADS> load_a;
@@ -438,7 +439,8 @@ __global__ void __launch_bounds__(mma_threads<TILE>, 512 / mma_threads<TILE>)
 
   const int64_t pieces = work.tiles_m * work.tiles_n * (work.batch * work.chunks);
   for (int64_t index = blockIdx.x; index < pieces; index += gridDim.x) {
-    const Piece piece = piece_of(work, index);
+    if (threadIdx.x == 0) piece = piece_of(work, index);
+    __syncthreads();
     const auto slot = [&](int step) { return shared + step % mma_stages * 2 * tile_values; };
     const auto fetch = [&](int step) {
       if (step < piece.all_steps) {
@@ -470,18 +472,18 @@ __global__ void __launch_bounds__(mma_threads<TILE>, 512 / mma_threads<TILE>)
       const bfloat16 *tile_a = slot(step), *tile_b = tile_a + tile_values;
 #pragma unroll
       for (int k = 0; k < mma_tile_k; k += 16) {
-        uint32_t left[WARP_M / 16][4], right[WARP_N / 16][4];
-#pragma unroll
-        for (int i = 0; i < WARP_M / 16; i++) load_fragment<A_K, TILE>(tile_a, warp_m + 16 * i, k, left[i]);
+        uint32_t left[4], right[WARP_N / 16][4];
 #pragma unroll
         for (int j = 0; j < WARP_N / 16; j++) load_fragment<B_K, TILE>(tile_b, warp_n + 16 * j, k, right[j]);
 #pragma unroll
-        for (int i = 0; i < WARP_M / 16; i++)
+        for (int i = 0; i < WARP_M / 16; i++) {
+          load_fragment<A_K, TILE>(tile_a, warp_m + 16 * i, k, left);
 #pragma unroll
           for (int j = 0; j < WARP_N / 8; j++) {
             const uint32_t b[2] = {right[j / 2][j % 2], right[j / 2][j % 2 + 2]};
-            mma(sums[i][j], left[i], b);
+            mma(sums[i][j], left, b);
           }
+        }
       }
       place(step + mma_stages - 1);
     }
