@@ -1,5 +1,6 @@
 /** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
 import { fromBfloat16, toBfloat16 } from './bfloat16.js';
+import { chooseDevice } from './choose_device.js';
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
 import { addon, type Handle, type KernelTime, type MemoryStatistics, native, openModule } from './native.js';
 import type { RowSparseGrad } from './row_sparse_grad.js';
@@ -51,15 +52,17 @@ export class Tensor implements Disposable {
   kept = false;
   readonly shape: Shape;
   #handle: Handle;
+  #device: DeviceName;
 
   /** Takes over `handle`. Use `tensor`, `zeros`, `empty` instead. */
   constructor(
     handle: Handle,
     shape: Shape,
     readonly dtype: DType,
-    readonly device: DeviceName,
+    device: DeviceName,
   ) {
     this.#handle = handle;
+    this.#device = device;
     // a copy: the caller's array may change later, the memory does not
     this.shape = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);
     scopes.at(-1)?.push(this);
@@ -67,6 +70,10 @@ export class Tensor implements Disposable {
 
   get handle(): Handle {
     return this.#handle;
+  }
+
+  get device(): DeviceName {
+    return this.#device;
   }
 
   get size(): number {
@@ -108,6 +115,26 @@ export class Tensor implements Disposable {
     if (this.size !== 1)
       throw new ShapeError(`item: expected a tensor of size 1 but received (${this.shape.join(', ')})`, { op: 'item' });
     return Number((await this.values())[0]);
+  }
+
+  /**
+   * Moves the values to another device; the tensor stays the same object. For parameters, between steps: until this resolves nothing else
+   * may use the tensor. A gradient that it has is released.
+   */
+  async moveTo(device: DeviceName): Promise<void> {
+    if (device === this.#device) return;
+    if (this.node !== null)
+      throw new ArgumentError(`moveTo: expected a leaf but received a result of ops, ${String(this)}`, {
+        op: 'moveTo',
+      });
+    const data = await this.data();
+    const moved = empty(this.shape, { dtype: this.dtype, device });
+    addon.write(moved.#handle, data);
+    this.grad?.dispose();
+    this.grad = null;
+    [this.#handle, moved.#handle] = [moved.#handle, this.#handle];
+    this.#device = device;
+    moved.dispose();
   }
 
   toString(): string {
@@ -261,6 +288,8 @@ export function handlesOf(tensors: readonly Tensor[]): Float64Array {
 /** A device: what runs behind its queue, and how much memory it holds. */
 export interface DeviceControl {
   readonly name: DeviceName;
+  /** Why `auto` took it; null where it was named. */
+  readonly reason: string | null;
   /** Resolves when everything queued so far is done; rejects with the device's error. */
   synchronize(): Promise<void>;
   memory(): MemoryStatistics;
@@ -274,12 +303,18 @@ export interface DeviceControl {
   profile(): Readonly<Record<string, KernelTime>>;
 }
 
-export function device(name: DeviceName | 'auto' = 'auto'): DeviceControl {
-  const resolved: DeviceName = name === 'auto' ? 'cpu' : name;
+/**
+ * Opens a device, the CPU if none is named. 'auto' is CUDA where it works, else the CPU; a named one is never replaced: `DeviceUnavailableError`
+ * says what it lacks.
+ */
+export function device(name: DeviceName | 'auto' = 'cpu'): DeviceControl {
+  const chosen = name === 'auto' ? chooseDevice() : { device: name, reason: null };
+  const resolved: DeviceName = chosen.device;
   openModule(resolved);
   addon.memory(resolved); // throws where the device does not exist
   return {
     name: resolved,
+    reason: chosen.reason,
     synchronize: () => addon.synchronize(resolved),
     memory: () => addon.memory(resolved),
     queued: () => addon.queued(resolved),

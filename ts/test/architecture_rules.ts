@@ -7,6 +7,7 @@ const ranks: Readonly<Record<string, number>> = {
   native: 1,
   native_kernels: 1,
   bfloat16: 1,
+  choose_device: 2,
   tensor: 2,
   shape: 2,
   tidy: 2,

@@ -10,7 +10,7 @@ import { type ConfigInput, type ResolvedConfig, resolveConfig } from '../train/c
 import { datasetRequest } from '../train/dataset_request.js';
 import type { Slices } from '../train/evaluate.js';
 import { type ReportContent, type ReportRow, type ReportScores, writeReport } from '../train/report.js';
-import { type RunResult, runConfig, runData } from '../train/run.js';
+import { type RunResult, runConfig, runData, runDevice } from '../train/run.js';
 import { contentNeighbours, dataNotes, reportRow, runCurves, tableFooter } from '../train/run_report.js';
 import { allModes, band, type DemoMode, endToEnd, idOnly, leakMargin, shortModes } from './demo_modes.js';
 import { interruptible } from './interrupt.js';
@@ -100,9 +100,10 @@ async function runDemo(request: DemoRequest, output: Output, signal: AbortSignal
   const started = performance.now();
   const { stdout, stderr } = output;
   const first = configOf(request, null, request.seed, null);
+  const place = runDevice(first.config);
   const { data, shop } = await demoData(first, signal);
   try {
-    for (const line of dataNotes(data, first.config)) stdout.write(`${line}\n`);
+    for (const line of dataNotes(data, place)) stdout.write(`${line}\n`);
     stdout.write('\n');
     const root =
       request.runDir ?? join('runs', `demo-${new Date().toISOString().slice(0, 19).replaceAll(/[-:T]/g, '')}`);

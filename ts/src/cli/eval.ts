@@ -1,9 +1,8 @@
 import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
-import type { DeviceName } from '../tensor.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
 import { configDigest } from '../train/config.js';
-import { checkSplit, countTestOpening, runConfig, runData } from '../train/run.js';
+import { checkSplit, countTestOpening, runConfig, runData, runDevice } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
 import { textTable } from './text_table.js';
 import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
@@ -24,7 +23,7 @@ export const evalDefinition: VerbDefinition = {
       value: 'folder',
       help: 'where the data are now, if they moved; their digests must be the same',
     },
-    device: { type: 'string', value: 'name', help: 'auto, cpu or cuda:N' },
+    device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N; default: that of the run' },
   },
   overrides: false,
 };
@@ -65,13 +64,14 @@ export const evaluate: Verb = {
   async run(args, { stdout, stderr }) {
     const request = evalRequest(args);
     const { config } = runConfig(request.run);
+    const place = runDevice(request.device === null ? config : { ...config, device: request.device });
     await using data = await runData(config, { path: request.data });
     await checkSplit(request.run, data.splitManifest);
-    using model = buildModel(config, data.schema);
+    using model = buildModel(config, data.schema, place.name);
     await using trainer = new Trainer({
       model,
       data,
-      device: (request.device ?? config.device) as DeviceName | 'auto',
+      device: place.name,
       settings: trainSettings(config),
       configDigest: configDigest(config),
     });

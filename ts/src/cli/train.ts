@@ -15,7 +15,7 @@ export const trainDefinition: VerbDefinition = {
     config: { type: 'string', multiple: true, value: 'file', help: 'configuration; several merge, a later one wins' },
     data: { type: 'string', value: 'folder', help: 'data folder, or folder/stem (data.path)' },
     set: { type: 'string', multiple: true, value: 'json', help: 'keys of the configuration as one JSON object' },
-    device: { type: 'string', value: 'name', help: 'auto, cpu or cuda:N (device)' },
+    device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N (device); also with --resume' },
     'run-dir': {
       type: 'string',
       value: 'folder',
@@ -29,21 +29,25 @@ export const trainDefinition: VerbDefinition = {
 /** What a train command asks for: a new run of a configuration, or the rest of an old run. */
 export type TrainRequest =
   | { readonly kind: 'new'; readonly config: ConfigRequest; readonly runDir: string | null }
-  | { readonly kind: 'resume'; readonly run: string };
+  | { readonly kind: 'resume'; readonly run: string; readonly device: string | null };
 
 /** Reads the options of `train`. Errors: `ConfigError`, when `--resume` comes with a configuration or nothing says what to train. */
 export function trainRequest(args: VerbArguments): TrainRequest {
   const files = [...args.positionals, ...(args.values.config ?? [])];
   const run = single(args, 'resume');
   if (run !== undefined) {
-    const others = [...files, ...args.overrides, ...Object.keys(args.values).filter((name) => name !== 'resume')];
+    const others = [
+      ...files,
+      ...args.overrides,
+      ...Object.keys(args.values).filter((name) => name !== 'resume' && name !== 'device'),
+    ];
     if (others.length > 0) {
       throw new ConfigError(
         `train: --resume takes the configuration of its run but received ${others.join(', ')} too`,
         { key: 'resume' },
       );
     }
-    return { kind: 'resume', run };
+    return { kind: 'resume', run, device: single(args, 'device') ?? null };
   }
   const data = single(args, 'data');
   const device = single(args, 'device');
@@ -64,7 +68,7 @@ export const train: Verb = {
   ...trainDefinition,
   async run(args, output) {
     const request = trainRequest(args);
-    const resolved = request.kind === 'new' ? resolveConfig(request.config) : runConfig(request.run);
+    const resolved = request.kind === 'new' ? resolveConfig(request.config) : runConfig(request.run, request.device);
     return interruptible(output.stderr, async (signal) => {
       try {
         const result = await shownRun(resolved, output, {

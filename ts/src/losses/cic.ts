@@ -3,7 +3,7 @@ import { add, scaleBy } from '../ops/elementwise.js';
 import { infoNce } from '../ops/info_nce.js';
 import { normalize } from '../ops/normalize.js';
 import { philoxBlocks, streamOf, uniform } from '../random.js';
-import { type Tensor, tensor } from '../tensor.js';
+import { type DeviceName, type Tensor, tensor } from '../tensor.js';
 
 /** Options of `cic`. */
 export interface CicOptions {
@@ -23,13 +23,14 @@ export interface CicOptions {
 const stream = streamOf('cic.negatives');
 
 /** (n, count) row numbers, uniform with replacement: draw i of (seed, step) is always the same. */
-function draw(n: number, count: number, seed: number, step: number): Tensor {
+function draw(n: number, count: number, seed: number, step: number, device: DeviceName): Tensor {
   const total = n * count;
   const words = new Uint32Array(Math.ceil(total / 4) * 4);
   philoxBlocks([step >>> 0, 0, stream, 3], [seed >>> 0, Math.floor(seed / 4294967296) >>> 0], words);
   return tensor(
     Int32Array.from(words.subarray(0, total), (word) => Math.floor(uniform(word) * n)),
     [n, count],
+    { device },
   );
 }
 
@@ -58,7 +59,7 @@ export function cic(
   const g = normalize(id, { eps: 1e-5 });
   const scale = 1 / temperature;
   if (mode === 'ctr') {
-    const groups = ids === null ? null : tensor(ids);
+    const groups = ids === null ? null : tensor(ids, [ids.length], { device: c.device });
     return infoNce(c, g, { scale, symmetric: true, rowGroups: groups, colGroups: groups });
   }
   if (!Number.isInteger(negatives) || negatives < 1)
@@ -66,6 +67,6 @@ export function cic(
       op: 'cic',
       argument: 'negatives',
     });
-  const drawn = draw(n, negatives, seed, step);
+  const drawn = draw(n, negatives, seed, step, c.device);
   return scaleBy(add(infoNce(c, g, { scale, negatives: drawn }), infoNce(g, c, { scale, negatives: drawn })), 0.5);
 }

@@ -51,12 +51,13 @@ export function sqdc(
   const rows = Int32Array.from([...labels.keys()].filter((i) => labels[i] === 1));
   const kinds = maskSameItem && items !== null ? [sessions, items] : [sessions];
   const groupsOf = (wanted: Int32Array) =>
-    tensor(Int32Array.from(kinds.flatMap((kind) => Array.from(wanted, (i) => kind[i]!))), [
-      kinds.length,
-      wanted.length,
-    ]);
+    tensor(
+      Int32Array.from(kinds.flatMap((kind) => Array.from(wanted, (i) => kind[i]!))),
+      [kinds.length, wanted.length],
+      { device: q.device },
+    );
 
-  const anchors = tensor(rows);
+  const anchors = tensor(rows, [rows.length], { device: q.device });
   const query = normalize(gatherRows(q, anchors));
   if (columns === 'positives') {
     const groups = groupsOf(rows);

@@ -21,7 +21,7 @@ import { mul } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
-import { full, type Tensor, tensor } from '../tensor.js';
+import { full, type Tensor } from '../tensor.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
 export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
@@ -236,12 +236,12 @@ export class ContentPart extends Module {
       starts.forEach((start, i) => {
         for (let t = 0; t < counts[i]!; t++) index[i * length + t] = start + t;
       });
-      parts.push(reshape(gatherRows(detach(rows), tensor(index)), [starts.length, length * rows.shape[1]!]));
+      parts.push(reshape(gatherRows(detach(rows), this.place(index)), [starts.length, length * rows.shape[1]!]));
     }
     for (const modality of this.#maxTokens.keys()) {
       const { rows, counts } = modalities[modality]!;
       const column = rows.dtype === 'float64' ? Float64Array.from(counts) : Float32Array.from(counts);
-      parts.push(tensor(column, [counts.length, 1]));
+      parts.push(this.place(column, [counts.length, 1]));
     }
     return concat(parts, { axis: 1 });
   }
@@ -289,7 +289,7 @@ export class ContentPart extends Module {
     const { rows } = this.reading.read(distinct, now);
     const fused = this.fuse(this.snapshot ?? this.fusion, distinct, rows, context);
     const { age } = this.reading.read(keys, now);
-    const found = gatherRows(fused, tensor(Int32Array.from(keys, (key) => place.get(key)!)));
+    const found = gatherRows(fused, this.place(Int32Array.from(keys, (key) => place.get(key)!)));
     return { rows: mode === 'shared' && !live ? detach(found) : found, age };
   }
 
@@ -323,7 +323,7 @@ export class ContentPart extends Module {
           : this.fuse(this.fusion, keys, rows, { training: false });
       // 1 where there is a row, 0 where there is none: the cosine of a number with itself, masked by age.
       const one = full([keys.length, 1], 1, rows);
-      const there = cosineSimilarity(one, one, { offsets: tensor(numbered(keys.length + 1)), mask: age });
+      const there = cosineSimilarity(one, one, { offsets: this.place(numbered(keys.length + 1)), mask: age });
       return mul(vectors, reshape(there, [keys.length, 1]));
     });
   }

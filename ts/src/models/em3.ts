@@ -20,7 +20,7 @@ import { gatherRows } from '../ops/gather_rows.js';
 import { padJagged } from '../ops/pad_jagged.js';
 import { sortDescending } from '../ops/sort_descending.js';
 import { streamOf, uniforms } from '../random.js';
-import { type Tensor, tensor } from '../tensor.js';
+import type { DeviceName, Tensor } from '../tensor.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { makeHistory } from './history.js';
@@ -64,6 +64,8 @@ export interface Em3Options {
   readonly rankerOptions: RankerOptions;
   readonly seed: number;
   readonly dtype?: 'float32' | 'float64';
+  /** Where the model is made. Default cpu; the trainer moves it where it trains. */
+  readonly device?: DeviceName;
 }
 
 export class Em3 extends Module implements RecommenderModel {
@@ -85,7 +87,7 @@ export class Em3 extends Module implements RecommenderModel {
 
   constructor(schema: Schema, options: Em3Options) {
     super();
-    const init = new Initializer(options.seed, options.dtype ?? 'float32');
+    const init = new Initializer(options.seed, options.dtype, options.device);
     const { training, content, ranker, rankerOptions, embeddingDim } = options;
     const label = schema.labels[0];
     if (label === undefined)
@@ -218,7 +220,8 @@ export class Em3 extends Module implements RecommenderModel {
     if (part === null) return (function* (): Generator<number> {})();
     if (target === 'table') return part.fill(part.table, keys, content, step);
     if (this.#overlay === null) {
-      this.#overlay = new ContentTable(this.#init.at('overlay'), part.table.items, part.table.width);
+      const init = new Initializer(this.#init.seed, this.#init.dtype, this.device);
+      this.#overlay = new ContentTable(init.at('overlay'), part.table.items, part.table.width);
       this.#inOverlay = new Uint8Array(part.table.items);
     }
     // A frozen encoder's overlay stays: what it holds has not changed since the last evaluation.
@@ -249,6 +252,11 @@ export class Em3 extends Module implements RecommenderModel {
     this.forgetOverlay();
   }
 
+  override async moveTo(device: DeviceName): Promise<void> {
+    this.forgetOverlay();
+    await super.moveTo(device);
+  }
+
   override dispose(): void {
     this.forgetOverlay();
     super.dispose();
@@ -275,25 +283,25 @@ export class Em3 extends Module implements RecommenderModel {
   }
 
   private float(values: Float32Array, shape: readonly number[] = [values.length]): Tensor {
-    return this.#init.dtype === 'float64' ? tensor(Float64Array.from(values), shape) : tensor(values, shape);
+    return this.place(this.#init.dtype === 'float64' ? Float64Array.from(values) : values, shape);
   }
 
   /** Target vectors (B, W): encoded in this step, or as stored. */
   private target(batch: Batch, encoded: Tensor | null, context: StepContext): Tensor | null {
     if (this.content === null) return null;
     const vectors = encoded ?? this.content.stored(batch.items.rows, context.step);
-    return gatherRows(vectors, tensor(batch.items.index));
+    return gatherRows(vectors, this.place(batch.items.index));
   }
 
   private query(batch: Batch, context: StepContext): Tensor | null {
     if (this.content === null || batch.queries === null) return null;
     const vectors = this.content.queries(batch.queries.text, context);
-    return vectors === null ? null : gatherRows(vectors, tensor(batch.queries.index));
+    return vectors === null ? null : gatherRows(vectors, this.place(batch.queries.index));
   }
 
   /** What the ranker sees: ids and numbers, content vectors, their products, cosines with the history. */
   private seen(batch: Batch, target: Tensor | null, query: Tensor | null, context: StepContext): RankerInput {
-    const base = this.features.forward(batch);
+    const base = this.features.forward(batch, this.device);
     if (this.content === null || target === null) return base;
     const vectors = new Map(base.vectors);
     const histories = [...base.histories];
@@ -330,7 +338,7 @@ export class Em3 extends Module implements RecommenderModel {
       offsets: history.offsets,
       length: historyLen,
     });
-    const lengths = tensor(Int32Array.from({ length: batch.size }, (_, b) => offsets[b + 1]! - offsets[b]!));
+    const lengths = this.place(Int32Array.from({ length: batch.size }, (_, b) => offsets[b + 1]! - offsets[b]!));
     vectors.set('content*interest', mul(target, history.pooled()));
     vectors.set('cosines', cosines);
     vectors.set('sortedCosines', sortDescending(cosines, { lengths }));
@@ -375,8 +383,8 @@ export class Em3 extends Module implements RecommenderModel {
     const ids = batch.categorical[this.#item!]!;
     const table = this.features.tables.get(this.#item!)!;
     const projected = heads.forward(
-      gatherRows(target, tensor(first)),
-      table.forward(tensor(first.map((row) => ids[row]!))),
+      gatherRows(target, this.place(first)),
+      table.forward(this.place(first.map((row) => ids[row]!))),
     );
     return cic(projected.content, projected.id, {
       mode,
@@ -391,7 +399,7 @@ export class Em3 extends Module implements RecommenderModel {
   private encoderStage(batch: Batch, encoded: Tensor | null, context: StepContext): StepGraph {
     if (encoded === null || this.content === null)
       throw new ConfigError('em3: expected content for the first stage of two_stage', { key: 'model.training' });
-    const target = gatherRows(encoded, tensor(batch.items.index));
+    const target = gatherRows(encoded, this.place(batch.items.index));
     const query = this.query(batch, context);
     const logits = this.float(new Float32Array(batch.size));
     if (query !== null) {
@@ -425,7 +433,10 @@ export class Em3 extends Module implements RecommenderModel {
       else storedAt[b] = latest;
       if (latest < 0 || latest === batch.items.rows[batch.items.index[b]!]) labels[b] = 0;
     }
-    return { anchors: add(gatherRows(encoded, tensor(liveAt)), this.content!.stored(storedAt, context.step)), labels };
+    return {
+      anchors: add(gatherRows(encoded, this.place(liveAt)), this.content!.stored(storedAt, context.step)),
+      labels,
+    };
   }
 }
 

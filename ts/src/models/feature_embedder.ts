@@ -14,7 +14,7 @@ import { Embedding } from '../nn/embedding.js';
 import { type Initializer, Module } from '../nn/module.js';
 import { concat } from '../ops/concat.js';
 import { embeddingBag } from '../ops/embedding_bag.js';
-import { type Tensor, tensor } from '../tensor.js';
+import { type DeviceName, type HostArray, type Tensor, tensor } from '../tensor.js';
 import { makeHistory } from './history.js';
 import type { HistoryInput, IdInput, RankerInput, RankerSpec } from './ranker.js';
 
@@ -134,15 +134,16 @@ export class FeatureEmbedder extends Module {
     return { vectors, ids, histories: names.length === 0 ? [] : [{ name: historiesName, width, ids: names }] };
   }
 
-  /** Uploads the ids and numbers of the batch and looks the ids up. */
-  forward(batch: Batch): EmbeddedFeatures {
+  /** Uploads the ids and numbers of the batch to `device` and looks the ids up. */
+  forward(batch: Batch, device: DeviceName = this.device): EmbeddedFeatures {
+    const upload = (values: HostArray): Tensor => tensor(values, [values.length], { device });
     const vectors = new Map<string, Tensor>();
     const embeddings = new Map<string, Tensor>();
     const ids = new Map<string, IdInput>();
     const lookUp = (name: string): Tensor => {
       const before = embeddings.get(name);
       if (before !== undefined) return before;
-      const rows = tensor(valueOf(batch.categorical, name));
+      const rows = upload(valueOf(batch.categorical, name));
       if (this.#categorical.some((feature) => feature.name === name)) ids.set(name, { rows, offsets: null });
       const found = this.tableOf(name).forward(rows);
       embeddings.set(name, found);
@@ -151,25 +152,25 @@ export class FeatureEmbedder extends Module {
     for (const { name } of this.#categorical) vectors.set(name, lookUp(name));
     for (const { name } of this.#sequences) {
       const { values, offsets } = valueOf(batch.sequences, name);
-      const input = { rows: tensor(values), offsets: tensor(offsets) };
+      const input = { rows: upload(values), offsets: upload(offsets) };
       const bag = embeddingBag(this.tableOf(name).table, input.rows, { offsets: input.offsets, mode: 'mean' });
       ids.set(name, input);
       vectors.set(name, bag);
       embeddings.set(name, bag);
     }
-    if (this.#numeric.length > 0) vectors.set(numbersName, this.numbers(batch));
+    if (this.#numeric.length > 0) vectors.set(numbersName, this.numbers(batch, device));
     return { vectors, ids, embeddings, histories: this.histories(batch, ids, lookUp) };
   }
 
   /** The numbers of each batch row side by side, (B, n). */
-  private numbers({ size, numeric }: Batch): Tensor {
+  private numbers({ size, numeric }: Batch, device: DeviceName): Tensor {
     const n = this.#numeric.length;
     const host = this.#dtype === 'float64' ? new Float64Array(size * n) : new Float32Array(size * n);
     this.#numeric.forEach(({ name }, column) => {
       const values = valueOf(numeric, name);
       for (let b = 0; b < size; b++) host[b * n + column] = values[b]!;
     });
-    return tensor(host, [size, n]);
+    return tensor(host, [size, n], { device });
   }
 
   private histories(
@@ -182,8 +183,8 @@ export class FeatureEmbedder extends Module {
     const { offsets } = valueOf(batch.sequences, first.name);
     const rows = this.#histories.map(({ name }) => {
       const history: Jagged = valueOf(batch.sequences, name);
-      const indices = tensor(history.values);
-      ids.set(name, { rows: indices, offsets: tensor(history.offsets) });
+      const indices = this.place(history.values);
+      ids.set(name, { rows: indices, offsets: this.place(history.offsets) });
       return this.tableOf(name).forward(indices);
     });
     const target = concat(

@@ -27,7 +27,8 @@ export function makeHistory({
   readonly offsets: Int32Array;
   readonly mask?: Tensor | null;
 }): HistoryInput {
-  const offsets = tensor(hostOffsets);
+  const place = (values: Int32Array): Tensor => tensor(values, [values.length], { device: target.device });
+  const offsets = place(hostOffsets);
   let cached: Tensor | null = null;
   const pooled = (): Tensor => {
     const [B, D] = target.shape;
@@ -36,7 +37,7 @@ export function makeHistory({
     cached ??= reshape(crossAttention(reshape(target, [B!, 1, 1, D!]), keys, keys, options), [B!, D!]);
     return cached;
   };
-  return { name, target, rows, offsets, segments: tensor(segmentsOf(hostOffsets)), mask, pooled };
+  return { name, target, rows, offsets, segments: place(segmentsOf(hostOffsets)), mask, pooled };
 }
 
 /** What DNN, DCNv2 and the MLP behind DIN read, side by side: `vectors`, and one vector per history. (B, sum of widths). */

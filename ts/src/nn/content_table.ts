@@ -3,8 +3,9 @@
  * memory bank (models.md 5.1): stage, read with join, commit when the step is accepted, discard otherwise.
  */
 import { detach, noGrad } from '../autograd.js';
+import { cast } from '../ops/cast.js';
 import { commitContentTable, readContentTable, type StagedRows } from '../ops/content_table.js';
-import { type Tensor, tensor } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 import { type Initializer, Module } from './module.js';
 
 export class ContentTable extends Module {
@@ -29,13 +30,14 @@ export class ContentTable extends Module {
 
   /** Vectors (U, width) of `keys` (U, ascending item rows) encoded in this step; later reads of the step see them, the table does not yet. */
   stage(keys: Int32Array, vectors: Tensor): void {
-    this.#staged = { keys: tensor(keys), vectors: detach(vectors) };
+    const wide = vectors.dtype === 'bfloat16' ? cast(vectors, 'float32') : vectors; // rows are float32
+    this.#staged = { keys: this.place(keys), vectors: detach(wide) };
   }
 
   /** Rows (T, width) and ages (T) of `keys` (T), staged rows first. Age -1: never encoded, the row is zero. No gradient. */
   read(keys: Int32Array, now: number): { rows: Tensor; age: Tensor } {
     const { out, age } = noGrad(() =>
-      readContentTable(this.rows, this.steps, tensor(keys), { staged: this.#staged, now }),
+      readContentTable(this.rows, this.steps, this.place(keys), { staged: this.#staged, now }),
     );
     return { rows: out, age };
   }

@@ -7,7 +7,7 @@ import { concat } from '../ops/concat.js';
 import { dropout } from '../ops/dropout.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { reshape } from '../ops/transpose.js';
-import { type Tensor, tensor } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 import { type JaggedRows, MultiHeadAttention, type Projection, type Queries } from './attention.js';
 import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
@@ -159,11 +159,11 @@ export class FusionQFormer extends Module {
   flattened(modalities: Readonly<Record<string, ModalityTokens>>, context: ForwardContext): Tensor {
     const { sources, index, offsets, queryRows } = this.layout(modalities);
     const n = offsets.length - 1;
-    const all = gatherRows(concat(sources, { axis: 0 }), tensor(index));
-    let joint: JaggedRows = { rows: all, offsets: tensor(offsets) };
+    const all = gatherRows(concat(sources, { axis: 0 }), this.place(index));
+    let joint: JaggedRows = { rows: all, offsets: this.place(offsets) };
     const asking: Queries = {
-      index: tensor(queryRows),
-      offsets: tensor(Int32Array.from({ length: n + 1 }, (_, i) => i * this.queries)),
+      index: this.place(queryRows),
+      offsets: this.place(Int32Array.from({ length: n + 1 }, (_, i) => i * this.queries)),
     };
     let queries: Tensor | null = this.#cross ? gatherRows(this.query, asking.index) : null;
     this.layers.forEach((layer, i) => {

@@ -3,7 +3,7 @@ import { ShapeError } from '../errors.js';
 import { add } from '../ops/elementwise.js';
 import { patchEmbedding } from '../ops/patch_embedding.js';
 import { reshape } from '../ops/transpose.js';
-import { type Tensor, tensor } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 import { type JaggedRows, TransformerBlock } from './attention.js';
 import { LayerNorm } from './layer_norm.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
@@ -86,14 +86,14 @@ export class ImageEncoder extends Module {
         argument: 'size',
       });
     const n = present.length;
-    const images = tensor(pixels, [n, size, size, 3]);
+    const images = this.place(pixels, [n, size, size, 3]);
     const patches = patchEmbedding(images, this.weight, this.bias, {
       patchSize: this.#patch,
       mean: this.#mean,
       std: this.#std,
     });
     const rows = reshape(add(patches, this.position), [n * this.patches, this.width]);
-    let x: JaggedRows = { rows, offsets: tensor(Int32Array.from({ length: n + 1 }, (_, i) => i * this.patches)) };
+    let x: JaggedRows = { rows, offsets: this.place(Int32Array.from({ length: n + 1 }, (_, i) => i * this.patches)) };
     for (const block of this.blocks) x = block.forward(x, context);
     return { rows: this.norm.forward(x.rows), offsets: x.offsets };
   }

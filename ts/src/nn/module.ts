@@ -3,7 +3,7 @@
 import { parameter } from '../autograd.js';
 import { CheckpointMismatchError } from '../errors.js';
 import { normals, streamOf, uniforms } from '../random.js';
-import { assign, type HostArray, type Shape, sizeOf, Tensor, tensor } from '../tensor.js';
+import { assign, type DeviceName, type HostArray, type Shape, sizeOf, Tensor, tensor } from '../tensor.js';
 import { keep } from '../tidy.js';
 
 /** Whether dropout and batch statistics are those of training. */
@@ -11,53 +11,50 @@ export interface ForwardContext {
   readonly training: boolean;
 }
 
-/** Makes parameters: values depend on the seed and on the path of the parameter, not on what else exists. */
+/** Makes parameters on a device: values depend on the seed and on the path of the parameter, not on what else exists. */
 export class Initializer {
   constructor(
     readonly seed: number,
     readonly dtype: 'float32' | 'float64' = 'float32',
+    readonly device: DeviceName = 'cpu',
     readonly path: string = '',
   ) {}
 
   at(name: string): Initializer {
-    return new Initializer(this.seed, this.dtype, this.path === '' ? name : `${this.path}.${name}`);
+    return new Initializer(this.seed, this.dtype, this.device, this.path === '' ? name : `${this.path}.${name}`);
   }
 
   private make(values: Float64Array, shape: Shape): Tensor {
-    return parameter(tensor(this.dtype === 'float64' ? values : Float32Array.from(values), shape));
+    const host = this.dtype === 'float64' ? values : Float32Array.from(values);
+    return keep(tensor(host, shape, { device: this.device }));
   }
 
   /** N(0, std). */
   normal(name: string, shape: Shape, std: number): Tensor {
     const stream = streamOf(this.at(name).path);
-    return this.make(
-      normals(sizeOf(shape), this.seed, stream).map((x) => x * std),
-      shape,
-    );
+    const values = normals(sizeOf(shape), this.seed, stream).map((x) => x * std);
+    return parameter(this.make(values, shape));
   }
 
   /** Uniform in (-bound, bound). */
   uniform(name: string, shape: Shape, bound: number): Tensor {
     const stream = streamOf(this.at(name).path);
-    return this.make(
-      uniforms(sizeOf(shape), this.seed, stream).map((u) => (2 * u - 1) * bound),
-      shape,
-    );
+    const values = uniforms(sizeOf(shape), this.seed, stream).map((u) => (2 * u - 1) * bound);
+    return parameter(this.make(values, shape));
   }
 
   constant(_name: string, shape: Shape, value: number): Tensor {
-    return this.make(new Float64Array(sizeOf(shape)).fill(value), shape);
+    return parameter(this.make(new Float64Array(sizeOf(shape)).fill(value), shape));
   }
 
   /** State that is saved but not trained. */
   buffer(_name: string, shape: Shape, value: number): Tensor {
-    const values = new Float64Array(sizeOf(shape)).fill(value);
-    return keep(tensor(this.dtype === 'float64' ? values : Float32Array.from(values), shape));
+    return this.make(new Float64Array(sizeOf(shape)).fill(value), shape);
   }
 
   /** Integer state that is saved but not trained. */
   integers(_name: string, shape: Shape, value: number): Tensor {
-    return keep(tensor(new Int32Array(sizeOf(shape)).fill(value), shape));
+    return keep(tensor(new Int32Array(sizeOf(shape)).fill(value), shape, { device: this.device }));
   }
 }
 
@@ -70,6 +67,24 @@ function visit(value: unknown, path: string, found: Map<string, Tensor>): void {
 
 /** Base class: finds parameters and buffers among its properties, in the order of their declaration. */
 export abstract class Module implements Disposable {
+  #first: Tensor | undefined;
+
+  /** Where its parameters and buffers are; cpu for a module without any. */
+  get device(): DeviceName {
+    this.#first ??= this.state().values().next().value;
+    return this.#first?.device ?? 'cpu';
+  }
+
+  /** A tensor of these values where the module is. */
+  protected place(values: HostArray, shape: Shape = [values.length]): Tensor {
+    return tensor(values, shape, { device: this.device });
+  }
+
+  /** Moves parameters and buffers, which stay the same tensors. Until it resolves nothing else may use the module. */
+  async moveTo(device: DeviceName): Promise<void> {
+    await Promise.all([...new Set(this.state().values())].map((x) => x.moveTo(device)));
+  }
+
   /** Parameters and buffers by path: what a checkpoint holds. */
   state(): Map<string, Tensor> {
     const found = new Map<string, Tensor>();

@@ -1,7 +1,7 @@
 /** Text encoder over token fields (models.md 2.1): token + position + type embeddings, pre-norm Transformer, jagged. */
 import { add } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
-import { type Tensor, tensor } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 import { type JaggedRows, TransformerBlock } from './attention.js';
 import { Embedding } from './embedding.js';
 import { LayerNorm } from './layer_norm.js';
@@ -71,10 +71,10 @@ export class TextEncoder extends Module {
 
   private embed(batch: TokenSequences): JaggedRows {
     const rows = add(
-      add(this.token.forward(tensor(batch.tokens)), this.position.forward(tensor(batch.positions))),
-      this.type.forward(tensor(batch.types)),
+      add(this.token.forward(this.place(batch.tokens)), this.position.forward(this.place(batch.positions))),
+      this.type.forward(this.place(batch.types)),
     );
-    return { rows, offsets: tensor(batch.offsets) };
+    return { rows, offsets: this.place(batch.offsets) };
   }
 
   /** All token rows (T, width), normalised. */
@@ -98,7 +98,7 @@ export class TextEncoder extends Module {
       }
       offsets[b + 1] = found;
     }
-    const only = { index: tensor(first.slice(0, found)), offsets: tensor(offsets) };
+    const only = { index: this.place(first.slice(0, found)), offsets: this.place(offsets) };
     let x = this.embed(batch);
     this.blocks.forEach((block, i) => {
       x = block.forward(x, context, i === this.blocks.length - 1 ? only : undefined);
@@ -106,6 +106,6 @@ export class TextEncoder extends Module {
     const cls = this.blocks.length === 0 ? gatherRows(x.rows, only.index) : x.rows;
     const vectors = this.norm.forward(cls);
     const projected = this.project?.forward(vectors) ?? vectors;
-    return found === texts ? projected : gatherRows(projected, tensor(present));
+    return found === texts ? projected : gatherRows(projected, this.place(present));
   }
 }

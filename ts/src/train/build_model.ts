@@ -2,11 +2,12 @@
 import type { Schema } from '../data/schema.js';
 import { Em3, type Em3Options } from '../models/em3.js';
 import type { RecommenderModel } from '../models/model.js';
+import type { DeviceName } from '../tensor.js';
 import { type Config, learningRates } from './config.js';
 import type { TrainSettings } from './trainer.js';
 
 /** Options of the `em3` preset. */
-export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>): Em3Options {
+export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): Em3Options {
   const { encoder, fusion, lora, cic, sqdc } = model;
   return {
     ranker: model.ranker,
@@ -47,11 +48,13 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>): E
       attentionMlp: model.attention_mlp,
     },
     seed: train.seed,
+    ...(device === undefined ? {} : { device }),
   };
 }
 
-export function buildModel(config: Config, schema: Schema): RecommenderModel {
-  return new Em3(schema, em3Options(config));
+/** The model of a configuration, on `device` (default cpu). */
+export function buildModel(config: Config, schema: Schema, device?: DeviceName): RecommenderModel {
+  return new Em3(schema, em3Options(config, device));
 }
 
 export function trainSettings(config: Config): TrainSettings {
@@ -76,5 +79,6 @@ export function trainSettings(config: Config): TrainSettings {
     keepLast: train.keep_last,
     prefetch: train.prefetch,
     refreshSteps: model.lora.refresh_steps,
+    precision: train.precision === 'bf16' ? 'bf16' : 'float32',
   };
 }

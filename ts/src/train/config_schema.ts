@@ -354,7 +354,10 @@ const train = z.strictObject({
     .nullable()
     .default(10)
     .describe(ours('global norm of the gradients; null: no clipping')),
-  precision: z.enum(['fp32']).default('fp32').describe('activations'),
+  precision: z
+    .enum(['float32', 'fp32', 'bf16'])
+    .default('float32')
+    .describe('activations; bf16 (mixed precision) needs cuda; fp32 is float32'),
   seed: count().default(7).describe(ours('seed of everything random')),
   valid_metric: z.string().default('AUC').describe(ours('metric of valid that chooses the best checkpoint')),
   early_stop_patience: count(1)

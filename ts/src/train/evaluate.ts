@@ -4,8 +4,17 @@ import type { Dataset } from '../data/dataset.js';
 import type { Loader } from '../data/loader.js';
 import { evaluateSlicesAside, type SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
+import { autocast } from '../ops/autocast.js';
 import { device, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
+
+/** What activations are computed in: 'bf16' is `autocast`, for devices that have bfloat16. Parameters are float32 in both. */
+export type Precision = 'float32' | 'bf16';
+
+/** Runs `run`, which builds a graph, in a precision. */
+export function inPrecision<T>(precision: Precision, run: () => T): T {
+  return precision === 'bf16' ? autocast(run) : run();
+}
 
 /** Scores by row, in the order of the part. */
 export interface Predictions {
@@ -35,9 +44,11 @@ export async function encodeItems(
   target: 'table' | 'overlay',
   keys: Int32Array,
   step: number,
+  precision: Precision = 'float32',
 ): Promise<void> {
   const blocks = model.encodeItems(target, keys, (rows) => data.itemContent(rows), step);
-  while (!tidy(() => blocks.next().done)) await device().synchronize();
+  const next = (): boolean => tidy(() => inPrecision(precision, () => blocks.next().done === true));
+  while (!next()) await device(model.device).synchronize();
 }
 
 /** Logits of every row that `loader` gives. */
@@ -47,6 +58,7 @@ export async function predict(
   loader: Loader,
   rows: Int32Array,
   step: number,
+  precision: Precision = 'float32',
 ): Promise<Predictions> {
   const n = rows.length;
   const result: Predictions = {
@@ -60,13 +72,13 @@ export async function predict(
   let at = 0;
   let pending: { logits: Tensor; at: number } | null = null;
   const collect = async (waiting: { logits: Tensor; at: number }): Promise<void> => {
-    result.logits.set((await waiting.logits.data()) as Float32Array, waiting.at);
+    result.logits.set((await waiting.logits.values()) as Float32Array, waiting.at);
     waiting.logits.dispose();
   };
   try {
-    await encodeItems(model, data, 'overlay', readItems(data, rows), step);
+    await encodeItems(model, data, 'overlay', readItems(data, rows), step, precision);
     for await (const batch of loader) {
-      const logits = tidy(() => model.predict(batch, step));
+      const logits = tidy(() => inPrecision(precision, () => model.predict(batch, step)));
       if (pending !== null) await collect(pending);
       pending = { logits, at };
       copyRows(batch, data, result, at);

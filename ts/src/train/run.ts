@@ -12,7 +12,7 @@ import { nodeEnv, replaceFile } from '../io/env.js';
 import { packageVersion } from '../io/package_root.js';
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
-import { type DeviceName, device } from '../tensor.js';
+import { type DeviceControl, type DeviceName, device } from '../tensor.js';
 import { buildModel, trainSettings } from './build_model.js';
 import { type Config, configDigest, type ResolvedConfig, resolveConfig } from './config.js';
 import { datasetRequest } from './dataset_request.js';
@@ -67,9 +67,22 @@ export function stepsPerEpoch(
   return Math.ceil(units / batchSize);
 }
 
-/** The configuration that a run folder was made with. Throws `ConfigError`. */
-export function runConfig(path: string): ResolvedConfig {
-  return resolveConfig({ files: [join(path, 'resolved_config.yaml')] });
+/** The configuration that a run folder was made with, to go on with on `device` where given. Throws `ConfigError`. */
+export function runConfig(path: string, device: string | null = null): ResolvedConfig {
+  const overrides = device === null ? [] : [`device=${device}`];
+  return resolveConfig({ files: [join(path, 'resolved_config.yaml')], overrides });
+}
+
+/** Opens the device of a configuration. Throws `DeviceUnavailableError`, and `ConfigError` where it lacks the precision. */
+export function runDevice({ device: name, train }: Pick<Config, 'device' | 'train'>): DeviceControl {
+  const opened = device(name as DeviceName | 'auto');
+  if (train.precision === 'bf16' && opened.name === 'cpu') {
+    const why = opened.reason === null ? '' : ` (${opened.reason})`;
+    throw new ConfigError(`train.precision: expected float32 on cpu, which has no bfloat16, but received bf16${why}`, {
+      key: 'train.precision',
+    });
+  }
+  return opened;
 }
 
 /** Data of a configuration; `path` says where they lie now, if they moved. */
@@ -89,14 +102,15 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
   const { signal, onNote = () => undefined } = options;
   const started = performance.now();
   signal?.throwIfAborted();
+  const place = runDevice(config); // before data are read
   const restart = options.resume === true ? await restartPoint(options.runDir ?? null, onNote) : null;
   const data = options.data ?? (await runData(config, signal === undefined ? {} : { signal }));
   try {
-    if (options.data === undefined) for (const line of dataNotes(data, config)) onNote(line);
+    if (options.data === undefined) for (const line of dataNotes(data, place)) onNote(line);
     if (restart !== null) await checkSplit(restart.path, data.splitManifest);
-    const model = buildModel(config, data.schema);
+    const model = buildModel(config, data.schema, place.name);
     try {
-      return await trainModel({ resolved, options, model, data, restart, started });
+      return await trainModel({ resolved, options, place, model, data, restart, started });
     } catch (error) {
       model.dispose();
       throw error;
@@ -109,12 +123,13 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
 async function trainModel(given: {
   readonly resolved: ResolvedConfig;
   readonly options: TrainRunOptions;
+  readonly place: DeviceControl;
   readonly model: RecommenderModel;
   readonly data: Dataset;
   readonly restart: Restart | null;
   readonly started: number;
 }): Promise<RunResult> {
-  const { resolved, options, model, data, restart, started } = given;
+  const { resolved, options, place, model, data, restart, started } = given;
   const { config } = resolved;
   const digest = configDigest(config);
   await using run = await openRunFolder({
@@ -123,13 +138,13 @@ async function trainModel(given: {
     ...(restart === null ? {} : { resume: { step: restart.step } }),
     resolvedConfig: resolved.toYaml(),
     configDigest: digest,
-    metadata: runMetadata(config, data),
+    metadata: runMetadata(config, data, place),
     splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
   });
   await using trainer = new Trainer({
     model,
     data,
-    device: config.device as DeviceName | 'auto',
+    device: place.name,
     settings: trainSettings(config),
     run,
     configDigest: digest,
@@ -217,7 +232,7 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
     checkpoint,
     resumed_at: restart?.step ?? null,
     wall_s: (performance.now() - started) / 1000,
-    ...versions(config),
+    ...versions(config, trainer.device),
   };
   await run.writeSummary(summary);
   await run.flush();
@@ -229,18 +244,29 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
   return { ...outcome, valid, test, summary, footer };
 }
 
-function versions({ device: name }: Config): { device: string; threads: number; versions: Record<string, string> } {
+function versions(
+  { train }: Config,
+  { name, reason }: DeviceControl,
+): {
+  device: string;
+  device_reason: string | null;
+  precision: string;
+  threads: number;
+  versions: Record<string, string>;
+} {
   const { isa, threads, compiler } = addon.info();
   return {
-    device: device(name as DeviceName | 'auto').name,
+    device: name,
+    device_reason: reason,
+    precision: train.precision,
     threads,
     versions: { galago: packageVersion(), node: process.version, kernels: isa, compiler },
   };
 }
 
-function runMetadata(config: Config, data: Dataset): Record<string, unknown> {
+function runMetadata(config: Config, data: Dataset, place: DeviceControl): Record<string, unknown> {
   return {
-    ...versions(config),
+    ...versions(config, place),
     data: { name: data.name, digest: data.digest, files: data.splitManifest.files, counters: data.counters },
     seeds: { train: config.train.seed, split: data.splitManifest.seed },
   };

@@ -6,7 +6,7 @@ import { featuresOf } from '../data/schema.js';
 import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
-import { device } from '../tensor.js';
+import type { DeviceControl } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import type { Config } from './config.js';
 import { encodeItems, type Slices } from './evaluate.js';
@@ -29,13 +29,12 @@ const NEAREST = 6;
 const MAX_ENCODED = 20_000;
 
 /** What is said before the first step: machine, data, split, leak check, memory. */
-export function dataNotes(data: Dataset, config: Config): string[] {
+export function dataNotes(data: Dataset, { name, reason }: DeviceControl): string[] {
   const { splitManifest: split, leakChecks, sizes } = data;
   const { threads, isa } = addon.info();
-  const name = device(config.device as Parameters<typeof device>[0]).name;
   const { rss } = process.memoryUsage();
   return [
-    `device ${name} (${isa}), ${threads} threads`,
+    `device ${name} (${[reason, isa].filter((part) => part !== null).join(', ')}), ${threads} threads`,
     `data ${data.name}, digest ${data.digest.slice(0, 16)}: ${data.schema.users} users, ${data.schema.items} items`,
     `split ${split.rule}: ${sizes.train} train, ${sizes.valid} valid, ${sizes.test} test rows; ${split.newItemEvents} rows of new items`,
     ...leakChecks.map(

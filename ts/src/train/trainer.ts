@@ -14,7 +14,15 @@ import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimiz
 import { randomScope } from '../random.js';
 import { clone, type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
-import { encodeItems, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
+import {
+  encodeItems,
+  inPrecision,
+  metricsOf,
+  type Precision,
+  type Predictions,
+  predict,
+  type Slices,
+} from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { fromHost, readTensors } from './state.js';
 
@@ -39,6 +47,8 @@ export interface TrainSettings {
   readonly prefetch: number;
   /** Steps between snapshots of the LoRA path; null: one epoch. */
   readonly refreshSteps: number | null;
+  /** 'bf16' needs cuda (or cuda-emu). */
+  readonly precision: Precision;
 }
 
 /** What a run uses where nothing is said [default]. */
@@ -60,11 +70,13 @@ export const defaultSettings: TrainSettings = {
   keepLast: 3,
   prefetch: 2,
   refreshSteps: null,
+  precision: 'float32',
 };
 
 export interface TrainerOptions {
   readonly model: RecommenderModel;
   readonly data: Dataset;
+  /** Where to train; the model is moved there when the first work begins. Default auto: CUDA where it works, else the CPU. */
   readonly device?: DeviceName | 'auto';
   readonly seed?: number;
   readonly settings?: Partial<TrainSettings>;
@@ -164,7 +176,7 @@ export class Trainer implements AsyncDisposable {
   readonly #resume: boolean;
   #ownsRun = false;
   readonly #configDigest: string;
-  #optimizer: Optimizer;
+  #optimizer: Optimizer | null = null;
   #cursor: Cursor;
   #best: Map<string, HostTensor> | null = null;
   #saving: Promise<CheckpointEvent | WarningEvent> | null = null;
@@ -185,6 +197,13 @@ export class Trainer implements AsyncDisposable {
   }: TrainerOptions) {
     this.settings = { ...defaultSettings, ...settings, ...(seed === undefined ? {} : { seed }) };
     this.device = device(name);
+    if (this.settings.precision === 'bf16' && this.device.name === 'cpu')
+      throw new ArgumentError(
+        "trainer: expected precision 'float32' on cpu, which has no bfloat16, but received 'bf16'",
+        {
+          argument: 'precision',
+        },
+      );
     this.#model = model;
     this.#data = data;
     this.#run = run;
@@ -202,7 +221,7 @@ export class Trainer implements AsyncDisposable {
       tableFilled: false,
       calls: { rows: 0, items: 0 },
     };
-    this.#optimizer = this.makeOptimizer();
+    if (model.device === this.device.name) this.#optimizer = this.makeOptimizer();
   }
 
   get step(): number {
@@ -212,6 +231,12 @@ export class Trainer implements AsyncDisposable {
   /** Since the start of training, across resumes. Zero where no item is encoded in the step. */
   get encoderCalls(): EncoderCalls {
     return this.#cursor.calls;
+  }
+
+  /** Made when the parameters are where it keeps its state. */
+  private get optimizer(): Optimizer {
+    this.#optimizer ??= this.makeOptimizer();
+    return this.#optimizer;
   }
 
   private makeOptimizer(): Optimizer {
@@ -270,15 +295,15 @@ export class Trainer implements AsyncDisposable {
   private beginRanker(): void {
     this.#cursor = { ...this.#cursor, stage: 'ranker', epoch: 0, position: 0 };
     this.#model.refresh();
-    this.#optimizer.dispose();
-    this.#optimizer = this.makeOptimizer();
+    this.#optimizer?.dispose();
+    this.#optimizer = null;
   }
 
   /** Static item vectors of the train part, for modes that compute them once. */
   private async fillTable(): Promise<void> {
     const { trainCount } = this.#data.items;
     const keys = Int32Array.from([...trainCount.keys()].filter((item) => trainCount[item]! > 0));
-    await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step);
+    await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step, this.settings.precision);
     this.#cursor.tableFilled = true;
   }
 
@@ -392,12 +417,13 @@ export class Trainer implements AsyncDisposable {
     const { step, stage } = this.#cursor;
     return randomScope({ seed: this.settings.seed, step }, () =>
       tidy(() => {
-        const { loss } = this.#model.graph(batch, { training: true, step, stage });
+        const context = { training: true, step, stage } as const;
+        const { loss } = inPrecision(this.settings.precision, () => this.#model.graph(batch, context));
         backward(loss);
-        this.#optimizer.step({ learningRateFactor });
-        this.#optimizer.zeroGrad();
-        this.#model.commit(step, this.#optimizer.clipFactor);
-        return { loss, clipFactor: clone(this.#optimizer.clipFactor) };
+        this.optimizer.step({ learningRateFactor });
+        this.optimizer.zeroGrad();
+        this.#model.commit(step, this.optimizer.clipFactor);
+        return { loss, clipFactor: clone(this.optimizer.clipFactor) };
       }),
     );
   }
@@ -429,18 +455,15 @@ export class Trainer implements AsyncDisposable {
 
   /** Scores of every row of a part, with the weights as they are. Opening `test` is counted by the data set. */
   async predict(part: 'valid' | 'test'): Promise<Predictions> {
-    const { evalBatchSize: batchSize, prefetch } = this.settings;
+    await this.moveModel();
+    const { evalBatchSize: batchSize, prefetch, precision } = this.settings;
+    const { step } = this.#cursor;
     if (part === 'test') {
       const test = this.#data.openTest();
-      return predict(this.#model, this.#data, test.loader({ batchSize, prefetch }), test.rows, this.#cursor.step);
+      return predict(this.#model, this.#data, test.loader({ batchSize, prefetch }), test.rows, step, precision);
     }
-    return predict(
-      this.#model,
-      this.#data,
-      this.#data.loader({ part, batchSize, prefetch }),
-      this.#data.columns.parts.valid,
-      this.#cursor.step,
-    );
+    const loader = this.#data.loader({ part, batchSize, prefetch });
+    return predict(this.#model, this.#data, loader, this.#data.columns.parts.valid, step, precision);
   }
 
   /** Metrics of a part and its slices. */
@@ -501,7 +524,7 @@ export class Trainer implements AsyncDisposable {
   }> {
     const [dense, optimizer] = await Promise.all([
       readTensors(this.#model.state()),
-      readTensors(this.#optimizer.state()),
+      readTensors(this.optimizer.state()),
     ]);
     return { dense, optimizer, cursor: { ...this.#cursor } };
   }
@@ -538,6 +561,7 @@ export class Trainer implements AsyncDisposable {
     which = 'latest',
     dir: string = this.checkpointDir,
   ): Promise<{ name: string; step: number; rejected: readonly { name: string; reason: string }[] }> {
+    await this.moveModel();
     const loaded = await loadCheckpoint({
       dir,
       which,
@@ -553,14 +577,18 @@ export class Trainer implements AsyncDisposable {
     const cursor = loaded.manifest.cursor as unknown as Cursor;
     this.#cursor = { ...cursor };
     this.#model.load(fromHost(dense));
-    this.#optimizer.load(
-      new Map([...fromHost(optimizer)].map(([name, { data }]): [string, HostArray] => [name, data])),
-    );
+    this.optimizer.load(new Map([...fromHost(optimizer)].map(([name, { data }]): [string, HostArray] => [name, data])));
     return { name: loaded.name, step: cursor.step, rejected: loaded.rejected };
   }
 
-  /** Opens `runDir` once, for a new run or to continue its newest checkpoint. */
+  /** Checkpoints know nothing of devices: what was saved on one is loaded wherever this trainer trains. */
+  private async moveModel(): Promise<void> {
+    if (this.#model.device !== this.device.name) await this.#model.moveTo(this.device.name);
+  }
+
+  /** Moves the model and opens `runDir` once, for a new run or to continue its newest checkpoint. */
   private async open(): Promise<void> {
+    await this.moveModel();
     if (this.#runDir === null || this.#run !== null) return;
     const runDir = this.#runDir;
     const newest = this.#resume
@@ -582,7 +610,7 @@ export class Trainer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#saving?.catch(() => undefined);
     if (this.#ownsRun) await this.#run?.close();
-    this.#optimizer.dispose();
+    this.#optimizer?.dispose();
   }
 }
 

@@ -136,8 +136,13 @@ describe('train', () => {
     });
   });
 
-  it('resumes a run with nothing else', () => {
-    expect(request('--resume', 'runs/x')).toEqual({ kind: 'resume', run: 'runs/x' });
+  it('resumes a run with nothing else but a device', () => {
+    expect(request('--resume', 'runs/x')).toEqual({ kind: 'resume', run: 'runs/x', device: null });
+    expect(request('--resume', 'runs/x', '--device', 'cuda:1')).toEqual({
+      kind: 'resume',
+      run: 'runs/x',
+      device: 'cuda:1',
+    });
     expect(() => request('--resume', 'runs/x', '--train.epochs=3')).toThrow(
       'train: --resume takes the configuration of its run but received',
     );
