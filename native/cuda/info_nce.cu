@@ -17,6 +17,8 @@ Shared memory: two tiles of 32 columns, transposed, 17 KB, together also the oth
 score gradients; symmetric forward: 4 KB of column sums. Registers (sm_80, no spills): forward 112, backward 128 at most, so that two blocks
 fit.
 */
+#include <type_traits>
+
 #include "info_nce.cuh"
 
 namespace galago::cuda {
@@ -26,6 +28,11 @@ constexpr int depth = 32;      // columns of q and k that lie in shared memory a
 constexpr int pitch = 64 + 4;  // of a tile in shared memory: rows stay aligned to 16 bytes
 constexpr int group = 256;     // columns of a gradient that a piece owns, at most
 static_assert(2 * depth * pitch == score_tile * pitch, "the tiles of the first product make room for the one of the second");
+
+template <int n>
+struct alignas(16) Floats {
+  float at[n];
+};
 
 // Rows first .. first + 63 of x (count, D), columns from .. from + 31, transposed: tile[d][row]. Zero outside.
 template <int V, class T>
@@ -89,7 +96,8 @@ template <int V, bool COLUMNS, class T>
 __global__ void __launch_bounds__(tile_threads, 2)
     info_nce_forward_kernel(Side<T> rows, Side<T> columns, int D, Pieces pieces, int kinds, float scale, float* positive_scores,
                             LogSum* row_parts, LogSum* column_parts) {
-  SHARED(float[2 * depth * pitch], tiles);
+  SHARED(Floats<2 * depth * pitch>, tile_memory);
+  float* const tiles = tile_memory.at;
   SHARED(LogSum[COLUMNS ? 8 * 64 : 1], column_sums);  // of each warp's 8 rows
   const int x = int(threadIdx.x) % 16, y = int(threadIdx.x) / 16;
   for (int64_t piece = blockIdx.x; piece < pieces.row_chunks * pieces.column_chunks; piece += gridDim.x) {
@@ -217,9 +225,11 @@ __global__ void info_nce_terms_kernel(const float* weights, const float* positiv
 template <int V, int CHUNKS, class T>
 __global__ void __launch_bounds__(tile_threads, 2) info_nce_backward_kernel(Side<T> own, Side<T> other, int D, int groups, int splits,
                                                                             int split_tiles, int kinds, float scale, float* partial) {
-  SHARED(float[2 * depth * pitch], tiles);
-  SHARED(float[score_tile * pitch], gradients);  // [other][own]
-  constexpr int unroll = CHUNKS == 4 ? 1 : 4;    // more would not fit into the registers
+  SHARED(Floats<2 * depth * pitch>, tile_memory);
+  float* const tiles = tile_memory.at;
+  SHARED(Floats<score_tile * pitch>, gradient_memory);
+  float* const gradients = gradient_memory.at;  // [other][own]
+  constexpr int unroll = CHUNKS == 4 ? 1 : 4;   // more would not fit into the registers
   const int x = int(threadIdx.x) % 16, y = int(threadIdx.x) / 16;
   const int64_t pieces = int64_t(groups) * splits * ((own.count + score_tile - 1) / score_tile);
   for (int64_t piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
@@ -318,19 +328,24 @@ void info_nce_forward(const Tensor& q, const Tensor& k, const Tensor& positives,
   if (negatives) {
     info_nce_sampled_forward(q, k, positive.data(), negatives, log_q.data<float>(), scores, row_log_sums.data<float>(), scale);
   } else {
-    const Pieces pieces(N, M, column_log_sums.defined());
+    const bool tensor_cores = q.dtype == DType::bfloat16 && info_nce_mma_fits(D, q.data<void>(), k.data<void>());
+    const Pieces pieces(N, M, column_log_sums.defined(), tensor_cores ? mma_own : score_tile);
     const Scratch<LogSum> row_parts(std::max<int64_t>(1, pieces.column_chunks * N));
     const Scratch<LogSum> column_parts(column_log_sums ? std::max<int64_t>(1, pieces.row_chunks * M) : 1);
+    LogSum* of_columns = column_log_sums ? column_parts.data() : nullptr;
     const int kinds = row_groups && N > 0 ? int(row_groups.size() / N) : 0;
     dispatch_float(q.dtype, [&]<class T>() {
       const T *pq = q.data<T>(), *pk = k.data<T>();
       const Side<T> rows{pq, int(N), row_groups.data<int32_t>(), positive.data(), nullptr, nullptr, nullptr, nullptr};
       const Side<T> columns{pk, int(M), col_groups.data<int32_t>(), nullptr, log_q.data<float>(), nullptr, nullptr, nullptr};
+      if constexpr (std::is_same_v<T, bfloat16>)
+        if (tensor_cores)
+          return info_nce_mma_forward(rows, columns, int(D), pieces, kinds, float(scale), scores, row_parts.data(), of_columns);
       dispatch_columns<T>(
           [&]<int V>() {
-            const auto kernel = column_log_sums ? info_nce_forward_kernel<V, true, T> : info_nce_forward_kernel<V, false, T>;
+            const auto kernel = of_columns ? info_nce_forward_kernel<V, true, T> : info_nce_forward_kernel<V, false, T>;
             launch(kernel, grid_of(pieces.count()), tile_threads, 0, rows, columns, int(D), pieces, kinds, float(scale), scores,
-                   row_parts.data(), column_parts.data());
+                   row_parts.data(), of_columns);
           },
           D, pq, pk);
     });
@@ -345,19 +360,22 @@ void info_nce_forward(const Tensor& q, const Tensor& k, const Tensor& positives,
 // The gradient of one side.
 template <class T>
 static void gradient(const Side<T>& own, const Side<T>& other, int64_t D, int kinds, double scale, Tensor& out) {
-  const int64_t groups = (D + group - 1) / group, own_tiles = tiles_of(own.count), other_tiles = tiles_of(other.count);
-  const int64_t wanted = splits_of(own_tiles * groups, other_tiles), split_tiles = (other_tiles + wanted - 1) / wanted;
-  const int64_t splits = split_tiles > 0 ? (other_tiles + split_tiles - 1) / split_tiles : 1, n = own.count * D;
+  const bool tensor_cores = std::is_same_v<T, bfloat16> && info_nce_mma_fits(D, own.x, other.x);
+  const int64_t groups = tensor_cores ? 1 : (D + group - 1) / group, own_tiles = tiles_of(own.count, tensor_cores ? mma_own : score_tile);
+  const int64_t other_tiles = tiles_of(other.count, score_tile), wanted = splits_of(own_tiles * groups, other_tiles);
+  const int64_t split_tiles = std::max<int64_t>(1, (other_tiles + wanted - 1) / wanted);
+  const int64_t splits = std::max<int64_t>(1, (other_tiles + split_tiles - 1) / split_tiles), n = own.count * D;
   const Scratch<float> partial(std::max<int64_t>(1, splits * n));
-  dispatch_columns<T>(
-      [&]<int V>() {
-        const auto kernel = D <= 64    ? info_nce_backward_kernel<V, 1, T>
-                            : D <= 128 ? info_nce_backward_kernel<V, 2, T>
-                                       : info_nce_backward_kernel<V, group / 64, T>;
-        launch(kernel, grid_of(own_tiles * groups * splits), tile_threads, 0, own, other, int(D), int(groups), int(splits),
-               int(split_tiles), kinds, float(scale), partial.data());
-      },
-      D, own.x, other.x);
+  const auto on_cuda_cores = [&]<int V>() {
+    const auto kernel = D <= 64    ? info_nce_backward_kernel<V, 1, T>
+                        : D <= 128 ? info_nce_backward_kernel<V, 2, T>
+                                   : info_nce_backward_kernel<V, group / 64, T>;
+    launch(kernel, grid_of(own_tiles * groups * splits), tile_threads, 0, own, other, int(D), int(groups), int(splits), int(split_tiles),
+           kinds, float(scale), partial.data());
+  };
+  if constexpr (std::is_same_v<T, bfloat16>)
+    if (tensor_cores) info_nce_mma_backward(own, other, int(D), int(splits), int(split_tiles), kinds, float(scale), partial.data());
+  if (!tensor_cores) dispatch_columns<T>(on_cuda_cores, D, own.x, other.x);
   launch(info_nce_reduce_kernel<T>, element_grid(n), 256, 0, partial.data(), splits, out.data<T>(), n, float(scale));
 }
 

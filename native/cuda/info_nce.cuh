@@ -22,7 +22,7 @@ struct Side {
   const float* at_positive;  // (count), of the rows: gradient at the positive
 };
 
-constexpr int score_tile = 64;  // rows and columns of a tile of scores
+constexpr int score_tile = 64;  // rows and columns of a tile of scores on CUDA cores
 
 // Makes scores of R x C dot products, of the elements i(r) of `own` and j(c) of `other`: scale s - log_q; minus infinity where a group
 // hides the pair or where it lies outside. Bit r C + c of the result is set where the pair is a positive, which nothing hides.
@@ -87,20 +87,20 @@ __device__ __forceinline__ void score_gradient(const Side<T>& own, const Side<T>
     }
 }
 
-inline int64_t tiles_of(int64_t count) { return (count + score_tile - 1) / score_tile; }
+inline int64_t tiles_of(int64_t count, int tile) { return (count + tile - 1) / tile; }
 
 // Forward work: pieces of row_tiles x column_tiles tiles, piece = row chunk * column_chunks + column chunk. It follows from the shapes
 // alone: enough pieces to fill a large GPU, and at most 128 row chunks if each of them keeps sums of all columns.
 struct Pieces {
   int64_t row_tiles, column_tiles, row_chunks, column_chunks;
 
-  Pieces(int64_t N, int64_t M, bool columns) {
+  Pieces(int64_t N, int64_t M, bool columns, int tile_rows) {
     const auto split = [](int64_t tiles, int64_t chunks, int64_t& per_chunk, int64_t& count) {
       per_chunk = std::max<int64_t>(1, (tiles + chunks - 1) / chunks);
       count = (tiles + per_chunk - 1) / per_chunk;
     };
-    split(tiles_of(N), columns ? 128 : tiles_of(N) + 1, row_tiles, row_chunks);
-    split(tiles_of(M), std::max<int64_t>(1, 1024 / std::max<int64_t>(1, row_chunks)), column_tiles, column_chunks);
+    split(tiles_of(N, tile_rows), columns ? 128 : tiles_of(N, tile_rows) + 1, row_tiles, row_chunks);
+    split(tiles_of(M, score_tile), std::max<int64_t>(1, 1024 / std::max<int64_t>(1, row_chunks)), column_tiles, column_chunks);
   }
   int64_t count() const { return row_chunks * column_chunks; }
 };
@@ -109,6 +109,16 @@ struct Pieces {
 inline int64_t splits_of(int64_t pieces, int64_t other_tiles) {
   return std::clamp<int64_t>(512 / std::max<int64_t>(1, pieces), 1, std::clamp<int64_t>(other_tiles, 1, 16));
 }
+
+// ---- tensor cores (info_nce_mma.cu): bfloat16 rows of up to 256 elements, a multiple of 8
+
+constexpr int mma_own = 128;  // elements of the own side in a tile; the other side has score_tile
+
+bool info_nce_mma_fits(int64_t D, const void* q, const void* k);
+void info_nce_mma_forward(const Side<bfloat16>& rows, const Side<bfloat16>& columns, int D, const Pieces& pieces, int kinds, float scale,
+                          float* positive_scores, LogSum* row_parts, LogSum* column_parts);
+void info_nce_mma_backward(const Side<bfloat16>& own, const Side<bfloat16>& other, int D, int splits, int split_tiles, int kinds,
+                           float scale, float* partial);
 
 // ---- listed negatives (info_nce_sampled.cu). positive (N), terms as in Side.
 

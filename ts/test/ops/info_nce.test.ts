@@ -100,6 +100,29 @@ opSuite<Options>('infoNce', {
       inputs: { ...pair(801, 801, 8), rowGroups: groups(801, 300), colGroups: groups(801, 300) },
       options: { scale: 10, symmetric: true },
     },
+    ...[
+      { N: 127, M: 129, D: 64, scale: 1 },
+      { N: 127, M: 129, D: 256, scale: 50 },
+      { N: 65, M: 193, D: 40, scale: 100 },
+      { N: 66, M: 70, D: 300, scale: 20 },
+    ].map(({ N, M, D, scale }) => ({
+      name: `${N} x ${M}, ${D} columns, scale ${scale}`,
+      noFiniteDifferences: true,
+      inputs: { ...pair(N, M, D), rowGroups: groups(N, 30), colGroups: groups(M, 30), weights: data(N, (i) => i % 4) },
+      options: { scale },
+    })),
+    {
+      name: 'symmetric, 128 columns',
+      noFiniteDifferences: true,
+      inputs: { ...pair(131, 131, 128), rowGroups: groups(131, 40), colGroups: groups(131, 40) },
+      options: { scale: 10, symmetric: true },
+    },
+    {
+      name: 'many columns, few rows',
+      noFiniteDifferences: true,
+      inputs: { ...pair(2, 700, 16), positives: { ints: [699, 3] }, logQ: data(700, (i) => -(i % 5)) },
+      options: { scale: 10 },
+    },
     {
       name: 'many listed negatives',
       noFiniteDifferences: true,
