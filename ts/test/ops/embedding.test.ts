@@ -5,6 +5,7 @@ import { embedding } from '../../src/ops/embedding.js';
 import { device, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { denseGrad, opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 opSuite('embedding', {
   run: ({ table, indices }) => embedding(table!, indices!),
@@ -38,18 +39,22 @@ opSuite('embedding', {
   ],
 });
 
-it('F22: embedding: an index past the table is a zero row and an IndexError at the next wait', async () => {
-  const table = parameter(tensor([1, 2, 3, 4], [2, 2]));
-  const out = tidy(() => {
-    const y = embedding(table, tensor(Int32Array.of(1, 2)));
-    backward(y, tensor([1, 1, 1, 1], [2, 2]));
-    return y;
-  });
-  await expect(out.data()).rejects.toThrow(IndexError);
-  expect(Array.from((await out.data()) as Float32Array)).toEqual([3, 4, 0, 0]);
-  table.grad?.dispose();
-  await device('cpu').synchronize();
-});
+it.each(testDevices)(
+  'F22: embedding: an index past the table is a zero row and an IndexError at the next wait (%s)',
+  async (name) => {
+    const on = { device: name };
+    const table = parameter(tensor([1, 2, 3, 4], [2, 2], on));
+    const out = tidy(() => {
+      const y = embedding(table, tensor(Int32Array.of(1, 2), [2], on));
+      backward(y, tensor([1, 1, 1, 1], [2, 2], on));
+      return y;
+    });
+    await expect(out.data()).rejects.toThrow(IndexError);
+    expect(Array.from((await out.data()) as Float32Array)).toEqual([3, 4, 0, 0]);
+    table.grad?.dispose();
+    await device(name).synchronize();
+  },
+);
 
 it('embedding: two lookups of one table join their pieces', async () => {
   const table = parameter(tensor(Float64Array.of(1, 2, 3), [3, 1]));

@@ -1,5 +1,10 @@
+import { expect, it } from 'vitest';
+import { IndexError } from '../../src/errors.js';
 import { embeddingBag } from '../../src/ops/embedding_bag.js';
+import { device, tensor } from '../../src/tensor.js';
+import { tidy } from '../../src/tidy.js';
 import { type OpCase, opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 type Options = { mode?: 'sum' | 'mean' };
 const modes = ['sum', 'mean'] as const;
@@ -83,3 +88,20 @@ opSuite<Options>('embeddingBag', {
     },
   ],
 });
+
+it.each(testDevices)(
+  'an index past the table counts as padding, with an IndexError at the next wait (%s)',
+  async (name) => {
+    const on = { device: name };
+    const out = tidy(() =>
+      embeddingBag(tensor([1, 2, 3, 4], [2, 2], on), tensor(Int32Array.of(1, 2, 0), [3], on), {
+        offsets: tensor(Int32Array.of(0, 2, 3), [3], on),
+        mode: 'mean',
+      }),
+    );
+    await expect(out.data()).rejects.toThrow(IndexError);
+    expect([...((await out.data()) as Float32Array)]).toEqual([3, 4, 1, 2]);
+    await device(name).synchronize();
+    out.dispose();
+  },
+);

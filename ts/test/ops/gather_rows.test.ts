@@ -1,5 +1,9 @@
+import { expect, it } from 'vitest';
+import { IndexError } from '../../src/errors.js';
 import { gatherRows } from '../../src/ops/gather_rows.js';
+import { device, tensor } from '../../src/tensor.js';
 import { opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 opSuite('gatherRows', {
   run: ({ x, index }) => gatherRows(x!, index!),
@@ -32,4 +36,14 @@ opSuite('gatherRows', {
       says: /expected index of shape \(T\) but received/,
     },
   ],
+});
+
+it.each(testDevices)('an index past the rows is a zero row and an IndexError at the next wait (%s)', async (name) => {
+  const on = { device: name };
+  const [x, index] = [tensor([1, 2, 3, 4], [2, 2], on), tensor(Int32Array.of(1, 2), [2], on)];
+  const out = gatherRows(x, index);
+  await expect(out.data()).rejects.toThrow(IndexError);
+  expect([...((await out.data()) as Float32Array)]).toEqual([3, 4, 0, 0]);
+  await device(name).synchronize();
+  for (const tensor of [x, index, out]) tensor.dispose();
 });
