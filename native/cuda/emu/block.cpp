@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "async.h"
 #include "fibers.h"
 #include "signals.h"
 
@@ -200,6 +201,7 @@ void wake_pollers() {
     return true;
   });
   if (ready_warps) return void(idle_rounds = 0);
+  if (run_one_bulk_copy()) return wake_pollers();
   if (yielders.empty()) fault("deadlock: no thread can continue; waiting: %s", waiting_threads().c_str());
   if (++idle_rounds > 1'000'000) fault("%zu threads poll memory that no other thread writes", yielders.size());
   for (Thread* thread : yielders) make_ready(*thread);
@@ -273,6 +275,7 @@ bool guard_is_whole(size_t begin, size_t end) {
 }
 
 void start_block() {
+  forget_async();
   block_serial++;
   const uint64_t at = block_at(block_number);
   registers.block = {unsigned(at % launch->grid.x), unsigned(at / launch->grid.x % launch->grid.y),
@@ -335,6 +338,7 @@ void fiber_main() {
     ThreadFiber* self = current->fiber;
     if (returned == thread_count) {
       check_guards();
+      if (const char* what = still_under_way()) fault("the block ends while %s is under way", what);
       if (++block_number == block_total) {
         free_fibers.push_back(self);
         switch_fiber(*self, host);
@@ -367,6 +371,7 @@ void abandon_block() {
   for (Barrier& barrier : barriers) barrier.arrived = barrier.sum = 0, barrier.waiting.clear();
   pollers.clear();
   yielders.clear();
+  forget_async();
 }
 
 void set_up_threads() {

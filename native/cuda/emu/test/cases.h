@@ -15,6 +15,8 @@ struct Case {
 std::vector<Case> sound_cases();
 std::vector<Case> fault_cases();
 std::vector<Case> runtime_cases();
+std::vector<Case> hopper_cases();
+std::vector<Case> hopper_fault_cases();
 
 // Waits for the device: its error, which is forgotten then, or whether `right()` holds.
 template <class F>

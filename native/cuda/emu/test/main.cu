@@ -19,7 +19,11 @@ int main(int count, char** words) {
   using namespace galago::cuda;
   const std::vector<std::string> groups(words + 1, words + count);
   const auto asked = [&](const char* group) { return groups.empty() || std::count(groups.begin(), groups.end(), group); };
-  for (const auto& [group, cases] : {std::pair{"sound", sound_cases()}, {"faults", fault_cases()}, {"runtime", runtime_cases()}}) {
+  for (const auto& [group, cases] : {std::pair{"sound", sound_cases()},
+                                     {"faults", fault_cases()},
+                                     {"runtime", runtime_cases()},
+                                     {"sound", hopper_cases()},
+                                     {"faults", hopper_fault_cases()}}) {
     for (const Case& c : cases) {
       if (!asked(group)) continue;
       std::string result;
