@@ -1,8 +1,9 @@
 /** The CUDA emulator itself: right kernels pass and every planted fault is caught, in every order of threads. */
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 
 const checkout = fileURLToPath(new URL('../../..', import.meta.url));
@@ -75,8 +76,9 @@ const skipped = missing();
 if (skipped !== null) console.warn(`emulator: skipped, ${skipped}`);
 
 describe.skipIf(skipped !== null)('CUDA emulator', () => {
-  beforeAll(() => {
-    execFileSync('cmake', ['--build', build, '--target', 'galago_emulator_test', '--parallel', '2'], { stdio: 'pipe' });
+  beforeAll(async () => {
+    const run = promisify(execFile); // vitest wants to be answered while the compiler works
+    await run('cmake', ['--build', build, '--target', 'galago_emulator_test', '--parallel', '2']);
     // The sanitizers end the process at faults that they see themselves.
     const groups = sanitized ? ['sound', 'runtime'] : [];
     for (const order of orders) {
