@@ -26,7 +26,7 @@ DeviceBackend& current() {
 }
 
 OnDevice::OnDevice(DeviceBackend& backend) : before_(current_backend) {
-  if (before_ != &backend) CUDA_CHECK(cudaSetDevice(backend.ordinal));
+  if (before_ != &backend) (void)cudaSetDevice(backend.ordinal);  // a device that is lost says so at the next wait
   current_backend = &backend;
 }
 

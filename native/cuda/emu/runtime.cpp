@@ -48,7 +48,7 @@ constexpr size_t longest_queue = 1024;
 
 // `running` is held while kernels and copies run: one at a time, on whichever thread asked. `state` protects all that follows.
 std::mutex running, state;
-std::condition_variable released;
+std::condition_variable& released = *new std::condition_variable;  // never destroyed: a thread may wait for it until the process ends
 Stream default_stream;
 std::list<Stream*> streams{&default_stream};
 std::map<const char*, size_t> device_blocks, pinned_blocks;
