@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { backward } from '../../src/autograd.js';
 import { IndexError } from '../../src/errors.js';
-import { addon } from '../../src/native.js';
 import { crossAttention } from '../../src/ops/cross_attention.js';
 import { normals } from '../../src/random.js';
-import { type Tensor, tensor } from '../../src/tensor.js';
-import { denseGrad, expectClose, type Input, opSuite } from '../harness.js';
+import { device, type Tensor, tensor } from '../../src/tensor.js';
+import { denseGrad, expectClose, type Input, type OpCase, opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 interface Options {
   readonly causal?: boolean;
@@ -22,7 +22,14 @@ function offsetsOf(lengths: readonly number[]): number[] {
 function inputs(
   q: readonly number[],
   lengths: readonly number[],
-  more: { Hkv?: number; queries?: readonly number[]; mask?: readonly number[]; tail?: number; fixed?: boolean } = {},
+  more: {
+    Hkv?: number;
+    queries?: readonly number[];
+    mask?: readonly number[];
+    tail?: number;
+    fixed?: boolean;
+    keysAreValues?: boolean;
+  } = {},
 ): Record<string, Input> {
   const offsets = offsetsOf(lengths);
   const k = [offsets.at(-1)! + (more.tail ?? 0), more.Hkv ?? q.at(-2)!, q.at(-1)!];
@@ -30,7 +37,7 @@ function inputs(
   return {
     q: place(q),
     k: place(k),
-    v: place(k),
+    ...(!more.keysAreValues && { v: place(k) }),
     offsets: { ints: offsets },
     ...(more.queries && { qOffsets: { ints: offsetsOf(more.queries) } }),
     ...(more.mask && { mask: { ints: more.mask } }),
@@ -39,9 +46,55 @@ function inputs(
 
 const small = inputs([2, 2, 2, 4], [2, 3]);
 
+/** Around the sizes of tiles and of slices of 16 keys. */
+const lengths = [0, 1, 3, 15, 16, 17, 65];
+const long = [113, 0, 257];
+const keys = offsetsOf(lengths).at(-1)!;
+/** Every third key hidden, and all keys of the item with 16. */
+const mask = Array.from({ length: keys }, (_, t) => (t % 3 === 0 || (t >= 19 && t < 35) ? -1 : t));
+
+/** Cases too large for finite differences: gradients too are compared with the step below on the ladder. */
+const large: readonly OpCase<Options>[] = [
+  { name: '1 query, head size 32', inputs: inputs([7, 1, 5, 32], lengths) },
+  { name: '1 query, long items', inputs: inputs([3, 1, 1, 16], long) },
+  { name: '32 queries, long items', inputs: inputs([3, 32, 1, 32], long) },
+  { name: 'jagged self, long items', inputs: inputs([370, 1, 16], long, { queries: long }) },
+  { name: '2 queries, head size 16, masked keys', inputs: inputs([7, 2, 3, 16], lengths, { mask }) },
+  { name: '16 queries, head size 64, grouped', inputs: inputs([7, 16, 2, 64], lengths, { Hkv: 1 }) },
+  { name: '16 queries, head size 128', inputs: inputs([7, 16, 1, 128], lengths, { tail: 3 }) },
+  { name: '31 queries, head size 16, masked keys', inputs: inputs([7, 31, 1, 16], lengths, { mask }) },
+  { name: '32 queries, head size 64', inputs: inputs([7, 32, 1, 64], lengths, { tail: 2 }) },
+  { name: '32 queries, causal', inputs: inputs([7, 32, 1, 16], lengths), options: { causal: true } },
+  { name: '33 queries, head size 33', inputs: inputs([7, 33, 1, 33], lengths) },
+  { name: '64 queries, head size 128', inputs: inputs([3, 64, 1, 128], [17, 0, 66]) },
+  { name: '3 queries, head size 256', inputs: inputs([3, 3, 2, 256], [17, 0, 40], { Hkv: 1 }) },
+  { name: '5 queries, head size 100', inputs: inputs([2, 5, 2, 100], [33, 4]) },
+  { name: 'shared queries, head size 16', inputs: inputs([1, 20, 2, 16], Array<number>(70).fill(3)) },
+  { name: 'shared queries, two tiles', inputs: inputs([1, 70, 1, 64], [17, 0, 33, 3]) },
+  {
+    name: 'keys that are values, head size 32',
+    inputs: inputs([7, 4, 3, 32], lengths, { Hkv: 1, keysAreValues: true }),
+  },
+  {
+    name: 'keys that are values, many queries',
+    inputs: inputs([2, 65, 2, 16], [70, 33], { keysAreValues: true }),
+  },
+  {
+    name: 'jagged self, head size 64, unused rows',
+    inputs: inputs([keys + 5, 1, 64], lengths, { queries: lengths, tail: 5 }),
+  },
+  {
+    name: 'jagged self, causal, grouped, masked keys',
+    inputs: inputs([keys, 2, 32], lengths, { queries: lengths, Hkv: 1, mask }),
+    options: { causal: true },
+  },
+  { name: 'jagged self, head size 128', inputs: inputs([69, 1, 128], [66, 0, 3], { queries: [66, 0, 3] }) },
+  { name: 'joint, last layer', inputs: inputs([8, 1, 64], [133, 5], { queries: [4, 4] }) },
+];
+
 opSuite<Options>('crossAttention', {
   run: ({ q, k, v, offsets, qOffsets, mask }, options) =>
-    crossAttention(q!, k!, v!, {
+    crossAttention(q!, k!, v ?? k!, {
       offsets: offsets!,
       ...(qOffsets && { qOffsets }),
       ...(mask && { mask }),
@@ -80,6 +133,7 @@ opSuite<Options>('crossAttention', {
     },
     { name: 'past one tile of queries', inputs: inputs([1, 150, 1, 4], [330], { fixed: true }) },
     { name: 'head size 64', inputs: inputs([2, 33, 2, 64], [31, 65], { fixed: true }) },
+    ...large.map((one) => ({ ...one, noFiniteDifferences: true })),
   ],
   rejects: [
     {
@@ -105,17 +159,29 @@ opSuite<Options>('crossAttention', {
 describe('crossAttention', () => {
   const rows = (T: number): Tensor => tensor(normals(T * 4, 1, T), [T, 1, 4]);
 
-  it('does not let an infinity of the neighbouring item leak', async () => {
-    const values = normals(5 * 4, 1, 1);
-    values.fill(Number.POSITIVE_INFINITY, 2 * 4);
-    const k = tensor(values, [5, 1, 4]);
-    k.requiresGrad = true;
-    const q = tensor(normals(2 * 4, 2, 1), [2, 1, 1, 4]);
-    const out = crossAttention(q, k, k, { offsets: tensor(Int32Array.of(0, 2, 5)) });
-    expect(((await out.data()) as Float64Array).slice(0, 4).every(Number.isFinite)).toBe(true);
-    backward(out, tensor(Float64Array.of(1, 1, 1, 1, 0, 0, 0, 0), out.shape));
-    expect((await denseGrad(k)).slice(0, 8).every(Number.isFinite)).toBe(true);
-  });
+  const onDevices = testDevices.flatMap((on) =>
+    (on === 'cpu' ? (['float64'] as const) : (['float32', 'bfloat16'] as const)).flatMap((dtype) =>
+      [4, 16, 64].map((D) => ({ on, dtype, D })),
+    ),
+  );
+  it.each(onDevices)(
+    'does not let an infinity of the neighbouring item leak: $on, $dtype, head size $D',
+    async ({ on, dtype, D }) => {
+      const [first, all] = [2 * D, 5 * D];
+      const values = normals(all, 1, 1);
+      values.fill(Number.POSITIVE_INFINITY, first);
+      for (const queries of [1, 40]) {
+        const k = tensor(Array.from(values), [5, 1, D], { device: on, dtype });
+        k.requiresGrad = true;
+        const q = tensor(Array.from(normals(2 * queries * D, 2, 1)), [2, queries, 1, D], { device: on, dtype });
+        const out = crossAttention(q, k, k, { offsets: tensor(Int32Array.of(0, 2, 5), [3], { device: on }) });
+        expect(((await out.values()) as Float64Array).slice(0, queries * D).every(Number.isFinite)).toBe(true);
+        const dout = Array.from({ length: out.size }, (_, i) => (i < queries * D ? 1 : 0));
+        backward(out, tensor(dout, out.shape, { device: on, dtype }));
+        expect((await denseGrad(k)).slice(0, first).every(Number.isFinite)).toBe(true);
+      }
+    },
+  );
 
   it('gives the gradient of keys that are also values', async () => {
     const q = tensor(normals(4, 3, 1), [1, 1, 1, 4]);
@@ -135,17 +201,22 @@ describe('crossAttention', () => {
     );
   });
 
-  it.each([
-    ['offsets', [0, 4, 2], /crossAttention.*offsets/],
-    ['offsets', [0, 2, 6], /crossAttention.*offsets/],
-    ['offsets', [-1, 2, 5], /crossAttention.*offsets/],
-  ])('reports %s %j and carries on', async (_, values, says) => {
-    const q = tensor(normals(2 * 4, 2, 1), [2, 1, 1, 4]);
-    const k = rows(5);
-    const out = crossAttention(q, k, k, { offsets: tensor(Int32Array.from(values)) });
-    const wait = addon.synchronize('cpu');
-    await expect(wait).rejects.toThrow(IndexError);
-    await wait.catch((error: unknown) => expect(String(error)).toMatch(says));
-    expect(((await out.data()) as Float64Array).every(Number.isFinite)).toBe(true);
-  });
+  const badOffsets = [
+    [0, 4, 2],
+    [0, 2, 6],
+    [-1, 2, 5],
+  ];
+  it.each(testDevices.flatMap((on) => badOffsets.map((values) => ({ on, values }))))(
+    'reports offsets $values and carries on, on $on',
+    async ({ on, values }) => {
+      const to = { device: on, dtype: on === 'cpu' ? 'float64' : 'float32' } as const;
+      const q = tensor(Array.from(normals(2 * 4, 2, 1)), [2, 1, 1, 4], to);
+      const k = tensor(Array.from(normals(5 * 4, 1, 5)), [5, 1, 4], to);
+      const out = crossAttention(q, k, k, { offsets: tensor(Int32Array.from(values), [3], { device: on }) });
+      const wait = device(on).synchronize();
+      await expect(wait).rejects.toThrow(IndexError);
+      await wait.catch((error: unknown) => expect(String(error)).toMatch(/crossAttention.*offsets/));
+      expect(((await out.data()) as Float64Array).every(Number.isFinite)).toBe(true);
+    },
+  );
 });
