@@ -24,7 +24,7 @@ struct Tile {
 
 // Tiles of jagged rows need no list: item b owns the slots from offsets[b] / rows + b up to those of item b + 1, because
 // ceil(length / rows) <= floor(end / rows) - floor(begin / rows) + 1. At most one slot per item stays empty.
-__host__ __device__ constexpr int64_t jagged_slots(int64_t total, int64_t items, int rows) { return total / rows + items; }
+__host__ __device__ constexpr int64_t jagged_slots(int64_t total, int64_t items, int rows) { return items ? total / rows + items : 0; }
 
 struct Call {
   Offsets key_offsets, query_offsets;  // the second undefined: `queries_per_item` rows each
@@ -48,7 +48,7 @@ struct Call {
   __host__ __device__ int64_t query_slots(int rows) const {
     return query_offsets.at ? jagged_slots(Tq, B, rows) : int64_t(B) * tiles_per_item(rows);
   }
-  __host__ __device__ int64_t key_slots(int rows) const { return B ? jagged_slots(Tk, B, rows) : 0; }
+  __host__ __device__ int64_t key_slots(int rows) const { return jagged_slots(Tk, B, rows); }
 
   __device__ Tile query_tile(int64_t slot, int rows) const {
     if (query_offsets.at) return jagged_tile(query_offsets, slot, rows);

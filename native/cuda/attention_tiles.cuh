@@ -225,14 +225,13 @@ __global__ void __launch_bounds__(threads, 2) dkdv_kernel(const Call call, const
 
 #pragma unroll 1
     for (int h = key_head * group; h < (key_head + 1) * group; h++) {
-      const int64_t first_row = item.first_query, q_row = call.shared ? 0 : first_row;
-      const bfloat16 *head_q = q + q_row * q_stride + h * D, *head_dout = dout + first_row * q_stride + h * D;
-      const Row* head_saved = saved + h * call.Tq + first_row;
+      const int64_t q_row = call.shared ? 0 : item.first_query;
+      const Row* head_saved = saved + h * call.Tq + item.first_query;
       stream(
           call.first_query_of(item, tile.start) / COLS * COLS, item.queries,
           [&](int start, int stage) {
-            copy_tile<D, COLS, threads>(tile_q(stage), head_q + start * q_stride, q_stride, item.queries - start, thread);
-            copy_tile<D, COLS, threads>(tile_dout(stage), head_dout + start * q_stride, q_stride, item.queries - start, thread);
+            copy_tile<D, COLS, threads>(tile_q(stage), q + (q_row + start) * q_stride + h * D, q_stride, item.queries - start, thread);
+            copy_tile<D, COLS, threads>(tile_dout(stage), dout + (item.first_query + start) * q_stride + h * D, q_stride, item.queries - start, thread);
           },
           [&](int start, int stage) {
             if (own >= tile.count) return;

@@ -8,6 +8,11 @@ dv_j = sum_i p_ij dout_i, dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij
 Every row of a result has one owner, so there are no atomics and any grid gives the same bits. Where q is shared by all items, dq is a
 partial sum per chunk of items, added in chunk order. Tiles of jagged rows are found by their offsets on the device: nothing is read
 back, a launch is as large as the shapes allow and slots without rows return early.
+
+Three families of kernels, chosen by shapes and dtype alone:
+  cross_attention_few.cu   bfloat16, head size 16, 32, 64 or 128, up to 32 queries per item: keys streamed once, backward in one pass
+  attention_tiles.cuh      the same dtype and head sizes, any queries: jagged self-attention, joint, grouped heads in backward
+  attention_simt.cuh       everything else, and the reference of both: float32 arithmetic, head size up to 256
 */
 #include "attention_few.cuh"
 #include "attention_items.cuh"

@@ -106,6 +106,7 @@ opSuite<Options>('crossAttention', {
     { name: 'odd head size', inputs: inputs([1, 1, 1, 33], [1]) },
     { name: 'an item without keys', inputs: inputs([2, 4, 3, 8], [0, 7]) },
     { name: 'no items', inputs: inputs([0, 4, 3, 8], []) },
+    { name: 'no items, unused rows', inputs: inputs([3, 2, 4], [], { queries: [], tail: 2 }) },
     { name: 'no queries', inputs: inputs([2, 0, 1, 4], [2, 3]) },
     { name: 'rows behind the last offset', inputs: inputs([2, 1, 1, 4], [2, 1], { tail: 3 }) },
     { name: 'one query, long history: lanes along keys', inputs: inputs([2, 1, 2, 4], [37, 18]) },
