@@ -34,6 +34,20 @@ opSuite<{ activation?: Activation }>('linear', {
       name: 'few rows through a wide layer, several blocks of K',
       inputs: { x: { shape: [5, 900], fixed: true }, weight: { shape: [131, 900], fixed: true }, bias: [131] },
     },
+    ...[
+      [300, 5, 7],
+      [1100, 16, 8],
+      [1030, 3, 9],
+    ].map(([rows, N, K]) => ({
+      name: `weight gradient over ${rows} rows, (${N}, ${K})`,
+      inputs: { x: { shape: [rows!, K!], fixed: true }, weight: [N!, K!], bias: [N!] },
+      options: { activation: 'silu' as const },
+    })),
+    {
+      name: 'rows of whole 16-byte pieces in every dtype',
+      inputs: { x: [9, 16], weight: [24, 16], bias: [24] },
+      options: { activation: 'gelu' },
+    },
     { name: 'weight alone', inputs: { x: { shape: [4, 3], fixed: true }, weight: [2, 3] } },
     { name: 'input alone', inputs: { x: [4, 3], weight: { shape: [2, 3], fixed: true } } },
   ],

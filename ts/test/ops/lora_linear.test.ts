@@ -32,6 +32,16 @@ opSuite<{ scale: number }>('loraLinear', {
       })),
     ),
     {
+      name: 'rows of whole 16-byte pieces in every dtype',
+      inputs: { x: [5, 16], weight: frozen(24, 16), a: [8, 16], b: [24, 8], bias: frozen(24) },
+      options: { scale: 0.5 },
+    },
+    {
+      name: 'long sums, the rank behind their last chunk',
+      inputs: { x: frozen(2, 1100), weight: frozen(3, 1100), a: frozen(2, 1100), b: [3, 2] },
+      options: { scale: 0.5 },
+    },
+    {
       name: 'adapter input of its own',
       inputs: { x: [2, 3, 4], weight: frozen(5, 4), a: [2, 4], b: [5, 2], adapterInput: [2, 3, 4] },
       options: { scale: 1 },

@@ -9,6 +9,18 @@ const shapesOf = ({ transposeA, transposeB }: (typeof transposes)[number], m: nu
   b: transposeB ? [n, k] : [k, n],
 });
 
+/** M, N, K around the tiles of every backend; the last three have rows of whole 16-byte pieces in bfloat16 too. */
+const tileCrossings = [
+  [127, 31, 65],
+  [65, 129, 7],
+  [1, 127, 129],
+  [129, 1, 31],
+  [7, 64, 1],
+  [64, 72, 128],
+  [136, 8, 64],
+  [8, 64, 1032],
+];
+
 opSuite<{ transposeA?: boolean; transposeB?: boolean }>('matmul', {
   run: ({ a, b }, options) => matmul(a!, b!, options),
   golden: 'matmul',
@@ -17,7 +29,20 @@ opSuite<{ transposeA?: boolean; transposeB?: boolean }>('matmul', {
     const small = shapesOf(options, 3, 5, 4);
     const large = shapesOf(options, 129, 65, 300);
     const fixed = (shape: number[]) => ({ shape, fixed: true });
+    const fixedShapes = (m: number, n: number, k: number, ...batch: number[]) => {
+      const { a, b } = shapesOf(options, m, n, k);
+      return { a: fixed([...batch, ...a]), b: fixed([...batch, ...b]) };
+    };
     return [
+      ...tileCrossings.map(([m, n, k]) => ({
+        name: `${name}, ${m} x ${n} x ${k}`,
+        inputs: fixedShapes(m!, n!, k!),
+        options,
+      })),
+      // the two layouts in which both operands lie along K, and in which neither does
+      ...(options.transposeA === options.transposeB
+        ? []
+        : [{ name: `${name}, enough for large tiles`, inputs: fixedShapes(72, 136, 40, 65), options }]),
       { name: `${name}, odd`, inputs: small, options },
       { name: `${name}, size 1`, inputs: shapesOf(options, 1, 1, 1), options },
       { name: `${name}, batched`, inputs: { a: [2, 1, ...small.a], b: [2, 1, ...small.b] }, options },

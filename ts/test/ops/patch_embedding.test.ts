@@ -24,6 +24,16 @@ opSuite<Options>('patchEmbedding', {
     { name: 'no bias', inputs: { images: pixels(1, 2, 2, 3), weight: [3, 12] }, options: { patchSize: 2 } },
     { name: 'patches of one pixel', inputs: { images: pixels(1, 3, 3, 3), weight: [1, 3] }, options: { patchSize: 1 } },
     {
+      name: 'patches of 3, no whole words',
+      inputs: { images: pixels(1, 6, 9, 3), weight: [5, 27], bias: [5] },
+      options: { ...imageNet, patchSize: 3 },
+    },
+    {
+      name: 'patches of 4, runs of three words',
+      inputs: { images: pixels(2, 8, 12, 3), weight: [8, 48], bias: [8] },
+      options: { ...imageNet, patchSize: 4 },
+    },
+    {
       name: 'no pictures',
       inputs: { images: pixels(0, 4, 4, 3), weight: [2, 48], bias: [2] },
       options: { patchSize: 4 },
