@@ -112,6 +112,14 @@ export class OutOfMemoryError extends GalagoError {
   }
 }
 
+/** Rows were dropped from a memory bank that must not lose any. Fields: dropped, rows, slots. */
+export class MemoryBankFullError extends GalagoError {
+  override readonly exitCode = 78;
+  constructor(message: string, fields: Fields = {}, options?: ErrorOptions) {
+    super('BANK_FULL', message, fields, options);
+  }
+}
+
 /** A loss or gradient was not finite too often. Fields: step, tensor. */
 export class NonFiniteError extends GalagoError {
   override readonly exitCode = 65;

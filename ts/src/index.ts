@@ -36,6 +36,16 @@ export { ImageEncoder } from './nn/image_encoder.js';
 export { LayerNorm } from './nn/layer_norm.js';
 export { Linear, Mlp } from './nn/linear.js';
 export { LoraLinear } from './nn/lora_linear.js';
+export {
+  type BankKeys,
+  type BankRows,
+  MemoryBank,
+  type MemoryBankOptions,
+  type MemoryBankSnapshot,
+  type MemoryBankStats,
+  type ReadOptions as MemoryBankReadOptions,
+  type StageOptions as MemoryBankStageOptions,
+} from './nn/memory_bank.js';
 export { type ForwardContext, Initializer, Module } from './nn/module.js';
 export { TextEncoder } from './nn/text_encoder.js';
 // ops
