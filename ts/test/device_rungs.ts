@@ -76,11 +76,21 @@ function compare(
     check(actual.grads[key]!, grad, `${where} d${key}`, 'gradient');
 }
 
-/** A second run, and runs with fewer blocks than the launches ask for. */
+/** A second run, runs with fewer blocks than the launches ask for, and in the emulator with threads, warps and blocks in other orders. */
 async function checkBits(rung: DeviceRung, hosts: Hosts, run: Run, dout: Float64Array, first: Outcome): Promise<void> {
   for (const blocks of [0, 1, 3]) {
     addon.testGridLimit(blocks);
     const again = await evaluate(rung.op, hosts, run, dout).finally(() => addon.testGridLimit(0));
     expectSameBits(again, first, `${run.device} ${run.dtype}, ${blocks === 0 ? 'second run' : `grid of ${blocks}`}`);
+  }
+  if (run.device !== 'cuda-emu') return;
+  const before = process.env['GALAGO_EMU_ORDER'];
+  for (const order of ['backward', 'shuffled']) {
+    process.env['GALAGO_EMU_ORDER'] = order; // the emulator reads it before every launch
+    const again = await evaluate(rung.op, hosts, run, dout).finally(() => {
+      if (before === undefined) delete process.env['GALAGO_EMU_ORDER'];
+      else process.env['GALAGO_EMU_ORDER'] = before;
+    });
+    expectSameBits(again, first, `${run.device} ${run.dtype}, ${order} order`);
   }
 }

@@ -118,11 +118,13 @@ size_t arena_end = 0, static_bytes = 0;
 
 // ---- the order of lanes, warps and blocks
 
-Order chosen_order = [] {
+Order order_of_environment() {
   const char* text = std::getenv("GALAGO_EMU_ORDER");
   const std::string_view name = text ? text : "";
   return name == "backward" ? Order::backward : name == "shuffled" ? Order::shuffled : Order::forward;
-}();
+}
+Order chosen_order = order_of_environment();
+bool order_is_set = false;
 std::array<uint8_t, 32> lane_at, rank_of_lane, warp_at, rank_of_warp;
 uint64_t block_stride = 1, block_offset = 0;
 uint64_t random_state = 0;
@@ -142,6 +144,7 @@ void arrange(std::array<uint8_t, 32>& item_at, std::array<uint8_t, 32>& rank_of,
 }
 
 void arrange_launch() {
+  if (!order_is_set) chosen_order = order_of_environment();  // tests change it between launches
   random_state = ++launch_count;
   arrange(lane_at, rank_of_lane, std::min(thread_count, 32));
   arrange(warp_at, rank_of_warp, warp_count);
@@ -398,7 +401,10 @@ void fault_of_signal(int signal, const void* address) {
 
 }  // namespace
 
-void set_order(Order order) { chosen_order = order; }
+void set_order(Order order) {
+  chosen_order = order;
+  order_is_set = true;
+}
 Order order() { return chosen_order; }
 uint64_t switches() { return switch_count; }
 

@@ -124,7 +124,7 @@ void wait_copies(int groups_left);  // until at most so many groups of this thre
 // ---- for runtime.cpp
 
 enum class Order : uint8_t { forward, backward, shuffled };
-void set_order(Order order);  // from GALAGO_EMU_ORDER until called
+void set_order(Order order);  // GALAGO_EMU_ORDER, read before every launch, until called
 Order order();
 uint64_t switches();  // between stacks, since the process started
 
