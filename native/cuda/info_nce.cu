@@ -3,19 +3,23 @@ InfoNCE: loss_i = log(1 + n_i), n_i = sum over the negatives j of row i of e^(s_
 
 The negatives' log-sum L_i is kept apart from the positive's score, so loss_i = softplus(L_i - s_ipos) and the gradient at the
 positive, -sigmoid(L_i - s_ipos), keep their digits where p_ipos is nearly 1. The scores exist for one 64 x 64 tile at a time, in
-registers: memory is O(N + M).
+registers, never as a matrix.
 
 Forward: a piece (Pieces, info_nce.cuh) streams tiles of columns past tiles of rows. Every thread keeps running maxima and sums of its
-rows; the 16 threads of a row merge at the end of the piece. Symmetric: the tile's columns are merged over its rows in a fixed order and
-added to the column sums of the piece's row chunk. One partial sum per (column chunk, row) and (row chunk, column), merged in order.
+rows; the 16 threads of a row merge at the end of the piece. No bound of the scores is needed, so `normalized` is not read. Symmetric:
+the tile's columns are summed over its rows in a fixed order and added to the column sums of the piece's row chunk. One partial sum per
+(column chunk, row) and (row chunk, column), merged in order.
+
 Backward: dq and dk are one kernel with the sides exchanged. A piece owns 64 elements of a side and up to 256 columns of their gradient;
 it computes each tile of scores again, turns it into the gradient of the scores and multiplies that with the tile of the other side.
-No gradient is skipped for being small: at N = 65,536 nearly all of them are.
+Where there are few pieces the other side is split, one partial gradient per split, added in order. No gradient is skipped for being
+small: at N = 65,536 nearly all of them are.
 
 Products on CUDA cores in float32, 256 threads, 4 x 4 results a thread: 2 reads of 16 bytes for 16 multiply-adds.
+
 Shared memory: two tiles of 32 columns, transposed, 17 KB, together also the other side's tile of the second product; backward: 17 KB of
-score gradients; symmetric forward: 4 KB of column sums. Registers (sm_80, no spills): forward 112, backward 128 at most, so that two blocks
-fit.
+score gradients; symmetric forward: 4 KB of column sums. Registers (sm_80 and sm_90, no spills): forward 96 to 115, backward 128 at most,
+so that two blocks fit.
 */
 #include <type_traits>
 
@@ -127,10 +131,8 @@ __global__ void __launch_bounds__(tile_threads, 2)
         if constexpr (COLUMNS) {
 #pragma unroll
           for (int c = 0; c < 4; c++) {
-            LogSum sum = no_scores();
             const float of_rows[4] = {s[0][c], s[1][c], s[2][c], s[3][c]};
-            sum.add(of_rows);
-            sum.merge(shuffle_xor(sum, 16));  // the other four rows of the warp
+            const LogSum sum = log_sum_of_lanes(of_rows, 16);  // with the other four rows of the warp
             if (lane() < 16) column_sums[warp() * 64 + 4 * x + c] = sum;
           }
           __syncthreads();

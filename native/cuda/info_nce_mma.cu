@@ -9,7 +9,7 @@ times other (64 x WIDTH): 8 warps as 2 x 4, 64 x WIDTH / 4 each, its left side t
 already there, read transposed.
 
 Shared memory, all swizzled: own 256 WIDTH bytes, other 2 x 128 WIDTH, backward 16 KB of score gradients: 144 KB at WIDTH 256. Where a
-block may not have as much, info_nce.cu takes over. Registers (sm_80 and sm_90, no spills): forward 114 to 127, backward 164, 197, 254
+block may not have as much, info_nce.cu takes over. Registers (sm_80 and sm_90, no spills): forward 114 to 158, backward 164, 197, 254
 at WIDTH 64, 128, 256: the sums alone are WIDTH / 2, hence loops that are not unrolled and scores finished two columns at a time.
 */
 #include "async_copy.cuh"
@@ -113,10 +113,8 @@ __global__ void __launch_bounds__(mma_threads, WIDTH > 128 ? 1 : 2)
         if constexpr (COLUMNS) {
 #pragma unroll
           for (int c = 0; c < 8; c++) {
-            LogSum sum = no_scores();
             const float of_rows[4] = {s[0][c], s[1][c], s[2][c], s[3][c]};
-            sum.add(of_rows);
-            for (int offset = 4; offset < warp_size; offset *= 2) sum.merge(shuffle_xor(sum, offset));
+            const LogSum sum = log_sum_of_lanes(of_rows, 4);
             if (lane() < 4) column_sums[warp() / 2 * mma_other + column_of_warp(c)] = sum;
           }
           __syncthreads();

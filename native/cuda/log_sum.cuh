@@ -43,4 +43,19 @@ __device__ __forceinline__ LogSum shuffle_xor(LogSum x, int offset) {
   return {__shfl_xor_sync(0xffffffffu, x.top, offset), __shfl_xor_sync(0xffffffffu, x.sum, offset)};
 }
 
+// The log-sum of the scores of this lane and of those that differ from it in the bits offset, 2 offset, .. 16 of their number: all of
+// them receive it. All lanes of the warp call.
+template <int n>
+__device__ __forceinline__ LogSum log_sum_of_lanes(const float (&s)[n], int offset) {
+  float top = s[0], sum = 0;
+#pragma unroll
+  for (int i = 1; i < n; i++) top = fmaxf(top, s[i]);
+  for (int o = offset; o < 32; o *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
+  const float reference = top == -INFINITY ? 0.0f : top;
+#pragma unroll
+  for (int i = 0; i < n; i++) sum += expf(s[i] - reference);
+  for (int o = offset; o < 32; o *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, o);
+  return {top, sum};
+}
+
 }  // namespace galago::cuda

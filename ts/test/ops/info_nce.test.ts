@@ -3,8 +3,9 @@ import { backward } from '../../src/autograd.js';
 import { IndexError } from '../../src/errors.js';
 import { type InfoNceOptions, infoNce } from '../../src/ops/info_nce.js';
 import { normals } from '../../src/random.js';
-import { type Tensor, tensor } from '../../src/tensor.js';
+import { type DType, device, type Tensor, tensor } from '../../src/tensor.js';
 import { expectClose, opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 /** (n, d) unit vectors. */
 function unit(n: number, d: number, seed: number): { values: number[]; shape: number[] } {
@@ -290,5 +291,53 @@ describe('infoNce identities', () => {
       /`negatives` in \[0, 3\) but position 1 holds -1/,
     );
     expect(await infoNce(x, y, { scale: 1 }).item()).toBeGreaterThan(0);
+  });
+});
+
+describe.each(testDevices.filter((name) => name !== 'cpu'))('infoNce on %s', (on) => {
+  const place = (x: { values: number[]; shape: number[] }, dtype: DType): Tensor => {
+    const leaf = tensor(x.values, x.shape, { dtype, device: on });
+    leaf.requiresGrad = true;
+    return leaf;
+  };
+  const onDevice = (values: Int32Array | Float32Array) => tensor(values, [values.length], { device: on });
+  const valuesOf = async (leaf: Tensor) => Float64Array.from((await (leaf.grad as Tensor).values()) as Float64Array);
+
+  it.each(['float32', 'bfloat16'] as const)('nothing to learn from is exactly 0 with gradient 0, %s', async (dtype) => {
+    const same = onDevice(new Int32Array(70).fill(3));
+    const nothing: Partial<InfoNceOptions>[] = [
+      { rowGroups: same, colGroups: same },
+      { rowGroups: same, colGroups: same, symmetric: true },
+      { weights: onDevice(new Float32Array(70)) },
+    ];
+    for (const options of nothing) {
+      const [q, k] = [place(unit(70, 64, 1), dtype), place(unit(70, 64, 2), dtype)];
+      const loss = infoNce(q, k, { scale: 50, ...options });
+      backward(loss);
+      expect(await loss.item()).toBe(0);
+      expect(allZero(await valuesOf(q)) && allZero(await valuesOf(k))).toBe(true);
+    }
+  });
+
+  it('keeps the gradient of a saturated positive', async () => {
+    const q = tensor(Float32Array.from([1, 0]), [1, 2], { device: on });
+    const k = place({ values: [1, 0, -0.5, 0], shape: [2, 2] }, 'float32');
+    const loss = infoNce(q, k, { scale: 20 });
+    backward(loss);
+    expect((await loss.item()) / Math.exp(-30)).toBeCloseTo(1, 5);
+    const dk = await valuesOf(k);
+    expect(dk[0]! / (-20 * Math.exp(-30))).toBeCloseTo(1, 5);
+    expect(dk[2]! / (20 * Math.exp(-30))).toBeCloseTo(1, 5);
+  });
+
+  it('reports an index outside k and stays usable', async () => {
+    const { q, k } = pair(2, 3, 4);
+    const [x, y] = [place(q, 'float32'), place(k, 'float32')];
+    const wrong = infoNce(x, y, { scale: 1, positives: onDevice(Int32Array.of(2, 3)) }).item();
+    await expect(wrong).rejects.toThrow(/infoNce: expected `positives` in \[0, 3\) but position 1 holds 3/);
+    const negatives = tensor(Int32Array.of(0, -1), [2, 1], { device: on });
+    await expect(infoNce(x, y, { scale: 1, negatives }).item()).rejects.toThrow(/position 1 holds -1/);
+    expect(await infoNce(x, y, { scale: 1 }).item()).toBeGreaterThan(0);
+    await device(on).synchronize();
   });
 });
