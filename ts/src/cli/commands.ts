@@ -1,6 +1,7 @@
 import { ConfigError, GalagoError, IdError } from '../errors.js';
 import { packageVersion } from '../io/package_root.js';
 import { nearest } from '../train/config_keys.js';
+import { bench } from './bench.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { evaluate } from './eval.js';
@@ -9,7 +10,7 @@ import { train } from './train.js';
 import { helpText, type Output, parseVerb, type Verb } from './verb.js';
 
 /** Every verb there is, in the order of the help. */
-export const verbs: readonly Verb[] = [demo, train, evaluate, inspect, doctor];
+export const verbs: readonly Verb[] = [demo, train, evaluate, inspect, bench, doctor];
 
 function generalHelp(): string {
   const width = Math.max(...verbs.map(({ name }) => name.length)) + 2;
