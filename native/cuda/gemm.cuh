@@ -5,10 +5,12 @@ Matrix products: out = epilogue(op(A) op(B)), row-major, for a batch of matrices
                           else the float32 kernel on bfloat16 storage. Sums are float32; one rounding per stored value.
 
 A block computes a tile of out, 128 x 128 or (small problems) 64 x 64:
-  float32   tiles of 8 or 16 steps of K in shared memory, two buffers; a thread owns 8 x 8 or 4 x 4 sums.
-            34 KB or 18 KB shared.
-  bfloat16  tiles of 32 steps, a ring of four stages filled by cp.async, swizzled; a warp owns 64 x 32 or 32 x 32 sums and reads its
-            operands with ldmatrix, transposed by the read where K is not the contiguous dimension. 64 KB or 32 KB shared.
+  float32   256 threads; tiles of 8 or 16 values of K in shared memory, two buffers; a thread owns 8 x 8 or 4 x 4 sums.
+            34 KB or 18 KB shared; 128 or 98 registers.
+  bfloat16  256 or 128 threads; tiles of 32 values of K, swizzled, in a ring of four stages filled by cp.async; a warp owns 64 x 32 or
+            32 x 32 sums and reads its operands with ldmatrix, transposed by the read where K is not the contiguous dimension.
+            64 KB or 32 KB shared; 128 registers, so two or four blocks per multiprocessor. No spills (sm_80, sm_90), which is why a
+            block's piece of work lies in shared memory, and a fragment of A is read just before its products.
 The finished sums go through shared memory, 64 rows at a time, so that epilogue and stores are the same for all kernels and whole lines
 are written. After the steps of K may follow rank steps with a second pair of operands (loraLinear): the sum just goes on.
 
@@ -221,11 +223,11 @@ struct Work {
   int64_t tiles_m = 0, tiles_n = 0;
 };
 
-// One tile of out over the steps of one chunk: `steps` of K from `k` (in steps) on, then the rank steps, `all_steps` together.
+// One tile of out over the steps of one chunk.
 struct Piece {
   int tile_m, tile_n;
-  int slice;  // matrix of the batch, plus batch times the chunk
-  int steps, all_steps;
+  int slice;             // matrix of the batch, plus batch times the chunk
+  int steps, all_steps;  // tiles of K; with the rank steps behind them
 };
 
 // Chunks outside, matrices inside them; tiles in groups of eight rows of tiles, so that concurrent blocks share operands in the L2 cache.

@@ -31,11 +31,11 @@ opSuite<{ scale: number }>('loraLinear', {
         options: { scale: 0.5 },
       })),
     ),
-    {
-      name: 'rows of whole 16-byte pieces in every dtype',
-      inputs: { x: [5, 16], weight: frozen(24, 16), a: [8, 16], b: [24, 8], bias: frozen(24) },
+    ...[8, 3].map((rank) => ({
+      name: `rows of whole 16-byte pieces in every dtype, rank ${rank}`,
+      inputs: { x: [5, 16], weight: frozen(24, 16), a: [rank, 16], b: [24, rank], bias: frozen(24) },
       options: { scale: 0.5 },
-    },
+    })),
     {
       name: 'long sums, the rank behind their last chunk',
       inputs: { x: frozen(2, 1100), weight: frozen(3, 1100), a: frozen(2, 1100), b: [3, 2] },
