@@ -1,4 +1,4 @@
-// npm run test:sanitize -- [test files]: builds the addon with address and undefined-behaviour sanitizers into build-sanitize/ and
+// npm run test:sanitize -- [test files]: builds the addon and the CUDA emulator with address and undefined-behaviour sanitizers into build-sanitize/ and
 // runs the tests of the engine and of the ops with it. Any report ends the process that caused it, so its test fails.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
@@ -10,7 +10,7 @@ const run = (command, words, env = {}) => {
   if (status !== 0) process.exit(status ?? 1);
 };
 run('cmake', ['--preset', 'sanitize']);
-run('cmake', ['--build', '--preset', 'sanitize', '--parallel', '2']);
+run('cmake', ['--build', '--preset', 'sanitize', '--parallel', '2', '--target', 'galago', 'galago_cuda_emu']);
 
 // Node itself is not instrumented, so the runtime has to be there before it starts. V8 keeps memory until the end on purpose: no
 // leak report; the tests count live bytes themselves. aligned_alloc of more than there is must return null, as without the sanitizer.
@@ -18,7 +18,7 @@ const compiler = process.env.CXX ?? 'c++';
 const libraries = ['libasan.so', 'libubsan.so'].map((name) =>
   execFileSync(compiler, [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
 );
-const files = process.argv.length > 2 ? process.argv.slice(2) : ['ts/test/engine', 'ts/test/ops', 'ts/test/autograd.test.ts'];
+const files = process.argv.length > 2 ? process.argv.slice(2) : ['ts/test/engine', 'ts/test/native', 'ts/test/ops', 'ts/test/autograd.test.ts'];
 run(process.execPath, [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--testTimeout=600000', ...files], {
   GALAGO_BUILD: 'build-sanitize',
   LD_PRELOAD: libraries.join(' '),

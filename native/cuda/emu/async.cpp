@@ -12,9 +12,10 @@
 namespace emu {
 namespace {
 
-std::deque<std::function<void()>> bulk_copies;
+// Never destroyed, as in block.cpp.
+auto& bulk_copies = *new std::deque<std::function<void()>>;
 // Per thread and group, the stores that are under way; the last group is open.
-std::map<int, std::vector<int>> stores;
+auto& stores = *new std::map<int, std::vector<int>>;
 
 }  // namespace
 
@@ -176,7 +177,7 @@ struct ProductGroups {
   std::vector<PendingProduct> open;
   std::map<float*, std::shared_ptr<Sums>> under_way;  // by thread 0's pointer
 };
-std::map<int, ProductGroups> products;  // by warpgroup
+auto& products = *new std::map<int, ProductGroups>;  // by warpgroup
 
 // Element i of a thread's sums, which are N / 2: rows of 16 per warp, as mma.sync has them, in columns of 8.
 int row_of_sum(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8; }

@@ -90,30 +90,31 @@ constexpr size_t guard_bytes = 64;
 constexpr uint16_t guard_word = 0xffa5;                       // NaN as float32 and as bfloat16, and not what uninitialised memory holds
 constexpr size_t arena_bytes = max_shared_bytes + 64 * 1024;  // room for the guard zones
 
-// ---- state: one launch runs at a time, so there is one of everything
+// ---- state: one launch runs at a time, so there is one of everything. What has a destructor is never destroyed: a thread of the host may
+// still run kernels while the process ends.
 
 const Launch* launch = nullptr;
-Outcome outcome;
+Outcome& outcome = *new Outcome;
 uint64_t switch_count = 0, launch_count = 0;
 
 Fiber host;
-std::vector<std::unique_ptr<ThreadFiber>> fibers;
-std::vector<ThreadFiber*> free_fibers;
+auto& fibers = *new std::vector<std::unique_ptr<ThreadFiber>>;
+auto& free_fibers = *new std::vector<ThreadFiber*>;
 
-std::array<Thread, max_block_threads> threads;
+auto& threads = *new std::array<Thread, max_block_threads>;
 Thread* current = nullptr;
 int thread_count = 0, warp_count = 0, returned = 0;
 std::array<Warp, max_warps> warps;
 unsigned ready_warps = 0;  // by rank in the order of warps
 std::array<Warpgroup, max_warps / 4> warpgroups;
-std::array<Barrier, 16> barriers;
-std::vector<Thread*> pollers, yielders;
+auto& barriers = *new std::array<Barrier, 16>;
+auto &pollers = *new std::vector<Thread*>, &yielders = *new std::vector<Thread*>;
 int idle_rounds = 0;
 
 uint64_t block_number = 0, block_total = 0;
 
 alignas(1024) char arena[arena_bytes];
-std::vector<SharedObject> shared_objects;
+auto& shared_objects = *new std::vector<SharedObject>;
 size_t arena_end = 0, static_bytes = 0;
 
 // ---- the order of lanes, warps and blocks

@@ -40,22 +40,26 @@ struct Work {
 
 struct Stream {
   std::deque<Work> queue;
+  int running = 0;  // pieces of work that have left the queue and are not done
+  bool idle() const { return queue.empty() && running == 0; }
 };
 
 namespace {
 
 constexpr size_t longest_queue = 1024;
 
-// `running` is held while kernels and copies run: one at a time, on whichever thread asked. `state` protects all that follows.
-std::mutex running, state;
-std::condition_variable& released = *new std::condition_variable;  // never destroyed: a thread may wait for it until the process ends
-Stream default_stream;
-std::list<Stream*> streams{&default_stream};
-std::map<const char*, size_t> device_blocks, pinned_blocks;
+// `running` is held while kernels and copies run: one at a time, on whichever thread asked. `state` protects all that
+// follows. Nothing of it is ever destroyed: threads may still use the device while the process ends.
+std::mutex &running = *new std::mutex, &state = *new std::mutex;
+auto& released = *new std::condition_variable;
+Stream& default_stream = *new Stream;
+auto& streams = *new std::list<Stream*>{&default_stream};
+using Blocks = std::map<const char*, size_t>;
+Blocks &device_blocks = *new Blocks, &pinned_blocks = *new Blocks;
 size_t memory_used = 0;
 cudaError_t sticky = cudaSuccess;
-std::string fault_text;
-std::list<std::string> error_texts;  // what cudaGetErrorString returned stays valid
+std::string& fault_text = *new std::string;
+auto& error_texts = *new std::list<std::string>;  // what cudaGetErrorString returned stays valid
 uint64_t resets = 0;
 unsigned coin = 1;
 
@@ -127,23 +131,24 @@ bool drain(Stream* stream, const std::shared_ptr<Record>& until, std::unique_loc
     if (stream->queue.front().kind == Work::hang) return false;
     Work work = std::move(stream->queue.front());
     stream->queue.pop_front();
+    stream->running++;
+    bool complete = true;
     switch (work.kind) {
       case Work::record:
         work.record_->done = true;
         work.record_->time = Clock::now();
         break;
-      case Work::wait:
-        if (!work.record_->done && !drain(work.record_->stream, work.record_, lock)) {
-          stream->queue.push_front(std::move(work));
-          return false;
-        }
-        break;
+      case Work::wait: complete = work.record_->done || drain(work.record_->stream, work.record_, lock); break;
       default:
         if (sticky != cudaSuccess) break;  // the context is lost: nothing runs any more
         lock.unlock();
         work.run();
         lock.lock();
     }
+    stream->running--;
+    if (complete) continue;
+    stream->queue.push_front(std::move(work));
+    return false;
   }
   return true;
 }
@@ -161,7 +166,7 @@ enum class Patience { wait, look };
 // Runs what the caller waits for: a record, a stream, or (null) everything. First, perhaps, the streams that nobody asked for.
 bool run_until(Stream* stream, const std::shared_ptr<Record>& until, Patience patience, std::unique_lock<std::mutex>& lock) {
   for (;;) {
-    if (until ? until->done : stream && stream->queue.empty()) return true;
+    if (until ? until->done : stream && stream->idle()) return true;
     {
       const Turn turn(lock);
       coin = coin * 1664525u + 1013904223u;
@@ -182,7 +187,7 @@ void enqueue(Stream* stream, Work work, std::unique_lock<std::mutex>& lock) {
 // ---- memory
 
 // Whether [pointer, pointer + bytes) lies in one block.
-bool within(const std::map<const char*, size_t>& blocks, const void* pointer, size_t bytes) {
+bool within(const Blocks& blocks, const void* pointer, size_t bytes) {
   const char* at = static_cast<const char*>(pointer);
   auto block = blocks.upper_bound(at);
   if (block == blocks.begin()) return false;
@@ -190,7 +195,7 @@ bool within(const std::map<const char*, size_t>& blocks, const void* pointer, si
   return at + bytes <= block->first + block->second;
 }
 // Whether any byte of it belongs to the device: then all of it must lie in one block.
-bool touches(const std::map<const char*, size_t>& blocks, const void* pointer) {
+bool touches(const Blocks& blocks, const void* pointer) {
   auto block = blocks.upper_bound(static_cast<const char*>(pointer));
   if (block == blocks.begin()) return false;
   --block;
@@ -201,7 +206,7 @@ bool fits(const void* pointer, size_t bytes, bool on_device) {
   return on_device ? within(device_blocks, pointer, bytes) : !touches(device_blocks, pointer);
 }
 
-void* take(std::map<const char*, size_t>& blocks, size_t bytes) {
+void* take(Blocks& blocks, size_t bytes) {
   const size_t rounded = (std::max<size_t>(bytes, 1) + 511) / 512 * 512;
   void* block = std::aligned_alloc(512, rounded);
   if (!block) return nullptr;
@@ -435,7 +440,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   return cudaSuccess;
 }
 
-static cudaError_t give_back(std::map<const char*, size_t>& blocks, void* pointer, bool on_device, std::unique_lock<std::mutex>& lock) {
+static cudaError_t give_back(Blocks& blocks, void* pointer, bool on_device, std::unique_lock<std::mutex>& lock) {
   if (!pointer) return cudaSuccess;
   if (!blocks.contains(static_cast<const char*>(pointer))) return report(cudaErrorInvalidValue);
   run_until(nullptr, nullptr, Patience::look, lock);
