@@ -6,7 +6,7 @@ namespace galago::cuda {
 
 // Neighbouring threads copy neighbouring words of out. A negative index gives a zero row, one of N or more too, and is reported.
 template <class Word, class Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     copy_rows_kernel(const Word* __restrict__ x, const int32_t* __restrict__ index, Word* __restrict__ out, int64_t total, int64_t words,
                      int64_t N, IndexReport report) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;

@@ -75,7 +75,7 @@ __device__ __forceinline__ float team_sum(float x) {
 }
 
 template <bool CENTERED, int TEAM, int WIDTH, int PACKS, class T>
-__global__ void __launch_bounds__(norm_block) norm_forward_kernel(const NormForward<T> p) {
+__global__ void __launch_bounds__(norm_block, 2) norm_forward_kernel(const NormForward<T> p) {
   constexpr int teams = norm_block / TEAM;
   const int64_t D = p.D;
   for (int64_t row = int64_t(blockIdx.x) * teams + threadIdx.x / TEAM; row < p.rows; row += int64_t(gridDim.x) * teams) {

@@ -59,7 +59,7 @@ __device__ __forceinline__ void sum_entries(const SortedLookups& sorted, int64_t
 
 // Items 0 .. n - 1: the first part of each run. Items from n on: what comes into block 1, 2, .. from the block before it.
 template <int V, class T, class Term, class To>
-__global__ void __launch_bounds__(row_block)
+__global__ void __launch_bounds__(row_block, 4)
     run_parts_kernel(const SortedLookups sorted, int64_t D, int width, Term term, To to, float* partials) {
   const int64_t teams = row_block / width, blocks = (sorted.n + run_chunk - 1) / run_chunk, runs = *sorted.count;
   for (int64_t item = int64_t(blockIdx.x) * teams + threadIdx.x / width; item < sorted.n + blocks - 1; item += int64_t(gridDim.x) * teams) {
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(row_block)
 }
 
 template <int V, class T, class To>
-__global__ void __launch_bounds__(row_block)
+__global__ void __launch_bounds__(row_block, 4)
     join_parts_kernel(const SortedLookups sorted, int64_t D, int width, To to, const float* partials) {
   const int64_t teams = row_block / width, runs = *sorted.count;
   for (int64_t run = int64_t(blockIdx.x) * teams + threadIdx.x / width; run < runs; run += int64_t(gridDim.x) * teams) {
