@@ -11,7 +11,19 @@ import { testDevices } from '../test_devices.js';
 import { temporaryFolder } from './tiny_shop.js';
 
 const settings: Partial<TrainSettings> = { batchSize: 16, evalBatchSize: 100, checkpointEveryMinutes: null };
+type Changes = NonNullable<Parameters<typeof tinyEm3>[1]>;
 const changes = { content: { lora: { mode: 'lora_cached' } }, sqdc: { weight: 0.1 }, cic: { weight: 0.1 } } as const;
+/** Every ranker, training mode and history path that has ops of its own. */
+const others: [string, Changes][] = [
+  ['din', { ranker: 'din' }],
+  ['dcnv2', { ranker: 'dcnv2' }],
+  ['fm', { ranker: 'fm' }],
+  ['frozen', { training: 'frozen' }],
+  ['two_stage', { training: 'two_stage' }],
+  ['id_only', { training: 'id_only', ranker: 'din' }],
+  ['lora_block', { content: { lora: { mode: 'lora_block' } } }],
+  ['shared', { content: { lora: { mode: 'shared' } } }],
+];
 
 let data: Dataset;
 beforeAll(async () => {
@@ -30,8 +42,13 @@ async function stepsOf(trainer: Trainer, until: number): Promise<Map<number, num
   return losses;
 }
 
-async function lossesOn(name: DeviceName, steps: number, precision: TrainSettings['precision']): Promise<number[]> {
-  using model = tinyEm3(data, changes);
+async function lossesOn(
+  name: DeviceName,
+  steps: number,
+  precision: TrainSettings['precision'],
+  options: Changes = changes,
+): Promise<number[]> {
+  using model = tinyEm3(data, options);
   await using trainer = new Trainer({ model, data, device: name, settings: { ...settings, precision } });
   const losses = [...(await stepsOf(trainer, steps)).values()];
   expect(model.device).toBe(name);
@@ -40,9 +57,7 @@ async function lossesOn(name: DeviceName, steps: number, precision: TrainSetting
   return losses;
 }
 
-const others = testDevices.filter((name) => name !== 'cpu');
-
-describe.each(others)('training on %s', (name) => {
+describe.each(testDevices.filter((name) => name !== 'cpu'))('training on %s', (name) => {
   it('has the losses of the CPU in float32', async () => {
     const expected = await lossesOn('cpu', 4, 'float32');
     const losses = await lossesOn(name, 4, 'float32');
@@ -61,6 +76,15 @@ describe.each(others)('training on %s', (name) => {
     });
     expect(losses).not.toEqual(expected.map(Math.fround));
     expect(await lossesOn(name, 4, 'bf16')).toEqual(losses);
+  });
+
+  it.each(others)('has losses near those of the CPU in bf16: %s', async (_, options) => {
+    const all = { sqdc: { weight: 0.1 }, cic: { weight: 0.1 }, ...options };
+    const expected = await lossesOn('cpu', 2, 'float32', all);
+    const losses = await lossesOn(name, 2, 'bf16', all);
+    losses.forEach((loss, i) => {
+      expect(Math.abs(loss - expected[i]!), `step ${i + 1}: ${loss} beside ${expected[i]}`).toBeLessThan(0.05);
+    });
   });
 
   it('goes on from a checkpoint of the CPU, and the CPU from its', async () => {
