@@ -308,6 +308,7 @@ __global__ void info_nce_positives_kernel(const int32_t* positives, int32_t* out
 static unsigned element_grid(int64_t n) { return grid_of((n + 255) / 256); }
 
 static void find_positives(const Tensor& positives, int64_t N, int64_t M, int32_t* out) {
+  CHECK(std::max(N, M) < INT32_MAX - mma_own, "infoNce: rows are numbered in 32 bits");
   launch(info_nce_positives_kernel, element_grid(N), 256, 0, positives.data<int32_t>(), out, N, M, index_report("infoNce", "positives", M));
 }
 

@@ -4,6 +4,7 @@ import { addon } from '../../src/native.js';
 import { cosineSimilarity } from '../../src/ops/cosine_similarity.js';
 import { full, tensor } from '../../src/tensor.js';
 import { opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 const offsets = { ints: [0, 3, 3, 5] };
 
@@ -59,10 +60,11 @@ opSuite<{ eps?: number }>('cosineSimilarity', {
   ],
 });
 
-describe('cosineSimilarity', () => {
+describe.each(testDevices)('cosineSimilarity on %s', (device) => {
   it('reports offsets out of range and carries on', async () => {
-    const out = cosineSimilarity(full([1, 2], 1), full([3, 2], 1), { offsets: tensor(Int32Array.of(0, 9)) });
-    await expect(addon.synchronize('cpu')).rejects.toThrow(IndexError);
+    const offsets = tensor(Int32Array.of(0, 9), [2], { device });
+    const out = cosineSimilarity(full([1, 2], 1, { device }), full([3, 2], 1, { device }), { offsets });
+    await expect(addon.synchronize(device)).rejects.toThrow(IndexError);
     expect(((await out.data()) as Float32Array).every(Number.isFinite)).toBe(true);
   });
 });

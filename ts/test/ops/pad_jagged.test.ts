@@ -1,8 +1,9 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { padJagged } from '../../src/ops/pad_jagged.js';
 import { device, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 opSuite<{ length: number }>('padJagged', {
   run: ({ x, offsets }, { length }) => padJagged(x!, { offsets: offsets!, length }),
@@ -24,16 +25,21 @@ opSuite<{ length: number }>('padJagged', {
   ],
 });
 
-it('padJagged keeps the first entries of long rows and ends short ones in zeros', async () => {
-  const out = tidy(() => padJagged(tensor([1, 2, 3, 4, 5]), { offsets: tensor(Int32Array.of(0, 1, 1, 5)), length: 2 }));
-  expect(Array.from((await out.data()) as Float32Array)).toEqual([1, 0, 0, 0, 2, 3]);
-  out.dispose();
-});
+describe.each(testDevices)('padJagged on %s', (on) => {
+  const x = () => tensor([1, 2, 3, 4, 5], [5], { device: on });
+  const ints = (values: readonly number[]) => tensor(Int32Array.from(values), [values.length], { device: on });
 
-it.each([
-  [[0, 3, 2], /position 2 holds 2/],
-  [[0, 9], /`offsets` in \[0, 6\) but position 1 holds 9/],
-])('padJagged reports offsets %j', async (offsets, says) => {
-  tidy(() => padJagged(tensor([1, 2, 3, 4, 5]), { offsets: tensor(Int32Array.from(offsets)), length: 2 }));
-  await expect(device('cpu').synchronize()).rejects.toThrow(says);
+  it('keeps the first entries of long rows and ends short ones in zeros', async () => {
+    const out = tidy(() => padJagged(x(), { offsets: ints([0, 1, 1, 5]), length: 2 }));
+    expect(Array.from((await out.data()) as Float32Array)).toEqual([1, 0, 0, 0, 2, 3]);
+    out.dispose();
+  });
+
+  it.each([
+    [[0, 3, 2], /position 2 holds 2/],
+    [[0, 9], /`offsets` in \[0, 6\) but position 1 holds 9/],
+  ])('reports offsets %j', async (offsets, says) => {
+    tidy(() => padJagged(x(), { offsets: ints(offsets), length: 2 }));
+    await expect(device(on).synchronize()).rejects.toThrow(says);
+  });
 });

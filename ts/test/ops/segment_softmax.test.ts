@@ -4,6 +4,7 @@ import { addon } from '../../src/native.js';
 import { segmentSoftmax } from '../../src/ops/segment_softmax.js';
 import { tensor } from '../../src/tensor.js';
 import { opSuite } from '../harness.js';
+import { testDevices } from '../test_devices.js';
 
 opSuite('segmentSoftmax', {
   run: ({ x, offsets }) => segmentSoftmax(x!, { offsets: offsets! }),
@@ -35,10 +36,11 @@ opSuite('segmentSoftmax', {
   ],
 });
 
-describe('segmentSoftmax', () => {
+describe.each(testDevices)('segmentSoftmax on %s', (device) => {
   it('reports falling offsets and carries on', async () => {
-    const out = segmentSoftmax(tensor([1, 2, 3]), { offsets: tensor(Int32Array.of(0, 2, 1, 3)) });
-    await expect(addon.synchronize('cpu')).rejects.toThrow(IndexError);
+    const offsets = tensor(Int32Array.of(0, 2, 1, 3), [4], { device });
+    const out = segmentSoftmax(tensor([1, 2, 3], [3], { device }), { offsets });
+    await expect(addon.synchronize(device)).rejects.toThrow(IndexError);
     expect(((await out.data()) as Float32Array).every(Number.isFinite)).toBe(true);
   });
 });
