@@ -12,31 +12,29 @@ namespace galago::cpu {
 
 void content_table_read(const Tensor& rows, const Tensor& steps, const Tensor& keys, const Tensor& staged_keys, const Tensor& staged,
                         Tensor& out, Tensor& age, int64_t now) {
-  const int64_t items = steps.size(), d = out.columns();
+  const int64_t items = steps.size(), row_bytes = out.columns() * int64_t(size_of(rows.dtype));
   const int32_t *key = keys.data<int32_t>(), *step = steps.data<int32_t>(), *fresh_key = staged_keys.data<int32_t>();
   const int32_t* fresh_end = fresh_key + (staged_keys ? staged_keys.size() : 0);
-  dispatch_float(rows.dtype, [&]<class T>() {
-    const T *table = rows.data<T>(), *fresh = staged.data<T>();
-    T* po = out.data<T>();
-    int32_t* page = age.data<int32_t>();
-    parallel_for(keys.size(), row_grain(d), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        const int32_t k = key[i];
-        T* row = po + i * d;
-        if (k >= items) index_error("content_table_read", "keys", i, k, items);
-        const int32_t* found = fresh_key ? std::lower_bound(fresh_key, fresh_end, k) : fresh_end;
-        if (k >= 0 && found != fresh_end && *found == k) {
-          std::memcpy(row, fresh + (found - fresh_key) * d, size_t(d) * sizeof(T));
-          page[i] = 0;
-        } else if (k >= 0 && k < items && step[k] >= 0) {
-          std::memcpy(row, table + k * d, size_t(d) * sizeof(T));
-          page[i] = int32_t(now) - step[k];
-        } else {
-          std::fill(row, row + d, T(0));
-          page[i] = -1;
-        }
+  const char *table = rows.data<char>(), *fresh = staged.data<char>();
+  char* po = out.data<char>();
+  int32_t* page = age.data<int32_t>();
+  parallel_for(keys.size(), row_grain(out.columns()), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const int32_t k = key[i];
+      char* row = po + i * row_bytes;
+      if (k >= items) index_error("content_table_read", "keys", i, k, items);
+      const int32_t* found = fresh_key ? std::lower_bound(fresh_key, fresh_end, k) : fresh_end;
+      if (k >= 0 && found != fresh_end && *found == k) {
+        std::memcpy(row, fresh + (found - fresh_key) * row_bytes, size_t(row_bytes));
+        page[i] = 0;
+      } else if (k >= 0 && k < items && step[k] >= 0) {
+        std::memcpy(row, table + k * row_bytes, size_t(row_bytes));
+        page[i] = int32_t(now) - step[k];
+      } else {
+        std::memset(row, 0, size_t(row_bytes));
+        page[i] = -1;
       }
-    });
+    }
   });
 }
 

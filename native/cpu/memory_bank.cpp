@@ -1,7 +1,7 @@
 /*
 Rows by 64-bit key. A look-up reads the fingerprints of two buckets (16 bytes each) and then, nearly always, one key: three random
-reads before the row. They are made in blocks of 256 keys, each kind for the whole block before the next, so that memory answers
-many of them at a time.
+reads before the row. They are made for blocks of 64 keys, and while the rows of one block are copied the reads of the next two are
+under way, so that memory answers many of them at a time.
 
 Upsert never spins and never compares and swaps: keys are looked up in the table as it stood, sorted by (bucket, known before new,
 key), and a bucket's entries are applied one after the other by one thread. Threads change no byte.
@@ -9,7 +9,6 @@ key), and a bucket's entries are applied one after the other by one thread. Thre
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <vector>
 
 #include "../core/hash.h"
 #include "dispatch.h"
@@ -27,7 +26,7 @@ namespace galago::cpu {
 namespace {
 
 constexpr int bank_width = 16;  // slots of a bucket
-constexpr int64_t block_keys = 256;
+constexpr int64_t block_keys = 64;
 constexpr uint64_t sign_bit = uint64_t(1) << 63;  // flipped, signed keys sort as unsigned ones
 
 // Bit s of the result: whether slot s of a bucket has this fingerprint.
@@ -46,10 +45,15 @@ GALAGO_INLINE uint32_t equal_slots(const uint8_t* bucket, uint8_t fingerprint) {
 struct Index {
   const uint8_t* fingerprints;
   const int64_t* keys;
+  const int32_t* stamps;
   int64_t buckets, seed;
 
-  Index(const Tensor& fingerprints, const Tensor& keys, int64_t seed)
-      : fingerprints(fingerprints.data<uint8_t>()), keys(keys.data<int64_t>()), buckets(fingerprints.shape[0]), seed(seed) {}
+  Index(const Tensor& fingerprints, const Tensor& keys, const Tensor& stamps, int64_t seed)
+      : fingerprints(fingerprints.data<uint8_t>()),
+        keys(keys.data<int64_t>()),
+        stamps(stamps.data<int32_t>()),
+        buckets(fingerprints.shape[0]),
+        seed(seed) {}
 
   int64_t first(uint64_t hash) const { return first_bucket(hash, buckets) * bank_width; }
   int64_t second(uint64_t hash) const { return second_bucket(hash, buckets) * bank_width; }
@@ -58,31 +62,71 @@ struct Index {
     return (candidate < bank_width ? first(hash) : second(hash)) + candidate % bank_width;
   }
 
-  int occupied(int64_t bucket) const { return bank_width - __builtin_popcount(equal_slots(fingerprints + bucket * bank_width, 0)); }
+  int empty_slots(int64_t bucket) const { return __builtin_popcount(equal_slots(fingerprints + bucket * bank_width, 0)); }
 
-  // slots[i] = where wanted[i] lies, or -1, for up to block_keys keys; hashes[i] is its hash.
-  void find_block(const int64_t* wanted, int64_t count, int64_t* slots, uint64_t* hashes) const {
+  // Where a key that is not there would go: the emptier of its buckets, the first at a tie.
+  int64_t bucket_for(uint64_t hash) const {
+    const int64_t in_first = first_bucket(hash, buckets), in_second = second_bucket(hash, buckets);
+    return empty_slots(in_second) > empty_slots(in_first) ? in_second : in_first;
+  }
+
+  // Up to block_keys keys on their way through three steps. Each asks memory for what the next one reads.
+  struct Block {
+    int64_t count;
+    const int64_t* wanted;
+    uint64_t hashes[block_keys];
     uint32_t candidates[block_keys];
-    vectorize([=, this] {
-      for (int64_t i = 0; i < count; i++) hashes[i] = hash_key(wanted[i], seed);
+    int64_t slots[block_keys];  // in the end where each key lies, or -1
+  };
+
+  [[gnu::noinline]] void hash(Block& block, const int64_t* wanted, int64_t count) const {
+    block.wanted = wanted;
+    block.count = count;
+    vectorize([=, this, &block] {
+      for (int64_t i = 0; i < count; i++) block.hashes[i] = hash_key(wanted[i], seed);
     });
     for (int64_t i = 0; i < count; i++) {
-      __builtin_prefetch(fingerprints + first(hashes[i]));
-      __builtin_prefetch(fingerprints + second(hashes[i]));
+      __builtin_prefetch(fingerprints + first(block.hashes[i]));
+      __builtin_prefetch(fingerprints + second(block.hashes[i]));
     }
-    for (int64_t i = 0; i < count; i++) {
-      const uint8_t fingerprint = fingerprint_of(hashes[i]);
-      candidates[i] = equal_slots(fingerprints + first(hashes[i]), fingerprint) | equal_slots(fingerprints + second(hashes[i]), fingerprint)
-                                                                                      << bank_width;
-      slots[i] = candidates[i] ? slot_of(hashes[i], candidates[i]) : -1;
-      if (candidates[i]) __builtin_prefetch(keys + slots[i]);
+  }
+
+  [[gnu::noinline]] void match(Block& block) const {
+    for (int64_t i = 0; i < block.count; i++) {
+      const uint64_t hash = block.hashes[i];
+      const uint8_t fingerprint = fingerprint_of(hash);
+      const uint32_t candidates =
+          equal_slots(fingerprints + first(hash), fingerprint) | equal_slots(fingerprints + second(hash), fingerprint) << bank_width;
+      block.candidates[i] = candidates;
+      block.slots[i] = candidates ? slot_of(hash, candidates) : -1;
+      if (candidates) __builtin_prefetch(keys + block.slots[i]), __builtin_prefetch(stamps + block.slots[i]);
     }
-    for (int64_t i = 0; i < count; i++) {
-      uint32_t left = candidates[i];
-      while (left && keys[slots[i]] != wanted[i]) {  // seldom: another key with this fingerprint
+  }
+
+  [[gnu::noinline]] void verify(Block& block) const {
+    for (int64_t i = 0; i < block.count; i++) {
+      uint32_t left = block.candidates[i];
+      while (left && keys[block.slots[i]] != block.wanted[i]) {  // seldom: another key with this fingerprint
         left &= left - 1;
-        slots[i] = left ? slot_of(hashes[i], left) : -1;
+        block.slots[i] = left ? slot_of(block.hashes[i], left) : -1;
       }
+    }
+  }
+
+  // Calls visit(block, first) for the keys first .. first + block.count of [begin, end), with the steps of the next two blocks under way.
+  template <class Visit>
+  void find(const int64_t* wanted, int64_t begin, int64_t end, const Visit& visit) const {
+    Block blocks[3];
+    const auto hash_at = [&](int64_t at, Block& block) { hash(block, wanted + at, std::clamp<int64_t>(end - at, 0, block_keys)); };
+    hash_at(begin, blocks[0]);
+    hash_at(begin + block_keys, blocks[1]);
+    match(blocks[0]);
+    int turn = 0;
+    for (int64_t at = begin; at < end; at += block_keys, turn = (turn + 1) % 3) {
+      verify(blocks[turn]);
+      match(blocks[(turn + 1) % 3]);
+      hash_at(at + 2 * block_keys, blocks[(turn + 2) % 3]);
+      visit(blocks[turn], at);
     }
   }
 };
@@ -122,61 +166,51 @@ void dispatch_bits(DType dtype, F&& body) {
 
 void memory_bank_lookup(const Tensor& fingerprints, const Tensor& keys, const Tensor& stamps, const Tensor& wanted, Tensor& slot,
                         Tensor& age, int64_t seed, int64_t now, int64_t max_age) {
-  const Index index(fingerprints, keys, seed);
+  const Index index(fingerprints, keys, stamps, seed);
   const int64_t* key = wanted.data<int64_t>();
-  const int32_t* stamp = stamps.data<int32_t>();
   int32_t *to = slot.data<int32_t>(), *page = age.data<int32_t>();
-  parallel_for(wanted.size(), 16 * block_keys, [&](int64_t begin, int64_t end) {
-    int64_t slots[block_keys];
-    uint64_t hashes[block_keys];
-    for (int64_t block = begin; block < end; block += block_keys) {
-      const int64_t count = std::min(block_keys, end - block);
-      index.find_block(key + block, count, slots, hashes);
-      for (int64_t i = 0; i < count; i++) {
-        page[block + i] = slots[i] < 0 ? -1 : age_of(now, stamp[slots[i]], max_age);
-        to[block + i] = page[block + i] < 0 ? -1 : int32_t(slots[i]);
+  parallel_for(wanted.size(), 64 * block_keys, [&](int64_t begin, int64_t end) {
+    index.find(key, begin, end, [&](const Index::Block& block, int64_t at) {
+      for (int64_t i = 0; i < block.count; i++) {
+        page[at + i] = block.slots[i] < 0 ? -1 : age_of(now, index.stamps[block.slots[i]], max_age);
+        to[at + i] = page[at + i] < 0 ? -1 : int32_t(block.slots[i]);
       }
-    }
+    });
   });
 }
 
 void memory_bank_gather(const Tensor& fingerprints, const Tensor& keys, const Tensor& stamps, const Tensor& rows, const Tensor& wanted,
                         const Tensor& staged_keys, const Tensor& source, const Tensor& counts, const Tensor& staged_rows, Tensor& out,
                         Tensor& age, Tensor& joined, int64_t seed, int64_t now, int64_t max_age) {
-  const Index index(fingerprints, keys, seed);
+  const Index index(fingerprints, keys, stamps, seed);
   const Staged staged(staged_keys, source, counts);
   const int64_t row_bytes = int64_t(size_of(rows.dtype)) * rows.shape[1];
   const char *table = rows.data<char>(), *fresh = staged_rows.data<char>();
   const int64_t* key = wanted.data<int64_t>();
-  const int32_t* stamp = stamps.data<int32_t>();
   int32_t *page = age.data<int32_t>(), *from = joined.data<int32_t>();
   char* to = out.data<char>();
-  parallel_for(wanted.size(), 4 * block_keys, [&](int64_t begin, int64_t end) {
-    int64_t slots[block_keys];
-    uint64_t hashes[block_keys];
+  parallel_for(wanted.size(), 16 * block_keys, [&](int64_t begin, int64_t end) {
     const char* row[block_keys];
-    for (int64_t block = begin; block < end; block += block_keys) {
-      const int64_t count = std::min(block_keys, end - block);
-      index.find_block(key + block, count, slots, hashes);
-      for (int64_t i = 0; i < count; i++)
-        if (slots[i] >= 0) __builtin_prefetch(stamp + slots[i]);
-      for (int64_t i = 0; i < count; i++) {
-        const int32_t position = staged.count ? staged.find(key[block + i]) : -1;
-        const int32_t years = position >= 0 ? 0 : slots[i] < 0 ? -1 : age_of(now, stamp[slots[i]], max_age);
-        row[i] = position >= 0 ? fresh + position * row_bytes : years >= 0 ? table + slots[i] * row_bytes : nullptr;
-        page[block + i] = years;
-        if (from) from[block + i] = position;
+    index.find(key, begin, end, [&](const Index::Block& block, int64_t at) {
+      for (int64_t i = 0; i < block.count; i++) {
+        const int32_t position = staged.count ? staged.find(block.wanted[i]) : -1;
+        const int64_t slot = block.slots[i];
+        const int32_t old = position >= 0 ? 0 : slot < 0 ? -1 : age_of(now, index.stamps[slot], max_age);
+        row[i] = position >= 0 ? fresh + position * row_bytes : old >= 0 ? table + slot * row_bytes : nullptr;
+        page[at + i] = old;
+        if (from) from[at + i] = position;
         if (i < prefetch_distance && row[i]) prefetch_row(row[i], row_bytes);
       }
-      for (int64_t i = 0; i < count; i++) {
-        if (i + prefetch_distance < count && row[i + prefetch_distance]) prefetch_row(row[i + prefetch_distance], row_bytes);
-        char* target = to + (block + i) * row_bytes;
+      for (int64_t i = 0; i < block.count; i++) {
+        const char* later = i + prefetch_distance < block.count ? row[i + prefetch_distance] : nullptr;
+        if (later) prefetch_row(later, row_bytes);
+        char* target = to + (at + i) * row_bytes;
         if (row[i])
           std::memcpy(target, row[i], size_t(row_bytes));
         else
           std::memset(target, 0, size_t(row_bytes));
       }
-    }
+    });
   });
 }
 
@@ -212,9 +246,7 @@ void memory_bank_stage(const Tensor& keys, const Tensor& rows, const Tensor& ste
     using Bits = decltype(zero);
     const Bits* row = rows.data<Bits>();
     parallel_for(n, row_grain(D), [&](int64_t begin, int64_t end) {
-      vectorize([&] {
-        for (int64_t i = begin; i < end; i++) usable[i] = usable_row(row + i * D, D);
-      });
+      for (int64_t i = begin; i < end; i++) usable[i] = usable_row(row + i * D, D);  // memory sets the pace, not the instruction set
     });
   });
 
@@ -306,7 +338,7 @@ void memory_bank_upsert(Tensor& fingerprints, Tensor& keys, Tensor& stamps, Tens
                         const Tensor& steps, const Tensor& event_times, const Tensor& factor, int64_t seed, int64_t now,
                         int64_t expired_before, bool evict) {
   if (factor && !(*factor.data<double>() > 0)) return;  // NaN: the step was skipped, it leaves no trace
-  const Index index(fingerprints, keys, seed);
+  const Index index(fingerprints, keys, stamps, seed);
   const Staged staged(staged_keys, source, counts);
   const int64_t row_bytes = int64_t(size_of(rows.dtype)) * rows.shape[1];
   int64_t* total = counters.data<int64_t>();
@@ -316,22 +348,15 @@ void memory_bank_upsert(Tensor& fingerprints, Tensor& keys, Tensor& stamps, Tens
   // place: the slot of a known key, -1 - bucket for a new one; entries by (bucket, new, key)
   int32_t* place = scratch<int32_t>(ScratchSlot::kernel_second, staged.count);
   auto* entries = scratch<Keyed<uint32_t>>(ScratchSlot::kernel, 2 * staged.count);
-  parallel_for(staged.count, 4 * block_keys, [&](int64_t begin, int64_t end) {
-    int64_t slots[block_keys];
-    uint64_t hashes[block_keys];
-    for (int64_t block = begin; block < end; block += block_keys) {
-      const int64_t count = std::min(block_keys, end - block);
-      index.find_block(staged.keys + block, count, slots, hashes);
-      for (int64_t i = 0; i < count; i++) {
-        int64_t bucket = slots[i] / bank_width;
-        if (slots[i] < 0) {
-          const int64_t first = first_bucket(hashes[i], index.buckets), second = second_bucket(hashes[i], index.buckets);
-          bucket = index.occupied(second) < index.occupied(first) ? second : first;
-        }
-        place[block + i] = int32_t(slots[i] < 0 ? -1 - bucket : slots[i]);
-        entries[block + i] = {uint32_t(bucket) << 1 | uint32_t(slots[i] < 0), int32_t(block + i)};
+  parallel_for(staged.count, 16 * block_keys, [&](int64_t begin, int64_t end) {
+    index.find(staged.keys, begin, end, [&](const Index::Block& block, int64_t at) {
+      for (int64_t i = 0; i < block.count; i++) {
+        const int64_t slot = block.slots[i];
+        const int64_t bucket = slot < 0 ? index.bucket_for(block.hashes[i]) : slot / bank_width;
+        place[at + i] = int32_t(slot < 0 ? -1 - bucket : slot);
+        entries[at + i] = {uint32_t(bucket) << 1 | uint32_t(slot < 0), int32_t(at + i)};
       }
-    }
+    });
   });
   const Keyed<uint32_t>* sorted = radix_sort(entries, entries + staged.count, staged.count);
   const auto bucket_of = [sorted](int64_t i) { return int64_t(sorted[i].key >> 1); };
@@ -339,7 +364,7 @@ void memory_bank_upsert(Tensor& fingerprints, Tensor& keys, Tensor& stamps, Tens
   const char* fresh = staged_rows.data<char>();
   char* table = rows.data<char>();
   const int32_t *step = steps.data<int32_t>(), *time = event_times.data<int32_t>();
-  parallel_for(staged.count, 4 * block_keys, [&](int64_t begin, int64_t end) {
+  parallel_for(staged.count, 16 * block_keys, [&](int64_t begin, int64_t end) {
     Tally tally;
     int64_t i = begin;
     while (i < end && i > 0 && bucket_of(i) == bucket_of(i - 1)) i++;  // a bucket belongs to the chunk in which it begins

@@ -8,7 +8,7 @@
 
 namespace galago::cpu {
 
-// Bits: uint16_t for bfloat16, uint32_t for float32, uint64_t for float64. Call it inside vectorize().
+// Bits: uint16_t for bfloat16, uint32_t for float32, uint64_t for float64.
 template <class Bits>
 GALAGO_INLINE bool usable_row(const Bits* row, int64_t D) {
   constexpr Bits magnitude = Bits(Bits(~Bits(0)) >> 1);
