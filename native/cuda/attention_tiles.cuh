@@ -231,7 +231,8 @@ __global__ void __launch_bounds__(threads, 2) dkdv_kernel(const Call call, const
           call.first_query_of(item, tile.start) / COLS * COLS, item.queries,
           [&](int start, int stage) {
             copy_tile<D, COLS, threads>(tile_q(stage), q + (q_row + start) * q_stride + h * D, q_stride, item.queries - start, thread);
-            copy_tile<D, COLS, threads>(tile_dout(stage), dout + (item.first_query + start) * q_stride + h * D, q_stride, item.queries - start, thread);
+            copy_tile<D, COLS, threads>(tile_dout(stage), dout + (item.first_query + start) * q_stride + h * D, q_stride,
+                                        item.queries - start, thread);
           },
           [&](int start, int stage) {
             if (own >= tile.count) return;
