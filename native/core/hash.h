@@ -27,7 +27,7 @@ constexpr uint64_t equal_bytes(uint64_t word, uint8_t byte) {
   return ~(((difference & low) + low) | difference | low);
 }
 
-// The first number of the published sequence for seed 0; no two of these keys meet.
+// The first number of the published sequence of splitmix64 for seed 0.
 static_assert(mix64(0) == 0xe220a8397b1dcdafu);
 static_assert(hash_key(0, 0) != hash_key(-1, 0) && hash_key(0, 0) != hash_key(0, 1));
 static_assert(equal_bytes(0x00ff017f80810001u, 0) == 0x8000000000008000u && equal_bytes(0x00ff017f80810001u, 0x80) == 0x0000000080000000u);

@@ -214,6 +214,29 @@ describe.each(testDevices)('MemoryBank on %s', (name) => {
     bank.dispose();
   });
 
+  it('moves between devices with all that it holds', async () => {
+    const bank = new MemoryBank({ capacity: 50, width });
+    const before = on;
+    for (const [step, place] of [before, 'cpu' as const, before].entries()) {
+      await bank.moveTo(place);
+      on = place;
+      tidy(() =>
+        bank.write(
+          keysOf(step, 9),
+          matrix([
+            [step + 1, 1],
+            [step + 1, 2],
+          ]),
+          { step },
+        ),
+      );
+    }
+    on = before;
+    const expected = { rows: [1, 1, 2, 1, 3, 1, 3, 2], age: [2, 1, 0, 0] };
+    expect(await read(bank, keysOf(0, 1, 2, 9), { now: 2 })).toEqual(expected);
+    bank.dispose();
+  });
+
   it('holds bfloat16 rows: what is staged is cast', async () => {
     const bank = bankOf({ dtype: 'bfloat16' });
     tidy(() => bank.write(keysOf(7), matrix([[1 + 2 ** -10, 3]]), { step: 1 }));
