@@ -30,8 +30,10 @@ export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from 
 export type { ParameterGroups, RecommenderModel, StepContext, StepGraph } from './models/model.js';
 export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './models/ranker.js';
 // modules
+export { DocumentEncoder, type DocumentEncoderOptions, type Documents } from './nn/document_encoder.js';
 export { Embedding } from './nn/embedding.js';
 export { FusionQFormer } from './nn/fusion_q_former.js';
+export { HistoryDecoder, type HistoryDecoderOptions } from './nn/history_decoder.js';
 export { ImageEncoder } from './nn/image_encoder.js';
 export { LayerNorm } from './nn/layer_norm.js';
 export { Linear, Mlp } from './nn/linear.js';
@@ -47,6 +49,7 @@ export {
   type StageOptions as MemoryBankStageOptions,
 } from './nn/memory_bank.js';
 export { type ForwardContext, Initializer, Module } from './nn/module.js';
+export { type ComparedHistory, historyCosines, SimTier, tierCounts } from './nn/sim_tier.js';
 export { TextEncoder } from './nn/text_encoder.js';
 // ops
 export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';

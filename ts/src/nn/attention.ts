@@ -14,6 +14,8 @@ import { type ForwardContext, type Initializer, Module } from './module.js';
 export interface JaggedRows {
   readonly rows: Tensor;
   readonly offsets: Tensor;
+  /** (T) int32, as keys: a negative entry hides the row. Default: none is hidden. */
+  readonly mask?: Tensor;
 }
 
 /** Which rows ask: all of them, or some per sequence (`index` of their rows, `offsets` of how many), as in a last layer. */
@@ -75,6 +77,7 @@ export class MultiHeadAttention extends Module {
         offsets: to.offsets,
         qOffsets: from.offsets,
         scale: this.#scale,
+        ...(to.mask === undefined ? {} : { mask: to.mask }),
       },
     );
     return projections.out.forward(reshape(attended, from.rows.shape));

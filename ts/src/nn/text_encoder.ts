@@ -1,9 +1,11 @@
 /** Text encoder over token fields (models.md 2.1): token + position + type embeddings, pre-norm Transformer, jagged. */
+import { concat } from '../ops/concat.js';
 import { add } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import type { Tensor } from '../tensor.js';
 import { type JaggedRows, TransformerBlock } from './attention.js';
 import { Embedding } from './embedding.js';
+import type { ModalityTokens } from './fusion_q_former.js';
 import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
@@ -29,13 +31,17 @@ export interface TextEncoderOptions {
   /** Width of the vector of a text; a linear follows where it differs from `width`. */
   readonly out?: number;
   readonly dropout?: number;
+  /** A learned token stands for a text without tokens, so that it has a vector too. Default false: its row is zero. */
+  readonly absent?: boolean;
 }
 
-/** Encoded texts: `tokens` for a fusion module, or `vectors` (n, out), one per text; texts without tokens give zero rows. */
+/** Encoded texts: `tokens` for a fusion module, or `vectors` (n, out), one per text. */
 export class TextEncoder extends Module {
   readonly token: Embedding;
   readonly position: Embedding;
   readonly type: Embedding;
+  /** (1, width), or null. */
+  readonly absent: Tensor | null;
   readonly blocks: TransformerBlock[];
   readonly norm: LayerNorm;
   readonly project: Linear | null;
@@ -53,6 +59,7 @@ export class TextEncoder extends Module {
       ffn = 4 * width,
       out = width,
       dropout = 0,
+      absent = false,
     }: TextEncoderOptions,
   ) {
     super();
@@ -61,6 +68,7 @@ export class TextEncoder extends Module {
     this.token = new Embedding(init.at('token'), vocabularySize, width, { std });
     this.position = new Embedding(init.at('position'), positions, width, { std });
     this.type = new Embedding(init.at('type'), types, width, { std });
+    this.absent = absent ? init.normal('absent', [1, width], std) : null;
     this.blocks = Array.from(
       { length: layers },
       (_, i) => new TransformerBlock(init.at(`blocks.${i}`), { width, heads, ffn, dropout }),
@@ -84,22 +92,57 @@ export class TextEncoder extends Module {
     return { rows: this.norm.forward(x.rows), offsets: x.offsets };
   }
 
-  /** The `cls` row of each text, normalised and projected: (n, out). */
-  vectors(batch: TokenSequences, context: ForwardContext): Tensor {
+  /** What stands first in the sequence of each text, its `cls` or the token for an absent text, then the text and what is `added` to it. */
+  private sequences(batch: TokenSequences, added: ModalityTokens | null): { x: JaggedRows; offsets: Int32Array } {
+    const { offsets } = batch;
+    const texts = offsets.length - 1;
+    const embedded = this.embed(batch);
+    const missing = (b: number): boolean => this.absent !== null && offsets[b] === offsets[b + 1];
+    const bounds = new Int32Array(texts + 1);
+    let anyMissing = false;
+    for (let b = 0; b < texts; b++) {
+      anyMissing ||= missing(b);
+      bounds[b + 1] =
+        bounds[b]! + (missing(b) ? 1 : offsets[b + 1]! - offsets[b]!) + (added === null ? 0 : added.counts[b]!);
+    }
+    if (!anyMissing && added === null) return { x: embedded, offsets };
+    const tokens = embedded.rows.shape[0]!;
+    const index = new Int32Array(bounds[texts]!);
+    for (let b = 0, to = 0; b < texts; b++) {
+      if (missing(b)) index[to++] = tokens;
+      else for (let at = offsets[b]!; at < offsets[b + 1]!; at++) index[to++] = at;
+      const first = tokens + (this.absent === null ? 0 : 1) + (added?.starts[b] ?? 0);
+      for (let k = 0; k < (added?.counts[b] ?? 0); k++) index[to++] = first + k;
+    }
+    const parts = [
+      embedded.rows,
+      ...(this.absent === null ? [] : [this.absent]),
+      ...(added === null ? [] : [added.rows]),
+    ];
+    const rows = gatherRows(concat(parts, { axis: 0 }), this.place(index));
+    return { x: { rows, offsets: this.place(bounds) }, offsets: bounds };
+  }
+
+  /**
+   * The first row of each text's sequence (its `cls`), normalised and projected: (n, out). `added`: more tokens of `width`, behind those
+   * of each text. A sequence without any token gives a zero row.
+   */
+  vectors(batch: TokenSequences, context: ForwardContext, added: ModalityTokens | null = null): Tensor {
+    const sequences = this.sequences(batch, added);
     const texts = batch.offsets.length - 1;
     const first = new Int32Array(texts);
     const present = new Int32Array(texts).fill(-1);
     const offsets = new Int32Array(texts + 1);
     let found = 0;
     for (let b = 0; b < texts; b++) {
-      if (batch.offsets[b + 1]! > batch.offsets[b]!) {
+      if (sequences.offsets[b + 1]! > sequences.offsets[b]!) {
         present[b] = found;
-        first[found++] = batch.offsets[b]!;
+        first[found++] = sequences.offsets[b]!;
       }
       offsets[b + 1] = found;
     }
     const only = { index: this.place(first.slice(0, found)), offsets: this.place(offsets) };
-    let x = this.embed(batch);
+    let { x } = sequences;
     this.blocks.forEach((block, i) => {
       x = block.forward(x, context, i === this.blocks.length - 1 ? only : undefined);
     });
