@@ -205,7 +205,8 @@ export function benchRequest(args: VerbArguments): BenchRequest {
     throw new ConfigError(`bench: expected --device to be auto, cpu, cuda or cuda:N but received ${name}`, {
       key: 'device',
     });
-  const resolved = (name === 'auto' ? 'cpu' : name) as DeviceName;
+  const list = args.flags.has('list');
+  const resolved = name === 'auto' ? (list ? 'cpu' : device('auto').name) : (name as DeviceName);
   const gpu = resolved.startsWith('cuda') && resolved !== 'cuda-emu';
   const size = choice('size', benchSizes, gpu ? 'full' : resolved === 'cpu' ? 'small' : 'tiny');
   const dtype = choice('dtype', ['float32', 'bfloat16', 'both'], resolved === 'cpu' ? 'float32' : 'bfloat16');
@@ -218,7 +219,7 @@ export function benchRequest(args: VerbArguments): BenchRequest {
     size,
     dtypes: dtype === 'both' ? ['bfloat16', 'float32'] : [dtype],
     only: single(args, 'case') ?? null,
-    list: args.flags.has('list'),
+    list,
     effort: { rounds, seconds: gpu ? 1 : 4, batch: gpu ? 0.005 : 0.02 },
   };
 }

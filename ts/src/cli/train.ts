@@ -16,6 +16,7 @@ export const trainDefinition: VerbDefinition = {
     data: { type: 'string', value: 'folder', help: 'data folder, or folder/stem (data.path)' },
     set: { type: 'string', multiple: true, value: 'json', help: 'keys of the configuration as one JSON object' },
     device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N (device); also with --resume' },
+    precision: { type: 'string', value: 'type', help: 'fp32, or bf16 on cuda (train.precision)' },
     'run-dir': {
       type: 'string',
       value: 'folder',
@@ -51,9 +52,11 @@ export function trainRequest(args: VerbArguments): TrainRequest {
   }
   const data = single(args, 'data');
   const device = single(args, 'device');
+  const precision = single(args, 'precision');
   const overrides = [
     ...(data === undefined ? [] : [`data.path=${data}`]),
     ...(device === undefined ? [] : [`device=${device}`]),
+    ...(precision === undefined ? [] : [`train.precision=${precision}`]),
     ...args.overrides,
   ];
   const set = args.values.set ?? [];

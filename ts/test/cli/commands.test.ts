@@ -111,7 +111,7 @@ describe('options', () => {
 describe('train', () => {
   const request = (...argv: string[]) => trainRequest(parseVerb(trainDefinition, argv));
 
-  it('collects files, data, device and overrides', () => {
+  it('collects files, data, device, precision and overrides', () => {
     expect(
       request(
         'a.yaml',
@@ -121,6 +121,7 @@ describe('train', () => {
         '--data',
         'd',
         '--device=cpu',
+        '--precision=bf16',
         '--train.epochs=2',
         '--set',
         '{"a":1}',
@@ -130,7 +131,7 @@ describe('train', () => {
       config: {
         files: ['a.yaml', 'c.yaml', 'b.yaml'],
         set: ['{"a":1}'],
-        overrides: ['data.path=d', 'device=cpu', 'train.epochs=2'],
+        overrides: ['data.path=d', 'device=cpu', 'train.precision=bf16', 'train.epochs=2'],
       },
       runDir: null,
     });
