@@ -48,6 +48,9 @@ export interface ModuleProbe {
   readonly devices: readonly { readonly name: string; readonly computeCapability: number; readonly memory: number }[];
 }
 
+/** `cuda` is `cuda:0`; `cuda-emu` runs the CUDA kernels on the CPU, for tests. */
+export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}` | 'cuda-emu';
+
 /** Devices that live in a shared object of their own, loaded on demand. */
 export type ModuleKind = 'cuda' | 'cuda-emu';
 
@@ -202,10 +205,7 @@ export function moduleFile(kind: ModuleKind): string | null {
 
 const loaded = new Set<ModuleKind>();
 
-/** Loads the module behind a device's name; nothing to do for 'cpu'. Throws `DeviceUnavailableError` saying what to install. */
-export function openModule(device: string): void {
-  if (device === 'cpu') return;
-  const kind: ModuleKind = device === 'cuda-emu' ? 'cuda-emu' : 'cuda';
+function openModule(kind: ModuleKind, device: string = kind): void {
   if (loaded.has(kind)) return;
   const path = moduleFile(kind);
   if (path === null)
@@ -215,6 +215,24 @@ export function openModule(device: string): void {
     );
   addon.loadModule(kind, path);
   loaded.add(kind);
+}
+
+/** Every spelling of a device asked for so far, with its one name. */
+const opened = new Map<string, DeviceName>([['cpu', 'cpu']]);
+
+/**
+ * The one name of a device (`cuda` is `cuda:0`), after loading the module behind it. Throws `DeviceUnavailableError` saying what to
+ * install, or which names there are.
+ */
+export function openDevice(device: string): DeviceName {
+  const known = opened.get(device);
+  if (known !== undefined) return known;
+  if (!/^cuda(:\d{1,3}|-emu)?$/.test(device))
+    throw new DeviceUnavailableError(`${device}: expected cpu, cuda or cuda:0, cuda:1, ...`, { device });
+  openModule(device === 'cuda-emu' ? 'cuda-emu' : 'cuda', device);
+  const name = (device === 'cuda' ? 'cuda:0' : device) as DeviceName;
+  opened.set(device, name);
+  return name;
 }
 
 /** What the module of a kind finds on this machine. Throws `DeviceUnavailableError` where there is no module. */

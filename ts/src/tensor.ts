@@ -2,13 +2,20 @@
 import { fromBfloat16, toBfloat16 } from './bfloat16.js';
 import { chooseDevice } from './choose_device.js';
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
-import { addon, type Handle, type KernelTime, type MemoryStatistics, native, openModule } from './native.js';
+import {
+  addon,
+  type DeviceName,
+  type Handle,
+  type KernelTime,
+  type MemoryStatistics,
+  native,
+  openDevice,
+} from './native.js';
 import type { RowSparseGrad } from './row_sparse_grad.js';
 import { scopes } from './tidy.js';
 
 export type DType = 'float32' | 'float64' | 'int32' | 'int64' | 'uint8' | 'bfloat16';
-/** `cuda` is `cuda:0`; `cuda-emu` runs the CUDA kernels on the CPU, for tests. */
-export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}` | 'cuda-emu';
+export type { DeviceName } from './native.js';
 export type Shape = readonly number[];
 
 const dtypeCodes = { float32: 0, float64: 1, int32: 2, int64: 3, uint8: 4, bfloat16: 5 } as const;
@@ -160,8 +167,8 @@ function checkShape(op: string, shape: Shape): void {
 /** A tensor whose values are not set yet, with the dtype and device of `like`, or of the options (float32 on cpu). */
 export function empty(shape: Shape, like: Tensor | TensorOptions = {}): Tensor {
   checkShape('empty', shape);
-  const { dtype = 'float32', device = 'cpu' } = like;
-  openModule(device);
+  const { dtype = 'float32' } = like;
+  const device = openDevice(like.device ?? 'cpu');
   return new Tensor(addon.create(shape, dtypeCodes[dtype], device), shape, dtype, device);
 }
 
@@ -309,8 +316,7 @@ export interface DeviceControl {
  */
 export function device(name: DeviceName | 'auto' = 'cpu'): DeviceControl {
   const chosen = name === 'auto' ? chooseDevice() : { device: name, reason: null };
-  const resolved: DeviceName = chosen.device;
-  openModule(resolved);
+  const resolved = openDevice(chosen.device);
   addon.memory(resolved); // throws where the device does not exist
   return {
     name: resolved,

@@ -6,7 +6,7 @@ import { relu, sigmoid } from '../../src/ops/activation.js';
 import { add, mul } from '../../src/ops/elementwise.js';
 import { embedding } from '../../src/ops/embedding.js';
 import { sum } from '../../src/ops/reduce.js';
-import { device, empty, full, Tensor, tensor } from '../../src/tensor.js';
+import { type DeviceName, device, empty, full, Tensor, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { compileEngine, type Engine } from './child.js';
 
@@ -113,8 +113,7 @@ describe.skipIf(moduleFile('cuda-emu') === null)('the CUDA runtime layer, emulat
       const ended = await engine.run(
         `
         const { addon, native, full, empty, device } = await load();
-        const { openModule } = await import('./native.js');
-        openModule('cuda-emu');
+        device('cuda-emu');
         addon.testPoison(true);
         const [x, out] = [full([20], 1, { device: 'cuda-emu' }), full([5], 1, { device: 'cuda-emu' })];
         native.copy(x.handle, out.handle); // 20 values into a tensor of 5
@@ -218,6 +217,11 @@ describe('F34: CUDA that cannot be used', () => {
     expect(advice).toMatch(/install|CUDA_VISIBLE_DEVICES|nvidia-smi|supported/);
     expect(() => empty([1], { device: 'cuda' })).toThrow(DeviceUnavailableError);
     expect(() => empty([1], { device: 'cuda:1' })).toThrow(problem);
+  });
+
+  it('names the devices there are when it is none', () => {
+    for (const name of ['cuda:', 'cuda:-1', 'cuda:x', 'gpu', 'cuda:1234'])
+      expect(() => empty([1], { device: name as DeviceName })).toThrow(/expected cpu, cuda or cuda:0/);
   });
 
   it('leaves the CPU as it was', async () => {
