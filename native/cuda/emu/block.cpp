@@ -561,6 +561,8 @@ void allocate_shared(SharedSite& site, size_t bytes, size_t alignment, const cha
   static_bytes += bytes;
   if (static_bytes > max_static_shared_bytes)
     fault("%s: %zu bytes of static shared memory, more than %zu", name, static_bytes, max_static_shared_bytes);
+  if (static_bytes + launch->shared > max_static_shared_bytes && launch->shared <= 32 * 1024)  // see launch.cuh
+    fault("%s: %zu bytes of shared memory, more than a launch may use unasked", name, static_bytes + launch->shared);
   if (static_bytes + launch->shared > max_shared_bytes)
     fault("%s: %zu bytes of shared memory, more than %zu", name, static_bytes + launch->shared, max_shared_bytes);
   // No better aligned than its type asks for: what needs more says so.
@@ -604,6 +606,7 @@ void defer_copy(void* to_shared, const void* from, int bytes, int filled) {
   shared_address(to_shared, size_t(bytes));
   require_aligned(to_shared, size_t(bytes), "cp.async to shared memory");
   require_aligned(from, size_t(bytes), "cp.async from global memory");
+  std::memset(to_shared, 0xff, size_t(bytes));  // a device may write from now on: whoever still reads here finds NaN
   current->copies.push_back({to_shared, from, bytes, filled});
 }
 

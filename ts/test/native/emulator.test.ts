@@ -55,6 +55,7 @@ const wrongAlways = [
   'read of another block',
   'copy read before its wait',
   'ring read one group too early',
+  'copy over what is still read',
   'product not waited for',
   'staging reused too early',
 ];

@@ -211,6 +211,18 @@ __global__ void ring_kernel(const float* x, float* out) {
   out[i] = ring[0][i].x;
 }
 
+// A warp starts to fill the tile again while the other one reads it: a barrier is missing before the second copy.
+__global__ void refill_kernel(const float* x, float* out) {
+  SHARED(float4[64], tile);
+  const int i = int(threadIdx.x);
+  copy_async<16>(&tile[i], x + 4 * i), commit_copies(), wait_copies<0>();
+  __syncthreads();
+  copy_async<16>(&tile[i], x), commit_copies();
+  out[i ^ 32] = tile[i ^ 32].x;
+  __syncthreads();
+  wait_copies<0>();
+}
+
 // ---- launchers
 
 template <class... Parameters>
@@ -333,6 +345,12 @@ std::vector<Case> fault_cases() {
       {"copy read before its wait", [] { return run_with_input(copy_kernel<false>, 0); }},
       {"copy from a misaligned address", [] { return run_with_input(copy_kernel<true>, 1); }},
       {"ring read one group too early", [] { return run_with_input(ring_kernel<2>, 0); }},
+      {"copy over what is still read",
+       [] {
+         Buffer<float> x(64 * 4, [](size_t i) { return float(i); }), out(64);
+         launch(refill_kernel, 1, 64, 0, x.device, out.device);
+         return outcome([&] { return out.equals([](size_t i) { return 4 * i; }); });
+       }},
   };
 }
 
