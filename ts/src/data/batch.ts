@@ -7,6 +7,8 @@
 export interface Jagged {
   readonly values: Int32Array;
   readonly offsets: Int32Array;
+  /** Histories: time units between each event and the target of its row, rows where the data have no times. */
+  readonly gaps?: Float32Array;
 }
 
 /** Jagged token sequences of n texts, special tokens included. tokens, types (which field), positions: (T); offsets (n+1). A missing text has length 0. */

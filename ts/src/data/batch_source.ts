@@ -46,6 +46,8 @@ export interface BatchColumns {
   readonly user: Int32Array;
   readonly item: Int32Array;
   readonly time: Int32Array;
+  /** Time of each rank, counted from the first, as the data have it; null where they have none. */
+  readonly times: Float64Array | null;
   /** (n) or null where the data have none. */
   readonly session: Int32Array | null;
   readonly query: Int32Array | null;
@@ -293,7 +295,7 @@ export class BatchSource {
     maxLen: number,
     rows: Int32Array | null,
   ): Jagged | null {
-    const { histories, time } = this.columns;
+    const { histories, time, times } = this.columns;
     if (histories === null) return null;
     const starts = new Int32Array(events.length);
     const offsets = new Int32Array(events.length + 1);
@@ -304,13 +306,17 @@ export class BatchSource {
       offsets[b + 1] = offsets[b]! + end - start;
     }
     const values = new Int32Array(offsets[events.length]!);
-    const { item } = histories[part];
+    const gaps = new Float32Array(values.length);
+    const log = histories[part];
+    const clock = (rank: number): number => times?.[rank] ?? rank;
     for (let b = 0; b < events.length; b++) {
+      const now = clock(time[events[b]!]!);
       for (let at = starts[b]!, to = offsets[b]!; to < offsets[b + 1]!; at++, to++) {
-        values[to] = rows === null ? item[at]! : rows[item[at]!]!;
+        values[to] = rows === null ? log.item[at]! : rows[log.item[at]!]!;
+        gaps[to] = now - clock(log.time[at]!);
       }
     }
-    return { values, offsets };
+    return { values, offsets, gaps };
   }
 }
 

@@ -158,6 +158,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     user: shared(events.user),
     item: shared(events.item),
     time: shared(events.time),
+    times: clockOf(events),
     session: session && shared(session),
     query: queries && shared(queries.row),
     items: events.items,
@@ -405,4 +406,11 @@ function orderedFeatures(specs: readonly FeatureSpec[], features: ReadonlyMap<st
     return specs.findIndex((spec) => spec.name === first);
   };
   return [...features.values()].sort((a, b) => place(a) - place(b));
+}
+
+/** Times of the ranks, counted from the first: differences of them are exact where those of the data fit into 53 bits. */
+function clockOf({ times }: Events): Float64Array | null {
+  if (times === null) return null;
+  const first = Number(times[0] ?? 0);
+  return shared(Float64Array.from(times as ArrayLike<number | bigint>, (time) => Number(time) - first));
 }

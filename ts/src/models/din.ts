@@ -10,7 +10,7 @@ import { reshape } from '../ops/transpose.js';
 import { type Tensor, zeros } from '../tensor.js';
 import { sideBySide, visibility } from './history.js';
 import {
-  type HistoryInput,
+  type AttendedRows,
   inputWidth,
   Ranker,
   type RankerInput,
@@ -40,7 +40,7 @@ export class TargetAttention extends Module {
    * Hidden rows have weight 0; a history without rows that count gives zero. In training the batch statistics of Dice are those of
    * all rows, hidden ones included.
    */
-  forward(history: HistoryInput, context: ForwardContext): Tensor {
+  forward(history: AttendedRows, context: ForwardContext): Tensor {
     const { target, rows: h, offsets, segments } = history;
     const T = h.shape[0]!;
     if (T === 0) return zeros(target.shape, target); // no rows, so no batch statistics either
@@ -50,7 +50,7 @@ export class TargetAttention extends Module {
     return segmentSum(h, { offsets, weights: this.weights(scores, history) });
   }
 
-  private weights(scores: Tensor, history: HistoryInput): Tensor {
+  private weights(scores: Tensor, history: AttendedRows): Tensor {
     const visible = visibility(history);
     if (!this.#softmax) return visible === null ? scores : mul(scores, visible);
     if (visible === null) return segmentSoftmax(scores, { offsets: history.offsets });

@@ -22,11 +22,16 @@ import { sortDescending } from '../ops/sort_descending.js';
 import { streamOf, uniforms } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
 import { type ContentOptions, ContentPart } from './content.js';
+import { defaultDlrm } from './dlrm.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { makeHistory } from './history.js';
+import { defaultLonger } from './longer.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
+import { defaultMmoe } from './mmoe.js';
 import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
+import { defaultRankMixer } from './rank_mixer.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
+import { defaultSim } from './sim.js';
 
 export type TrainingMode = 'id_only' | 'frozen' | 'two_stage' | 'stop_gradient' | 'end_to_end';
 
@@ -78,6 +83,8 @@ export class Em3 extends Module implements RecommenderModel {
   readonly frozenContent: boolean;
   readonly #options: Em3Options;
   readonly #label: string;
+  /** Labels beside the main one: what rankers of several tasks learn too. */
+  readonly #moreLabels: readonly string[];
   readonly #user: string | null;
   readonly #item: string | null;
   readonly #init: Initializer;
@@ -95,6 +102,7 @@ export class Em3 extends Module implements RecommenderModel {
     this.#init = init;
     this.#options = options;
     this.#label = label;
+    this.#moreLabels = schema.labels.slice(1);
     this.#user = schema.userId;
     this.#item = schema.itemId;
     this.features = new FeatureEmbedder(init.at('features'), schema, {
@@ -108,7 +116,7 @@ export class Em3 extends Module implements RecommenderModel {
       this.content !== null && options.cic.weight > 0 && idWidth > 0
         ? new CicHeads(init.at('heads'), this.content.width, idWidth)
         : null;
-    this.ranker = makeRanker(ranker, init.at('ranker'), this.spec(), rankerOptions);
+    this.ranker = makeRanker(ranker, init.at('ranker'), { ...this.spec(), tasks: schema.labels }, rankerOptions);
     this.encoderStageEpochs = training === 'two_stage' ? options.twoStageEpochs : 0;
     this.encodesItems = this.content !== null;
     this.frozenContent = training === 'frozen' || training === 'two_stage';
@@ -121,6 +129,7 @@ export class Em3 extends Module implements RecommenderModel {
     const { width } = this.content;
     const vectors = new Map<string, number>(base.vectors);
     const histories = [...base.histories];
+    const floats = [...(base.floats ?? []), 'flags'];
     vectors.set('content', width);
     vectors.set('flags', this.#options.content.modalities.length);
     const withQuery = this.content.query !== null;
@@ -134,9 +143,10 @@ export class Em3 extends Module implements RecommenderModel {
       vectors.set('content*interest', width);
       vectors.set('cosines', this.#options.historyLen);
       vectors.set('sortedCosines', this.#options.historyLen);
+      floats.push('cosines', 'sortedCosines');
       histories.push({ name: 'content', width });
     }
-    return { vectors, histories, ids: base.ids };
+    return { vectors, histories, ids: base.ids, floats };
   }
 
   graph(given: Batch, context: StepContext): StepGraph {
@@ -158,9 +168,15 @@ export class Em3 extends Module implements RecommenderModel {
       cutQuery && query !== null ? detach(query) : query,
       context,
     );
-    const logits = this.ranker.forward(input, context);
+    const [logits, ...more] = this.ranker.taskLogits(input, context) as readonly [Tensor, ...Tensor[]];
     const parts: Record<string, Tensor> = { bce: bceWithLogits(logits, labels) };
     let loss = parts['bce']!;
+    more.forEach((taskLogits, i) => {
+      const name = this.#moreLabels[i]!;
+      const part = bceWithLogits(taskLogits, this.float(batch.labels[name]!));
+      parts[`bce.${name}`] = part;
+      loss = add(loss, scaleBy(part, this.#options.rankerOptions.mmoe?.taskWeight ?? 1));
+    });
     const { sqdc: contrast, cic: alignment } = this.#options;
     if (contrast.weight > 0 && query !== null && target !== null && !stillQuery) {
       parts['sqdc'] = this.contrast(batch, query, target);
@@ -496,7 +512,17 @@ export const defaultEm3Options: Em3Options = {
   embeddingDim: 32,
   itemIdDropout: 0,
   features: null,
-  rankerOptions: { mlp: [256, 128], dropout: 0.1, crossLayers: 3, attentionMlp: [64, 32] },
+  rankerOptions: {
+    mlp: [256, 128],
+    dropout: 0.1,
+    crossLayers: 3,
+    attentionMlp: [64, 32],
+    rankMixer: defaultRankMixer,
+    dlrm: defaultDlrm,
+    longer: defaultLonger,
+    sim: defaultSim,
+    mmoe: defaultMmoe,
+  },
   seed: 7,
 };
 

@@ -131,7 +131,8 @@ export class FeatureEmbedder extends Module {
     if (this.#numeric.length > 0) vectors.set(numbersName, this.#numeric.length);
     const names = this.#histories.map(({ name }) => name);
     const width = names.reduce((total, name) => total + this.tableOf(name).embeddingDim, 0);
-    return { vectors, ids, histories: names.length === 0 ? [] : [{ name: historiesName, width, ids: names }] };
+    const histories = names.length === 0 ? [] : [{ name: historiesName, width, ids: names }];
+    return { vectors, ids, histories, floats: this.#numeric.length > 0 ? [numbersName] : [] };
   }
 
   /** Uploads the ids and numbers of the batch to `device` and looks the ids up. */
@@ -180,7 +181,7 @@ export class FeatureEmbedder extends Module {
   ): readonly HistoryInput[] {
     const first = this.#histories[0];
     if (first === undefined) return [];
-    const { offsets } = valueOf(batch.sequences, first.name);
+    const { offsets, gaps } = valueOf(batch.sequences, first.name);
     const rows = this.#histories.map(({ name }) => {
       const history: Jagged = valueOf(batch.sequences, name);
       const indices = this.place(history.values);
@@ -191,7 +192,21 @@ export class FeatureEmbedder extends Module {
       this.#histories.map(({ of }) => lookUp(of)),
       { axis: 1 },
     );
-    return [makeHistory({ name: historiesName, target, rows: concat(rows, { axis: 1 }), offsets })];
+    const same = (name: string): Tensor => this.sameAsTarget(batch, name);
+    const known = gaps === undefined ? { same } : { same, gaps };
+    return [makeHistory({ name: historiesName, target, rows: concat(rows, { axis: 1 }), offsets, ...known })];
+  }
+
+  /** (T) 1 where the id of the history feature `name` is the target's, else 0. */
+  private sameAsTarget(batch: Batch, name: string): Tensor {
+    const history = this.#histories.find((feature) => feature.name === name)!;
+    const { values, offsets } = valueOf(batch.sequences, name);
+    const target = valueOf(batch.categorical, history.of);
+    const host = this.#dtype === 'float64' ? new Float64Array(values.length) : new Float32Array(values.length);
+    target.forEach((id, b) => {
+      for (let at = offsets[b]!; at < offsets[b + 1]!; at++) host[at] = values[at] === id ? 1 : 0;
+    });
+    return this.place(host);
   }
 }
 

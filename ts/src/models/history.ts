@@ -1,10 +1,11 @@
 /** Histories as rankers take them: jagged rows beside their target. */
+import { ArgumentError } from '../errors.js';
 import { concat } from '../ops/concat.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import { crossAttention } from '../ops/cross_attention.js';
 import { reshape } from '../ops/transpose.js';
 import { full, type Tensor, tensor } from '../tensor.js';
-import type { HistoryInput } from './ranker.js';
+import type { AttendedRows, HistoryInput } from './ranker.js';
 
 /** The segment (T) of each row: b for rows offsets[b] .. offsets[b+1]. offsets (B+1). */
 export function segmentsOf(offsets: Int32Array): Int32Array {
@@ -20,13 +21,14 @@ export function makeHistory({
   rows,
   offsets: hostOffsets,
   mask = null,
+  ...known
 }: {
   readonly name: string;
   readonly target: Tensor;
   readonly rows: Tensor;
   readonly offsets: Int32Array;
   readonly mask?: Tensor | null;
-}): HistoryInput {
+} & Pick<HistoryInput, 'same' | 'gaps'>): HistoryInput {
   const place = (values: Int32Array): Tensor => tensor(values, [values.length], { device: target.device });
   const offsets = place(hostOffsets);
   let cached: Tensor | null = null;
@@ -37,7 +39,28 @@ export function makeHistory({
     cached ??= reshape(crossAttention(reshape(target, [B!, 1, 1, D!]), keys, keys, options), [B!, D!]);
     return cached;
   };
-  return { name, target, rows, offsets, segments: place(segmentsOf(hostOffsets)), mask, pooled };
+  const segments = place(segmentsOf(hostOffsets));
+  return { name, target, rows, offsets, hostOffsets, segments, mask, pooled, ...known };
+}
+
+/** Name of what a history gives beside vectors, which may bear the history's name. */
+export function historyField(name: string): string {
+  return `${name} history`;
+}
+
+/** Number of classes of time gaps. */
+export const GAP_BUCKETS = 32;
+
+/** (T) int32: floor(log2(1 + gap)) of each event, below `GAP_BUCKETS`. Errors: ArgumentError where the history has no gaps. */
+export function timeGaps({ name, gaps, rows }: HistoryInput): Tensor {
+  if (gaps === undefined)
+    throw new ArgumentError(`timeGaps: expected times of the events of history ${name} but received none`, {
+      argument: 'history',
+    });
+  const buckets = Int32Array.from(gaps, (gap) =>
+    Math.min(GAP_BUCKETS - 1, Math.floor(Math.log2(1 + Math.max(0, gap)))),
+  );
+  return tensor(buckets, [buckets.length], { device: rows.device });
 }
 
 /** What DNN, DCNv2 and the MLP behind DIN read, side by side: `vectors`, and one vector per history. (B, sum of widths). */
@@ -46,7 +69,8 @@ export function sideBySide(vectors: ReadonlyMap<string, Tensor>, histories: read
 }
 
 /** 1 for rows that count and 0 for those that the mask hides, (T) in the dtype of the rows; null where all count. */
-export function visibility({ rows, offsets, mask }: HistoryInput): Tensor | null {
+export function visibility({ rows, offsets, mask, visible }: AttendedRows): Tensor | null {
+  if (visible !== undefined) return visible;
   if (mask === null) return null;
   // The cosine of (1) and (1) is exactly 1, and 0 where masked: the mask stays on the device.
   const items = offsets.shape[0]! - 1;

@@ -2,9 +2,37 @@
 import type { Schema } from '../data/schema.js';
 import { Em3, type Em3Options } from '../models/em3.js';
 import type { RecommenderModel } from '../models/model.js';
+import type { RankerOptions } from '../models/ranker.js';
 import type { DeviceName } from '../tensor.js';
 import { type Config, learningRates } from './config.js';
 import type { TrainSettings } from './trainer.js';
+
+/** Options of all rankers. */
+export function rankerOptions(model: Config['model']): RankerOptions {
+  const { rankmixer, dlrm, longer, sim, mmoe } = model;
+  const { gap_dim: gapDim, ...longerRest } = longer;
+  return {
+    mlp: model.mlp,
+    dropout: model.dropout,
+    crossLayers: model.cross_layers,
+    attentionMlp: model.attention_mlp,
+    rankMixer: rankmixer,
+    dlrm: {
+      bottomMlp: dlrm.bottom_mlp,
+      topMlp: dlrm.top_mlp,
+      interaction: dlrm.interaction,
+      width: dlrm.width,
+    },
+    longer: { ...longerRest, gapDim },
+    sim: { search: sim.search, hardFeature: sim.hard_feature, topK: sim.top_k, timeGaps: sim.time_gaps },
+    mmoe: {
+      experts: mmoe.experts,
+      expertMlp: mmoe.expert_mlp,
+      towerMlp: mmoe.tower_mlp,
+      taskWeight: mmoe.task_weight,
+    },
+  };
+}
 
 /** Options of the `em3` preset. */
 export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): Em3Options {
@@ -41,12 +69,7 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
     embeddingDim: model.embedding_dim,
     itemIdDropout: model.item_id_dropout,
     features: model.features,
-    rankerOptions: {
-      mlp: model.mlp,
-      dropout: model.dropout,
-      crossLayers: model.cross_layers,
-      attentionMlp: model.attention_mlp,
-    },
+    rankerOptions: rankerOptions(model),
     seed: train.seed,
     ...(device === undefined ? {} : { device }),
   };

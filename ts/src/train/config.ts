@@ -293,7 +293,8 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
         fail(`${path}.${key}`, `expected a categorical feature but received '${target}'`);
       }
     }
-    if (column.name === config.data.label.column && column.type !== 'meta') {
+    const labels = [config.data.label, ...config.data.more_labels];
+    if (labels.some((label) => label.column === column.name) && column.type !== 'meta') {
       fail(`${path}.name`, `expected a feature but ${column.name} is the label (rule L3)`);
     }
   });

@@ -46,6 +46,15 @@ const data = z.strictObject({
     })
     .prefault({})
     .describe('the main label'),
+  more_labels: z
+    .array(
+      z.strictObject({
+        column: z.string().describe('column of the label'),
+        at_least: z.number().nullable().default(null).describe('as in label'),
+      }),
+    )
+    .default([])
+    .describe('labels that ranker mmoe learns beside the main one'),
   image_root: z.string().nullable().default(null).describe('folder of pictures; null: `images` in the data folder'),
   cold_items: z
     .string()
@@ -276,9 +285,71 @@ const sqdc = z.strictObject({
   mask_same_item: z.boolean().default(false).describe(ours('leave out columns of the anchor item')),
 });
 
+const rankmixer = z.strictObject({
+  tokens: count(1).default(8).describe(ours('T; published: 16')),
+  width: count(1).default(128).describe(ours('W, a multiple of tokens; published: 768')),
+  layers: count().default(2).describe('blocks'),
+  expansion: count(1).default(2).describe(ours('hidden width of the per-token blocks over W')),
+  sequence: z
+    .enum(['pooled', 'longer'])
+    .default('pooled')
+    .describe(ours('id histories: attention of the target, or LONGER')),
+  groups: z
+    .array(z.array(z.string().min(1)).min(1))
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(ours('names of the inputs of each token; null: pieces of equal width, in the order of the features')),
+});
+
+const dlrm = z.strictObject({
+  bottom_mlp: z.array(count(1)).default([512, 256, 64]).describe('hidden widths over the numbers'),
+  top_mlp: z.array(count(1)).default([512, 256]).describe('hidden widths over the products'),
+  interaction: z
+    .enum(['dot', 'concat'])
+    .default('dot')
+    .describe('products of pairs of fields, or fields side by side (DLRM-MLP)'),
+  width: count(1).nullable().default(null).describe(ours('width of the fields; null: that of the widest id vector')),
+});
+
+const longer = z.strictObject({
+  width: count(1).default(64).describe(ours('width of a merged token')),
+  heads: count(1).default(4).describe(ours('heads')),
+  merge: count(1).default(2).describe(ours('neighbouring events that become one token')),
+  latest: count(1).default(20).describe(ours('latest tokens that ask beside the global ones')),
+  layers: count(1).default(2).describe('layers'),
+  ffn: count(1).default(128).describe(ours('hidden width of the feed-forward blocks')),
+  positions: count(1).default(200).describe(ours('positions told apart')),
+  gap_dim: count().default(8).describe(ours('width of the vector of the time gap; 0: none')),
+});
+
+const sim = z.strictObject({
+  search: z
+    .enum(['hard', 'soft', 'content'])
+    .default('soft')
+    .describe(ours('same category, inner product, or cosine of content vectors')),
+  hard_feature: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe(ours('hard: history feature that is the category; null: the last one')),
+  top_k: count(1).default(50).describe('events that are read'),
+  time_gaps: z.boolean().default(true).describe('adds a vector of the time gap'),
+});
+
+const mmoe = z.strictObject({
+  experts: count(1).default(4).describe(ours('experts; 1: a shared bottom')),
+  expert_mlp: z.array(count(1)).min(1).default([128]).describe(ours('widths of an expert')),
+  tower_mlp: z.array(count(1)).default([64]).describe(ours('hidden widths of a tower')),
+  task_weight: rate.default(1).describe(ours('weight in the loss of each of data.more_labels')),
+});
+
 const model = z.strictObject({
   name: z.literal('em3').default('em3').describe('preset'),
-  ranker: z.enum(['fm', 'dnn', 'dcnv2', 'din']).default('din').describe(ours('ranking model')),
+  ranker: z
+    .enum(['fm', 'dnn', 'dcnv2', 'din', 'rankmixer', 'dlrm', 'longer', 'sim', 'mmoe'])
+    .default('din')
+    .describe(ours('ranking model')),
   training: z
     .enum(['id_only', 'frozen', 'two_stage', 'stop_gradient', 'end_to_end'])
     .default('end_to_end')
@@ -310,7 +381,16 @@ const model = z.strictObject({
     .describe(ours('share of training rows whose item id is replaced by the unknown one: for items that come later')),
   mlp: z.array(count(1)).min(1).default([256, 128]).describe(ours('hidden widths of the ranker')),
   cross_layers: count(1).default(3).describe(ours('dcnv2: cross layers')),
-  attention_mlp: z.array(count(1)).min(1).default([64, 32]).describe(ours('din: hidden widths of the attention unit')),
+  attention_mlp: z
+    .array(count(1))
+    .min(1)
+    .default([64, 32])
+    .describe(ours('din, sim: hidden widths of the attention unit')),
+  rankmixer: rankmixer.prefault({}).describe('ranker rankmixer'),
+  dlrm: dlrm.prefault({}).describe('ranker dlrm'),
+  longer: longer.prefault({}).describe('ranker longer'),
+  sim: sim.prefault({}).describe('ranker sim'),
+  mmoe: mmoe.prefault({}).describe('ranker mmoe'),
   dropout: share.default(0.1).describe(ours('dropout of the ranker')),
 });
 

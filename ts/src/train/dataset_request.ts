@@ -30,7 +30,7 @@ export function datasetRequest(config: Config): DatasetRequest {
     time: data.time,
     session: data.session,
     query: data.query_id,
-    labels: [{ column: data.label.column, atLeast: data.label.at_least }],
+    labels: [data.label, ...data.more_labels].map(({ column, at_least: atLeast }) => ({ column, atLeast })),
     ...(features.length > 0 ? { features } : {}),
     split: splitRule(config),
     ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items', data.path) }),

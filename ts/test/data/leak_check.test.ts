@@ -38,6 +38,7 @@ function subject(
     user: events.user,
     item: events.item,
     time: events.time,
+    times: null,
     session: null,
     query: null,
     items: 4,

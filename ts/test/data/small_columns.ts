@@ -69,6 +69,7 @@ export function smallColumns({
     user: events.user,
     item: events.item,
     time: events.time,
+    times: null,
     session,
     query: ints(n, (i) => session[i]! % 5),
     items,

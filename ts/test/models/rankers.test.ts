@@ -1,9 +1,13 @@
 /** What holds for every ranker. */
 import { afterAll, describe, expect, it } from 'vitest';
+import { defaultDlrm } from '../../src/models/dlrm.js';
 import { FeatureEmbedder } from '../../src/models/feature_embedder.js';
 import { makeHistory } from '../../src/models/history.js';
+import type { LongerOptions } from '../../src/models/longer.js';
 import { makeRanker, type RankerName } from '../../src/models/make_ranker.js';
+import { defaultRankMixer, type RankMixerOptions } from '../../src/models/rank_mixer.js';
 import type { HistoryInput, RankerOptions } from '../../src/models/ranker.js';
+import { defaultSim, type SimOptions } from '../../src/models/sim.js';
 import { Initializer, type Module } from '../../src/nn/module.js';
 import { normals } from '../../src/random.js';
 import { device, tensor } from '../../src/tensor.js';
@@ -14,14 +18,47 @@ import { amazonSchema, batchOf, rowsWith, smallSchema } from './small_batch.js';
 
 const init = new Initializer(3, 'float64');
 const evaluation = { training: false };
-const names = ['dnn', 'din', 'dcnv2', 'fm'] as const;
+const names = ['dnn', 'din', 'dcnv2', 'fm', 'rankmixer', 'dlrm', 'longer', 'sim', 'mmoe'] as const;
 
-const small: RankerOptions = { mlp: [6, 5], dropout: 0, crossLayers: 2, attentionMlp: [4] };
+const longer: LongerOptions = { width: 8, heads: 2, merge: 2, latest: 2, layers: 2, ffn: 6, positions: 4, gapDim: 2 };
+const rankMixer: RankMixerOptions = { ...defaultRankMixer, tokens: 4, width: 12 };
+const sim: SimOptions = { ...defaultSim, topK: 2 };
+const small: RankerOptions = {
+  mlp: [6, 5],
+  dropout: 0,
+  crossLayers: 2,
+  attentionMlp: [4],
+  rankMixer,
+  dlrm: { bottomMlp: [5], topMlp: [6], interaction: 'dot', width: null },
+  longer,
+  sim,
+  mmoe: { experts: 2, expertMlp: [5], towerMlp: [4], taskWeight: 1 },
+};
+const groups = [['user', 'numeric'], ['item', 'category', 'tags'], ['ids history']];
 const variants: readonly { title: string; name: RankerName; options: RankerOptions }[] = [
   ...names.map((name) => ({ title: name, name, options: small })),
   { title: 'dnn, batch norm', name: 'dnn', options: { ...small, batchNorm: true } },
   { title: 'din, softmax, Dice', name: 'din', options: { ...small, attentionSoftmax: true, activation: 'dice' } },
   { title: 'dcnv2, stacked, low rank', name: 'dcnv2', options: { ...small, crossStructure: 'stacked', crossRank: 2 } },
+  {
+    title: 'rankmixer over longer',
+    name: 'rankmixer',
+    options: { ...small, rankMixer: { ...rankMixer, sequence: 'longer' } },
+  },
+  { title: 'rankmixer, groups', name: 'rankmixer', options: { ...small, rankMixer: { ...rankMixer, groups } } },
+  { title: 'dlrm, concat', name: 'dlrm', options: { ...small, dlrm: { ...defaultDlrm, interaction: 'concat' } } },
+  {
+    title: 'dlrm, width 4',
+    name: 'dlrm',
+    options: { ...small, dlrm: { ...defaultDlrm, bottomMlp: [5], topMlp: [6], width: 4 } },
+  },
+  {
+    title: 'longer, one layer, three to a token',
+    name: 'longer',
+    options: { ...small, longer: { ...longer, layers: 1, merge: 3, width: 6 } },
+  },
+  { title: 'sim, hard', name: 'sim', options: { ...small, sim: { ...sim, search: 'hard' } } },
+  { title: 'sim, no gaps', name: 'sim', options: { ...small, sim: { ...sim, timeGaps: false } } },
 ];
 
 function built(name: RankerName, options: RankerOptions) {
@@ -102,7 +139,7 @@ describe('makeRanker', () => {
   it('refuses a name that is none', () => {
     const spec = { vectors: new Map<string, number>(), histories: [], ids: new Map<string, number>() };
     expect(() => makeRanker('gbdt' as RankerName, init, spec, small)).toThrow(
-      /expected one of fm, dnn, dcnv2, din but received gbdt/,
+      /expected one of fm, dnn, .* but received gbdt/,
     );
   });
 });

@@ -78,6 +78,15 @@ export function jagged(lists: readonly (readonly number[])[]): Jagged {
   return { values: Int32Array.from(lists.flat()), offsets };
 }
 
+/** The latest event one second before the target, the one before it three, and so on. */
+function withGaps(history: Jagged): Jagged {
+  const gaps = new Float32Array(history.values.length);
+  for (let b = 0; b + 1 < history.offsets.length; b++)
+    for (let at = history.offsets[b]!; at < history.offsets[b + 1]!; at++)
+      gaps[at] = 2 ** (history.offsets[b + 1]! - at) - 1;
+  return { ...history, gaps };
+}
+
 export function batchOf(rows: readonly Row[]): Batch {
   const ints = (pick: (row: Row) => number): Int32Array => Int32Array.from(rows, pick);
   const floats = (pick: (row: Row) => number): Float32Array => Float32Array.from(rows, pick);
@@ -98,8 +107,8 @@ export function batchOf(rows: readonly Row[]): Batch {
     numeric: { price: floats((row) => row.price), age: floats((row) => row.age) },
     sequences: {
       tags: jagged(rows.map((row) => row.tags)),
-      item_history: jagged(rows.map((row) => row.items)),
-      category_history: jagged(rows.map((row) => row.categories)),
+      item_history: withGaps(jagged(rows.map((row) => row.items))),
+      category_history: withGaps(jagged(rows.map((row) => row.categories))),
     },
     items: { rows: ints((row) => row.item), index: Int32Array.from(rows.keys()), text: null, image: null },
     queries: null,
