@@ -1,6 +1,6 @@
 /*
 Batch norm of the columns of a matrix: z = (x - mean) rstd, out = weight z + bias. The gradient flows through the batch's mean and variance:
-dx = weight rstd (dout - (sum dout + z sum(dout z)) / B). One pass for both sums (column_terms.cuh), one for dx. float32 only.
+dx = weight rstd (dout - (sum dout + z sum(dout z)) / B). One pass for both sums (column_sums.cuh), one for dx. float32 only.
 */
 #include "batch_statistics.cuh"
 

@@ -1,6 +1,6 @@
 // Mean and deviation of each column over the batch, and the matrices' elementwise parts: shared by batch_norm and dice. float32 only.
 #pragma once
-#include "column_terms.cuh"
+#include "column_sums.cuh"
 #include "map.cuh"
 
 namespace galago::cuda {
@@ -41,7 +41,7 @@ inline void batch_statistics(const Tensor& x, Tensor& running_mean, Tensor& runn
   const Scratch<float> squares(of_batch ? D : 0);
   if (of_batch) {
     float* to = mean.data<float>();
-    sum_columns(MatrixTerm<1, float>{px, D, 0}, 1, B, D, ColumnOutputs<1, float>{{to}}, 1.0f / float(B));
+    column_sums(px, 1, B, D, to, 1.0f / float(B));
     sum_columns(SquaredDeviation{px, to, D}, 1, B, D, ColumnOutputs<1, float>{{squares.data()}});
   }
   launch(batch_statistics_kernel, grid_of((D + 255) / 256), 256, 0, of_batch ? squares.data() : nullptr, B, D, running_mean.data<float>(),

@@ -1,121 +1,113 @@
 /*
-Sums over the rows of a matrix, in an order that follows from its shape alone: rows are cut into chunks of 256, a block sums one chunk of
-a strip of columns in float32, and a second kernel adds the partial sums of a column in a fixed order. One chunk needs no second kernel.
+Sums down columns of what a functor yields for (row, column), K values in one pass, group of rows by group:
+out[k][g][c] = scale * sum over the rows r of group g of term(r, c)[k]. A matrix that is read in packs has a column for each pack, and
+K values in it.
 
-  column_sums(rows, columns, x, out)           out (columns) = sum of x (rows, columns) over its rows
-  column_sums_of(rows, columns, source, out)   of what a device functor yields: `source.load(row, column, v)` fills float v[WIDTH] with
-                                               the WIDTH elements from `column` on, and may store them on the way. It is called once
-                                               for every element, by threads that have consecutive columns.
-  add_chunks(partials, chunks, columns, out)   out = sum over chunks of partials (chunks, columns), for kernels that make their own
-                                               partial sums, one row of them per chunk of 256 rows
+Rows are cut into chunks of 256. A block takes one chunk of a strip of up to 32 columns: its threads add every ty-th row, then the first
+thread of a column adds the others' sums in their order. More chunks than one leave float32 partials, (K, groups, chunks, columns),
+which are summed in the same way: the order follows from the shape alone.
 */
 #pragma once
-#include "launch.cuh"
 #include "vec.cuh"
 
 namespace galago::cuda {
 
-constexpr int64_t chunk_rows = 256;
-constexpr int strip_lanes = 32, strip_rows = 8;  // threads of a block: along the columns, along the rows
+constexpr int64_t column_chunk = 256;
 
-inline int64_t row_chunks(int64_t rows) { return (rows + chunk_rows - 1) / chunk_rows; }
+template <int K, class T>
+struct ColumnOutputs {
+  T* to[K];      // null: not wanted
+  int step = 1;  // from one column to the next
+};
 
-// Adds v over the rows of threads: (strip_lanes * WIDTH) columns by strip_rows. All threads call; the sums arrive in row 0.
-template <int WIDTH>
-__device__ __forceinline__ void add_thread_rows(float (&v)[WIDTH]) {
-  SHARED(float[strip_rows][strip_lanes * WIDTH], sums);
-  const int x = int(threadIdx.x), y = int(threadIdx.y);
-  __syncthreads();  // the values of an earlier call are still being read
-#pragma unroll
-  for (int k = 0; k < WIDTH; k++) sums[y][x + strip_lanes * k] = v[k];
-  __syncthreads();
-  if (y != 0) return;
-#pragma unroll
-  for (int k = 0; k < WIDTH; k++)
-    for (int row = 1; row < strip_rows; row++) v[k] += sums[row][x + strip_lanes * k];
+// Of a matrix in packs of K: value k of pack c is column K c + k.
+template <int K, class T>
+ColumnOutputs<K, T> in_packs(T* out) {
+  ColumnOutputs<K, T> outputs;
+  for (int k = 0; k < K; k++) outputs.to[k] = out + k;
+  outputs.step = K;
+  return outputs;
 }
 
-// partials (chunks, columns), or the sums themselves when there is one chunk
-template <int WIDTH, class Source, class Out>
-__global__ void column_sums_kernel(Source source, int64_t rows, int64_t columns, Out* partials) {
-  constexpr int64_t strip = strip_lanes * WIDTH;
-  const int64_t strips = (columns + strip - 1) / strip, chunks = (rows + chunk_rows - 1) / chunk_rows;
-  for (int64_t piece = blockIdx.x; piece < strips * chunks; piece += gridDim.x) {
-    const int64_t chunk = piece / strips, column = piece % strips * strip + int64_t(threadIdx.x) * WIDTH;
-    const int64_t end = chunk * chunk_rows + chunk_rows < rows ? chunk * chunk_rows + chunk_rows : rows;
-    float sums[WIDTH] = {};
-    if (column < columns) {
-      for (int64_t row = chunk * chunk_rows + threadIdx.y; row < end; row += strip_rows) {
-        float v[WIDTH];
-        source.load(row, column, v);
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) sums[k] += v[k];
-      }
-    }
-    add_thread_rows(sums);
-    if (threadIdx.y == 0 && column < columns) {
-#pragma unroll
-      for (int k = 0; k < WIDTH; k++) partials[chunk * columns + column + k] = from_float<Out>(sums[k]);
-    }
-  }
-}
-
-// Thread row y adds chunks y, y + 8, ..; then the thread rows are added in order.
-template <class T>
-__global__ void add_chunks_kernel(const float* partials, int64_t chunks, int64_t columns, T* out) {
-  const int64_t strips = (columns + strip_lanes - 1) / strip_lanes;
-  for (int64_t piece = blockIdx.x; piece < strips; piece += gridDim.x) {
-    const int64_t column = piece * strip_lanes + threadIdx.x;
-    float sum[1] = {};
-    if (column < columns)
-      for (int64_t chunk = threadIdx.y; chunk < chunks; chunk += strip_rows) sum[0] += partials[chunk * columns + column];
-    add_thread_rows(sum);
-    if (threadIdx.y == 0 && column < columns) out[column] = from_float<T>(sum[0]);
-  }
-}
-
-// The elements of a matrix in memory.
-template <class T, int WIDTH>
-struct MatrixSource {
+// A term adds its K values to `sums`. This one reads what an earlier pass left, K matrices `stride` apart.
+template <int K, class T>
+struct MatrixTerm {
   const T* x;
-  int64_t columns;
-
-  __device__ void load(int64_t row, int64_t column, float (&v)[WIDTH]) const {
-    if constexpr (WIDTH == 1) {
-      v[0] = to_float(x[row * columns + column]);
-    } else {
-      const Pack<T> pack = load_pack(x + row * columns + column);
+  int64_t columns, stride;
+  __device__ void operator()(int64_t row, int64_t column, float (&sums)[K]) const {
 #pragma unroll
-      for (int k = 0; k < WIDTH; k++) v[k] = to_float(pack.v[k]);
-    }
+    for (int k = 0; k < K; k++) sums[k] += to_float(x[k * stride + row * columns + column]);
   }
 };
 
-// ---- launchers
-
+// A matrix with `packs` packs in a row.
 template <class T>
-void add_chunks(const float* partials, int64_t chunks, int64_t columns, T* out) {
-  launch(add_chunks_kernel<T>, grid_of((columns + strip_lanes - 1) / strip_lanes), dim3(strip_lanes, strip_rows), 0, partials, chunks,
-         columns, out);
+struct PackTerm {
+  const T* x;
+  int64_t packs;
+  __device__ void operator()(int64_t row, int64_t column, float (&sums)[pack_width<T>]) const {
+    const Pack<T> pack = load_pack(x + (row * packs + column) * pack_width<T>);
+#pragma unroll
+    for (int k = 0; k < pack_width<T>; k++) sums[k] += to_float(pack.v[k]);
+  }
+};
+
+template <int K, class T, class Term>
+__global__ void __launch_bounds__(256) sum_columns_kernel(Term term, int64_t groups, int64_t rows, int64_t columns, int64_t chunks,
+                                                          int strip, ColumnOutputs<K, T> out, float scale) {
+  SHARED(float[K][256], shared);
+  const int64_t strips = (columns + strip - 1) / strip;
+  const int x = int(threadIdx.x) % strip, y = int(threadIdx.x) / strip, lines = 256 / strip;
+  for (int64_t piece = blockIdx.x; piece < groups * chunks * strips; piece += gridDim.x) {
+    const int64_t column = piece % strips * strip + x, chunk = piece / strips % chunks, group = piece / strips / chunks;
+    const int64_t end = chunk * column_chunk + column_chunk < rows ? chunk * column_chunk + column_chunk : rows;
+    float sums[K] = {};
+    if (column < columns) {
+#pragma unroll 4
+      for (int64_t r = chunk * column_chunk + y; r < end; r += lines) term(group * rows + r, column, sums);
+    }
+#pragma unroll
+    for (int k = 0; k < K; k++) shared[k][threadIdx.x] = sums[k];
+    __syncthreads();
+    if (y == 0 && column < columns) {
+#pragma unroll
+      for (int k = 0; k < K; k++) {
+        float total = 0;
+        for (int line = 0; line < lines; line++) total += shared[k][line * strip + x];
+        if (out.to[k]) out.to[k][((group * chunks + chunk) * columns + column) * out.step] = from_float<T>(scale * total);
+      }
+    }
+    __syncthreads();
+  }
 }
 
-// `columns` is a multiple of WIDTH. Without rows the sums are zero.
-template <int WIDTH, class Source, class T>
-void column_sums_of(int64_t rows, int64_t columns, const Source& source, T* out) {
-  const int64_t chunks = row_chunks(rows), strips = (columns + strip_lanes * WIDTH - 1) / (strip_lanes * WIDTH);
-  const dim3 block(strip_lanes, strip_rows);
-  if (chunks == 1) return launch(column_sums_kernel<WIDTH, Source, T>, grid_of(strips), block, 0, source, rows, columns, out);
-  const Scratch<float> partials(chunks * columns);
-  launch(column_sums_kernel<WIDTH, Source, float>, grid_of(strips * chunks), block, 0, source, rows, columns, partials.data());
-  add_chunks(partials.data(), chunks, columns, out);
+// `groups` groups of `rows` rows each, row r of group g being row g * rows + r of the term. A sum over no rows is 0.
+template <int K, class T, class Term>
+void sum_columns(const Term& term, int64_t groups, int64_t rows, int64_t columns, const ColumnOutputs<K, T>& out, float scale = 1) {
+  const int64_t chunks = rows > column_chunk ? (rows + column_chunk - 1) / column_chunk : 1;
+  int strip = 32;
+  while (strip > 1 && strip / 2 >= columns) strip /= 2;
+  const unsigned grid = grid_of(groups * chunks * ((columns + strip - 1) / strip));
+  if (chunks == 1) {
+    launch(sum_columns_kernel<K, T, Term>, grid, 256, 0, term, groups, rows, columns, chunks, strip, out, scale);
+    return;
+  }
+  const int64_t stride = groups * chunks * columns;
+  const Scratch<float> partials(K * stride);
+  ColumnOutputs<K, float> to;
+  for (int k = 0; k < K; k++) to.to[k] = partials.data() + k * stride;
+  launch(sum_columns_kernel<K, float, Term>, grid, 256, 0, term, groups, rows, columns, chunks, strip, to, 1.0f);
+  sum_columns(MatrixTerm<K, float>{partials.data(), columns, stride}, groups, chunks, columns, out, scale);
 }
 
-template <class T>
-void column_sums(int64_t rows, int64_t columns, const T* x, T* out) {
-  if (packed<T>(columns, x))
-    column_sums_of<pack_width<T>>(rows, columns, MatrixSource<T, pack_width<T>>{x, columns}, out);
+// out (groups, columns) = scale * the sums of x (groups, rows, columns) over its rows.
+template <class From, class T>
+void column_sums(const From* x, int64_t groups, int64_t rows, int64_t columns, T* out, float scale = 1) {
+  constexpr int width = pack_width<From>;
+  if (packed<From>(columns, x))
+    sum_columns(PackTerm<From>{x, columns / width}, groups, rows, columns / width, in_packs<width>(out), scale);
   else
-    column_sums_of<1>(rows, columns, MatrixSource<T, 1>{x, columns}, out);
+    sum_columns(MatrixTerm<1, From>{x, columns, 0}, groups, rows, columns, ColumnOutputs<1, T>{{out}}, scale);
 }
 
 }  // namespace galago::cuda

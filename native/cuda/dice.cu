@@ -1,7 +1,7 @@
 /*
 Dice (Zhou et al., "Deep Interest Network", 2018): a gate at the batch's mean, with a slope alpha below it. With z = (x - mean) rstd and
 p = sigmoid(z): out = x (p + alpha (1 - p)); dz = dout x (1 - alpha) p (1 - p), dx = dout (p + alpha (1 - p)) + rstd (dz - (sum dz +
-z sum(dz z)) / B), dalpha = sum dout x (1 - p). One pass for the three sums (column_terms.cuh), one for dx. float32 only.
+z sum(dz z)) / B), dalpha = sum dout x (1 - p). One pass for the three sums (column_sums.cuh), one for dx. float32 only.
 */
 #include "activation.cuh"
 #include "batch_statistics.cuh"

@@ -5,41 +5,38 @@ dx = dz W and dweight = dz^T x, the long sum over rows in chunks.
 */
 #include "column_sums.cuh"
 #include "gemm.cuh"
+#include "row_lanes.cuh"
 
 namespace galago::cuda {
 
-// Makes dz on its way into the column sums: `in` is the preactivation for gelu and silu, else out.
+// Makes dz on its way into the column sums, WIDTH values at a time: `in` is the preactivation for gelu and silu, else out.
 template <Activation KIND, class T, int WIDTH>
-struct SlopeSource {
+struct SlopeTerm {
   const T *in, *dout;
   T* dz;
-  int64_t columns;
+  int64_t columns;  // of WIDTH values
 
-  __device__ void load(int64_t row, int64_t column, float (&v)[WIDTH]) const {
-    const int64_t at = row * columns + column;
-    if constexpr (WIDTH == 1) {
-      v[0] = to_float(dout[at]) * slope<KIND>(to_float(in[at]), to_float(in[at]));
-      dz[at] = from_float<T>(v[0]);
-    } else {
-      const Pack<T> x = load_pack(in + at), d = load_pack(dout + at);
-      Pack<T> z;
+  __device__ void operator()(int64_t row, int64_t column, float (&sums)[WIDTH]) const {
+    const int64_t at = (row * columns + column) * WIDTH;
+    float x[WIDTH], d[WIDTH];
+    load_columns(in + at, x);
+    load_columns(dout + at, d);
 #pragma unroll
-      for (int k = 0; k < WIDTH; k++) {
-        v[k] = to_float(d.v[k]) * slope<KIND>(to_float(x.v[k]), to_float(x.v[k]));
-        z.v[k] = from_float<T>(v[k]);
-      }
-      store_pack(dz + at, z);
+    for (int k = 0; k < WIDTH; k++) {
+      d[k] *= slope<KIND>(x[k], x[k]);
+      sums[k] += d[k];
     }
+    store_columns(dz + at, d);
   }
 };
 
 // dz alone
-template <int WIDTH, class Source>
-__global__ void slope_kernel(Source source, int64_t pieces) {
+template <int WIDTH, class Term>
+__global__ void slope_kernel(Term term, int64_t pieces) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < pieces; i += stride) {
-    float v[WIDTH];
-    source.load(0, i * WIDTH, v);
+    float sums[WIDTH] = {};
+    term(0, i, sums);
   }
 }
 
@@ -49,12 +46,12 @@ template <class T, int WIDTH>
 static void make_dz(Activation kind, int64_t rows, int64_t columns, const T* in, const T* dout, T* dz, T* dbias) {
   dispatch_activation(kind, [&]<Activation KIND>() {
     if constexpr (KIND != Activation::none) {
-      const SlopeSource<KIND, T, WIDTH> source{in, dout, dz, columns};
-      const int64_t pieces = rows * columns / WIDTH;
+      const SlopeTerm<KIND, T, WIDTH> term{in, dout, dz, columns / WIDTH};
+      const int64_t pieces = rows * term.columns;
       if (dbias)
-        column_sums_of<WIDTH>(rows, columns, source, dbias);
+        sum_columns(term, 1, rows, term.columns, in_packs<WIDTH>(dbias));
       else
-        launch(slope_kernel<WIDTH, SlopeSource<KIND, T, WIDTH>>, grid_of((pieces + 255) / 256), 256, 0, source, pieces);
+        launch(slope_kernel<WIDTH, SlopeTerm<KIND, T, WIDTH>>, grid_of((pieces + 255) / 256), 256, 0, term, pieces);
     }
   });
 }
@@ -80,7 +77,7 @@ void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& preact
     const int64_t M = x.rows(), N = weight.shape[0], K = weight.shape[1];
     const T* gradient = dout.data<T>();
     if (kind == Activation::none) {
-      if (dbias) column_sums(M, N, gradient, dbias.data<T>());
+      if (dbias) column_sums(gradient, 1, M, N, dbias.data<T>());
     } else {
       const T* in = kind == Activation::gelu || kind == Activation::silu ? preactivation.data<T>() : out.data<T>();
       if (packed<T>(N, in, gradient, dz.data<T>()))

@@ -193,7 +193,7 @@ void patch_embedding_backward(const Tensor& images, const Tensor& normalization,
   dispatch_float(dout.dtype, [&]<class T>() {
     const Patches patches = patches_of(images, normalization, patch_size);
     const int64_t N = dout.columns(), K = patches.columns;
-    if (dbias) column_sums(patches.rows, N, dout.data<T>(), dbias.data<T>());
+    if (dbias) column_sums(dout.data<T>(), 1, patches.rows, N, dbias.data<T>());
     if (!dweight || N == 0) return;
     const Scratch<T> pixel_gradient(N * K);
     const Rows<T> left(dout.data<T>(), patches.rows, N);

@@ -1,7 +1,7 @@
 /*
-Rectifier with a slope per column below zero: out = x where x > 0, else alpha x. dalpha: sums over rows as in column_terms.cuh.
+Rectifier with a slope per column below zero: out = x where x > 0, else alpha x. dalpha: sums over rows as in column_sums.cuh.
 */
-#include "column_terms.cuh"
+#include "column_sums.cuh"
 #include "map.cuh"
 
 namespace galago::cuda {

@@ -1,12 +1,12 @@
 /*
 reduce_sum: out = scale * sum of x over some dimensions, in float32.
 Neighbouring dimensions that are both kept or both summed are merged; then a summed one has kept ones around it at most, and is summed
-along rows (row_sums.cuh) or down columns (column_terms.cuh), in chunks that follow from the shape. Nearly always there is only one.
+along rows (row_sums.cuh) or down columns (column_sums.cuh), in chunks that follow from the shape. Nearly always there is only one.
 */
 #include <memory>
 #include <vector>
 
-#include "column_terms.cuh"
+#include "column_sums.cuh"
 #include "row_sums.cuh"
 
 namespace galago::cuda {
@@ -41,7 +41,7 @@ void sum_middle(const From* x, To* out, int64_t outer, int64_t middle, int64_t i
   if (inner == 1)
     row_sums(ArrayTerm<1, From>{x, 0}, outer, middle, RowOutputs<1, To>{{out}}, scale);
   else
-    sum_columns(MatrixTerm<1, From>{x, inner, 0}, outer, middle, inner, ColumnOutputs<1, To>{{out}}, scale);
+    column_sums(x, outer, middle, inner, out, scale);
 }
 
 // Sums one dimension after the other, the last one first.

@@ -7,13 +7,13 @@ registers, PACKS times WIDTH of them (WIDTH is 16 bytes of elements, or 1 where 
 for each pass. The mean comes first, then squared deviations, in float32.
 
 Backward reads x and dout once. A block owns a chunk of rows, whose length follows from the number of rows alone; its teams add dout z and
-dout in registers, row after row, and the teams' sums are added in their order. The chunks' partial sums go to column_terms.cuh.
+dout in registers, row after row, and the teams' sums are added in their order. The chunks' partial sums go to column_sums.cuh.
 Registers, bfloat16 and 768 columns: 48 for the sums, 24 for the row, 119 in all. Shared memory: at most 8 KB.
 */
 #pragma once
 #include <algorithm>
 
-#include "column_terms.cuh"
+#include "column_sums.cuh"
 #include "row_lanes.cuh"
 
 namespace galago::cuda {
