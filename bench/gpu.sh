@@ -1,14 +1,15 @@
 #!/bin/sh
-# bench/gpu.sh [--device cuda|cuda-emu] [--parts doctor,test,sanitizer,ceilings,bench] [--ops 'linear adamw'] [--rounds n] [--dtype both]
+# bench/gpu.sh [--device cuda|cuda-emu] [--parts doctor,test,sanitizer,ceilings,demo,step,bench] [--ops 'linear adamw'] [--rounds n] [--dtype both]
 #
-# Everything that is done on a machine with a GPU, in one go: unpacks what bench/gpu_pack.sh made, asks the doctor, runs the tests of the
-# ops on the device, compute-sanitizer on small shapes, the device's ceilings, then the kernels and their peers in turn, and prints one
-# short table. JSON lines and logs go to $OUT (default .carry/out). Needs python3 with PyTorch for ceilings and peers, nothing else.
-# With --device cuda-emu the whole way runs anywhere, on tiny shapes, and its times mean nothing.
+# Everything that is done on a machine with a GPU, in one go: unpacks what bench/gpu_pack.sh made, asks the doctor, runs the tests that
+# know devices (ops, losses, optimizers, memory bank, a small EM3), compute-sanitizer on small shapes, the device's ceilings, the
+# demo in float32 and bf16, one whole training step and then every kernel with their peers in turn, and prints one short table. JSON lines and logs go to $OUT (default
+# .carry/out). Needs python3 with PyTorch for ceilings and peers, nothing else. With --device cuda-emu the whole way runs anywhere, on
+# tiny shapes, and its times mean nothing.
 set -u
 cd "$(dirname "$0")/.."
 device=cuda
-parts=doctor,test,sanitizer,ceilings,bench
+parts=doctor,test,sanitizer,ceilings,demo,step,bench
 ops='crossAttention loraLinear infoNce memoryBank linear rows embeddingBag adamw'
 rounds=
 dtype=bfloat16
@@ -41,7 +42,8 @@ if [ ! -f "$run/unpacked" ] || [ .carry/galago.tar.xz -nt "$run/unpacked" ]; the
 fi
 cp bench/gpu/results_table.mjs "$run/"
 cd "$run" || exit 1
-galago() { ./node galago/src/cli/main.js "$@"; }
+run_folder=$(pwd)
+galago() { ./node ts/src/cli/main.js "$@"; }
 if [ "$device" = cuda ]; then
   peer_device=cuda
   parallel=4
@@ -60,8 +62,8 @@ if has doctor; then
 fi
 
 if has test; then
-  echo "== tests of the ops on $device"
-  GALAGO_TEST_DEVICE=$device ./node run_tests.mjs --parallel=$parallel galago/test/ops/*.test.js galago/test/losses/*.test.js >"$out/tests.txt" 2>&1 || failed tests
+  echo "== tests on $device"
+  GALAGO_TEST_DEVICE=$device ./node run_tests.mjs --parallel=$parallel ts/test/*/*.test.js >"$out/tests.txt" 2>&1 || failed tests
   grep -A 12 '^FAIL' "$out/tests.txt" | cut -c1-200 | head -60
   tail -1 "$out/tests.txt"
 fi
@@ -73,7 +75,7 @@ if has sanitizer; then
   else
     for tool in memcheck racecheck initcheck synccheck; do
       # one round of every case at its smallest: the sanitizer slows kernels by factors of ten and more
-      if timeout 150 compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 --print-limit 20 ./node galago/src/cli/main.js bench \
+      if timeout 150 compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 --print-limit 20 ./node ts/src/cli/main.js bench \
         --device "$device" --size tiny --rounds 1 --dtype both >"$out/$tool.txt" 2>&1; then
         echo "$tool: clean"
       else
@@ -89,6 +91,31 @@ if has ceilings; then
   # shellcheck disable=SC2086
   "$python" -B "$peers/ceilings.py" --device $peer_device $effort >"$out/ceilings.jsonl" 2>"$out/ceilings.txt" || failed ceilings
   cat "$out/ceilings.txt"
+fi
+
+if has demo; then
+  echo '== the demo'
+  if [ "$device" != cuda ]; then
+    echo 'demo: skipped, it takes hours in the emulator'
+  else
+    for precision in float32 bf16; do
+      galago demo --device cuda --train.precision=$precision --run-dir "demo-$precision" --json >"$out/demo-$precision.txt" 2>"$out/demo-$precision.log" || failed "demo $precision"
+      tail -12 "$out/demo-$precision.log" | cut -c1-160
+      grep -v '^{' "$out/demo-$precision.txt"
+    done
+  fi
+fi
+
+if has step; then
+  echo '== one whole training step'
+  rm -rf step && mkdir step
+  : >"$out/step.jsonl"
+  ./node bench/gpu/train_step.js "$device" step ${rounds:-20} >>"$out/step.jsonl" 2>"$out/step.txt" || failed step
+  # shellcheck disable=SC2086
+  "$python" -B "$peers/train_step.py" "$run_folder/step" --device $peer_device --rounds ${rounds:-20} >>"$out/step.jsonl" 2>>"$out/step.txt" || failed 'peer of step'
+  # once more, so that a slow minute of the machine does not count for one side alone
+  [ "$device" != cuda ] || ./node bench/gpu/train_step.js "$device" step ${rounds:-20} >>"$out/step.jsonl" 2>>"$out/step.txt" || failed step
+  cut -c1-160 "$out/step.txt" | head -5
 fi
 
 if has bench; then

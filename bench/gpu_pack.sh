@@ -25,7 +25,7 @@ if [ $build = yes ]; then
     npx cmake-js build -O .carry/cmake -p 2 --target galago_cuda
   fi
 fi
-rm -rf "$pack/galago"
+rm -rf "$pack/ts" "$pack/bench"
 npx tsc -p bench/gpu/tsconfig.json
 cp package.json "$pack/"
 cp build/Release/galago.node "$pack/build/Release/"

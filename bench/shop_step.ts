@@ -6,10 +6,11 @@ import type { Batch } from '../ts/src/data/batch.js';
 import type { RecommenderModel } from '../ts/src/models/model.js';
 import { Optimizer } from '../ts/src/optim/optimizer.js';
 import { randomScope } from '../ts/src/random.js';
-import type { Tensor } from '../ts/src/tensor.js';
+import type { DeviceName, Tensor } from '../ts/src/tensor.js';
 import { tidy } from '../ts/src/tidy.js';
 import { buildModel, trainSettings } from '../ts/src/train/build_model.js';
 import { type Config, type ConfigInput, resolveConfig } from '../ts/src/train/config.js';
+import { inPrecision, type Precision } from '../ts/src/train/evaluate.js';
 import { runData } from '../ts/src/train/run.js';
 
 /** The configuration of the demo (end_to_end, text and picture), with `changes` on top. */
@@ -20,6 +21,7 @@ export function shopConfig(changes: ConfigInput = {}): Config {
 
 export class ShopStep {
   readonly #optimizer: Optimizer;
+  readonly #precision: Precision;
   #step: number;
 
   constructor(
@@ -29,7 +31,8 @@ export class ShopStep {
     step = 0,
   ) {
     this.#step = step;
-    const { learningRates: rate, weightDecay, sparseAlgorithm, clipNorm } = trainSettings(config);
+    const { learningRates: rate, weightDecay, sparseAlgorithm, clipNorm, precision } = trainSettings(config);
+    this.#precision = precision;
     const { dense, sparse, encoder, encoderSparse } = model.groups();
     const adamw = { algorithm: 'adamw', weightDecay } as const;
     const rows = { algorithm: sparseAlgorithm } as const;
@@ -44,11 +47,15 @@ export class ShopStep {
     );
   }
 
-  /** The model on `count` batches of the train part, `warmUp` steps into training, so that histories have content. */
+  /**
+   * The model on `count` batches of the train part, `warmUp` steps into training, so that histories have content. On the CPU, unless
+   * `changes` name another device.
+   */
   static async open(changes: ConfigInput = {}, { count = 16, warmUp = 120 } = {}): Promise<ShopStep> {
     const config = shopConfig(changes);
     await using data = await runData(config);
     const model = buildModel(config, data.schema);
+    if (config.device !== 'auto') await model.moveTo(config.device as DeviceName);
     const { batchSize, unit, seed } = trainSettings(config);
     const batches: Batch[] = [];
     for await (const batch of data.loader({ part: 'train', epoch: 0, batchSize, unit, seed }))
@@ -68,7 +75,8 @@ export class ShopStep {
     this.#step++;
     return randomScope({ seed: 7, step: this.#step }, () =>
       tidy(() => {
-        const { loss } = this.model.graph(batch, { training: true, step: this.#step, stage: 'ranker' });
+        const context = { training: true, step: this.#step, stage: 'ranker' } as const;
+        const { loss } = inPrecision(this.#precision, () => this.model.graph(batch, context));
         backward(loss);
         this.#optimizer.step();
         this.#optimizer.zeroGrad();

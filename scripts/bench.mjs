@@ -1,4 +1,5 @@
 // npm run bench -- <name ...> | all [--threads=1] [--rounds=9] [--json]: runs bench/<name>.bench.ts. Without a name: what there is.
+// npm run bench -- <name ...> --device=cuda: `galago bench` of these ops.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -22,6 +23,11 @@ if (words.length === 0) {
     console.log(`  ${name.padEnd(16)} ${said.join(`\n${' '.repeat(19)}`)}\n`);
   }
   process.exit(0);
+}
+if (options.some((option) => option.startsWith('--device='))) {
+  const ops = words.filter((word) => word !== 'all').map((word) => word.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()));
+  const command = [join(root, 'dist/cli/main.js'), 'bench', ...ops, ...options];
+  process.exit(spawnSync(process.execPath, command, { stdio: 'inherit' }).status ?? 1);
 }
 const names = words.includes('all') ? available : words;
 for (const name of names) {

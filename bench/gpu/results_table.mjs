@@ -17,11 +17,11 @@ const ceilings = linesOf('ceilings.jsonl');
 if (ceilings.length > 0) {
   console.log(`Ceilings, ${ceilings[0].device}, ${ceilings[0].impl}`);
   for (const { case: name, per_second: rate, unit, us_median: us } of ceilings)
-    console.log(`  ${name}: ${rate >= 1e12 ? `${(rate / 1e12).toFixed(2)} T` : `${(rate / 1e9).toFixed(2)} G`}${unit}/s, ${short(us)} us`);
+    console.log(`  ${name}: ${rate >= 1e12 ? `${(rate / 1e12).toFixed(2)} T` : rate >= 1e9 ? `${(rate / 1e9).toFixed(2)} G` : `${short(rate)} `}${unit}/s, ${short(us)} us`);
 }
 
 const cases = new Map();
-for (const line of linesOf('bench.jsonl')) {
+for (const line of [...linesOf('step.jsonl'), ...linesOf('bench.jsonl')]) {
   const key = [line.op, line.pass, line.case, line.dtype].join(' ');
   const impls = cases.get(key) ?? new Map();
   const before = impls.get(line.impl);

@@ -196,7 +196,7 @@ class Em3(nn.Module):
         with torch.no_grad():
             # reads of this step see what it has encoded
             table, stored = self.table.clone(), self.stored.clone()
-            table[b.item_rows], stored[b.item_rows] = encoded.detach(), True
+            table[b.item_rows], stored[b.item_rows] = encoded.detach().to(table.dtype), True
             rows = table[b.history]
             absent = b.history_absent | ~stored[b.history]
         interest = self.pool(target, rows, absent)
@@ -261,7 +261,7 @@ class Step:
         for optimizer in self.optimizers:
             optimizer.step()
         with torch.no_grad():
-            self.model.table[b.item_rows], self.model.stored[b.item_rows] = encoded, True
+            self.model.table[b.item_rows], self.model.stored[b.item_rows] = encoded.to(self.model.table.dtype), True
         return loss
 
 
