@@ -238,12 +238,12 @@ __global__ void __launch_bounds__(threads, 2) dkdv_kernel(const Call call, const
             if (own >= tile.count) return;
 #pragma unroll 1
             for (int column = 0; column < min(COLS, item.queries - start); column += 16 * G) {
-              Row columns[G][4];
+              Sums s[G], dp[G];
+              scores<D>(s, tile_k, own, tile_q(stage), column);
+              Row columns[G][4];  // only now: at D 128 registers are short
 #pragma unroll
               for (int i = 0; i < 4 * G; i++)
                 columns[i / 4][i % 4] = head_saved[min(start + column + i / 4 * 16 + fragment_column(i / 2 % 2, i), item.queries - 1)];
-              Sums s[G], dp[G];
-              scores<D>(s, tile_k, own, tile_q(stage), column);
 #pragma unroll
               for (int g = 0; g < G; g++) {
 #pragma unroll
