@@ -86,6 +86,7 @@ __device__ __forceinline__ void load_bulk(void* to_shared, const void* from, uns
   emu::require_aligned(from, 16, "cp.async.bulk");
   if (bytes % 16 != 0) emu::fault("cp.async.bulk of %u bytes", bytes);
   emu::shared_address(to_shared, bytes);
+  std::memset(to_shared, 0xff, bytes);  // as copy_async
   emu::defer_bulk([=, &barrier] {
     std::memcpy(to_shared, from, bytes);
     emu::bytes_came(barrier, bytes);

@@ -131,6 +131,7 @@ static void for_each_element(const TileMap& map, const int (&at)[3], uint32_t sh
 void load_tile(void* to_shared, const TileMap& map, const int (&at)[3], uint64_t& barrier) {
   require_aligned(to_shared, 128, "cp.async.bulk.tensor to shared memory");
   const uint32_t shared = shared_address(to_shared, tile_bytes(map));
+  std::memset(to_shared, 0xff, tile_bytes(map));  // as cp.async
   state_of(barrier);
   const std::array<int, 3> place{at[0], at[1], at[2]};
   defer_bulk([=, &barrier] {
