@@ -18,8 +18,34 @@ export interface OpPrecision {
   readonly wide?: readonly number[];
 }
 
+/** Floating point operations of one call, a multiplication and an addition counting 2; a promise where they depend on data. */
+export interface Flops {
+  readonly forward: number | Promise<number>;
+  /** For the gradients that are wanted. What a kernel computes again to save memory does not count. */
+  readonly backward: number | Promise<number>;
+}
+
+/** Of a product of `multiplyAdds` that yields `gradients` gradients, each by a product as large as itself. */
+export function productFlops(multiplyAdds: number, gradients: readonly (boolean | undefined)[]): Flops {
+  const wanted = gradients.filter((gradient) => gradient === true).length;
+  return { forward: 2 * multiplyAdds, backward: 2 * multiplyAdds * wanted };
+}
+
+/** Told of every op that runs; answers with what to call when its backward does. */
+export type OpObserver = (call: {
+  readonly name: string;
+  readonly inputs: Inputs;
+  readonly out: Tensor;
+  /** Which inputs want a gradient; all false where nothing is recorded. */
+  readonly needs: readonly boolean[];
+  /** null: the op is no matrix product and does not say. */
+  readonly flops: Flops | null;
+}) => () => void;
+
 export interface OpDefinition<In extends Inputs, Attributes, Saved extends Inputs> extends OpPrecision {
   readonly name: string;
+  /** Of ops made of products of vectors or matrices. */
+  readonly flops?: (inputs: In, out: Tensor, needs: readonly boolean[], attributes: Attributes) => Flops;
   forward(inputs: In, attributes: Attributes): { out: Tensor; saved: Saved };
   /**
    * One gradient per input, in order; `null` where the input is not differentiable. `needs[i]` tells whether anyone wants the
@@ -78,6 +104,19 @@ export function withInputCasts<T>(casts: InputCasts | null, run: () => T): T {
   }
 }
 
+let observer: OpObserver | null = null;
+
+/** Every op called by `run`, which is synchronous, and its backward are told to `seen`. */
+export function withOpObserver<T>(seen: OpObserver, run: () => T): T {
+  const before = observer;
+  observer = seen;
+  try {
+    return run();
+  } finally {
+    observer = before;
+  }
+}
+
 export function defineOp<const In extends Inputs, Attributes, const Saved extends Inputs>(
   definition: OpDefinition<In, Attributes, Saved>,
 ) {
@@ -85,10 +124,13 @@ export function defineOp<const In extends Inputs, Attributes, const Saved extend
   return (given: In, attributes: Attributes): Tensor => {
     const inputs = inputCasts === null ? given : (inputCasts(given, definition) as In);
     const { out, saved } = definition.forward(inputs, attributes);
-    if (!recording || !inputs.some((x) => x?.requiresGrad)) return out;
+    const wanted = inputs.map((x) => recording && (x?.requiresGrad ?? false));
+    const flops = observer === null ? null : (definition.flops?.(inputs, out, wanted, attributes) ?? null);
+    const onBackward = observer?.({ name, inputs, out, needs: wanted, flops });
+    if (!wanted.includes(true)) return out;
     if (backward === null)
       throw new AutogradError(`${name}: has no gradient, but an input requires one; detach it first`, { op: name });
-    const needs = inputs.map((x) => x?.requiresGrad ?? false) as { [K in keyof In]: boolean };
+    const needs = wanted as { [K in keyof In]: boolean };
     const graph = {
       sequence: sequence++,
       inputs,
@@ -96,6 +138,7 @@ export function defineOp<const In extends Inputs, Attributes, const Saved extend
         for (const x of saved)
           if (x?.disposed)
             throw new DisposedError(`${name}: a tensor saved for backward was released before it`, { op: name });
+        onBackward?.();
         return backward(dout, saved, attributes, needs);
       },
     };

@@ -32,6 +32,7 @@ export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type R
 // modules
 export { DocumentEncoder, type DocumentEncoderOptions, type Documents } from './nn/document_encoder.js';
 export { Embedding } from './nn/embedding.js';
+export { countFlops, type ModuleFlops } from './nn/flops.js';
 export { FusionQFormer } from './nn/fusion_q_former.js';
 export { HistoryDecoder, type HistoryDecoderOptions } from './nn/history_decoder.js';
 export { ImageEncoder } from './nn/image_encoder.js';
@@ -126,4 +127,5 @@ export { resolveConfig } from './train/config.js';
 export { type Predictions, type Slices } from './train/evaluate.js';
 export { type ReportContent, writeReport } from './train/report.js';
 export { openRunFolder, type RunFolder } from './train/run_folder.js';
+export { type StepFlops, stepFlops } from './train/step_flops.js';
 export { defaultSettings, type TrainEvent, Trainer, type TrainerOptions, type TrainSettings } from './train/trainer.js';

@@ -6,6 +6,7 @@ import { MANIFEST } from '../io/manifest.js';
 import { readSafetensorsFile } from '../io/safetensors.js';
 import { resolveConfig } from '../train/config.js';
 import { inspectData } from './inspect_data.js';
+import { inspectFlops } from './inspect_flops.js';
 import { alignedPairs, bytesText, textTable } from './text_table.js';
 import type { Output, Verb, VerbArguments } from './verb.js';
 
@@ -17,7 +18,7 @@ export const inspect: Verb = {
   summary:
     'Shows what a data folder, a run, a checkpoint, a .safetensors file or a configuration holds, after checking it.',
   positionals: '<path>',
-  options: {},
+  options: { flops: { type: 'boolean', help: 'of a configuration: the FLOPs of one training step, by module' } },
   overrides: true,
   notes: [
     'A data folder may be folder/stem; --data.user_id=... and the like name its columns.',
@@ -29,13 +30,19 @@ export const inspect: Verb = {
       throw new ConfigError(`inspect: expected one path but received ${args.positionals.length}`, { key: 'path' });
     }
     const status = statSync(path, { throwIfNoEntry: false });
+    const isConfig = status?.isFile() === true && ['.yaml', '.yml', '.json'].includes(extname(path));
+    if (args.flags.has('flops') && !isConfig)
+      throw new ConfigError(`inspect: expected a .yaml or .json configuration with --flops but received ${path}`, {
+        key: 'flops',
+      });
+    if (args.flags.has('flops')) return inspectFlops(path, args, output);
     if (existsSync(join(path, MANIFEST))) return inspectCheckpoint(path, output);
     if (existsSync(join(path, 'checkpoints'))) return inspectRun(join(path, 'checkpoints'), output);
     if (status?.isDirectory() || (!status && existsSync(`${path}.inter`)))
       return inspectData(path, args.overrides, output);
     if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
     if (extname(path) === '.safetensors') return inspectSafetensors(path, output);
-    if (['.yaml', '.yml', '.json'].includes(extname(path))) return inspectConfig(path, args, output);
+    if (isConfig) return inspectConfig(path, args, output);
     throw new ConfigError(`inspect: expected a folder, a .safetensors, .yaml or .json file but received ${path}`, {
       file: path,
     });

@@ -38,6 +38,7 @@ export function bytesText(bytes: number): string {
 export function shortNumber(value: number): string {
   if (!Number.isFinite(value)) return '-';
   for (const [size, unit] of [
+    [1e12, 'T'],
     [1e9, 'G'],
     [1e6, 'M'],
     [1e3, 'k'],

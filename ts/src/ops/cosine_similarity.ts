@@ -1,4 +1,4 @@
-import { defineOp } from '../autograd.js';
+import { defineOp, productFlops } from '../autograd.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
 import { empty, type Tensor } from '../tensor.js';
@@ -13,6 +13,7 @@ const op = defineOp({
     native.cosine_similarity_forward(d.handle, h.handle, offsets.handle, mask?.handle ?? null, out.handle, eps);
     return { out, saved: [d, h, offsets, mask, out] };
   },
+  flops: ([, h], _out, [dd, dh]) => productFlops(h.size, [dd, dh]), // the dot products alone
   backward(dout, [d, h, offsets, mask, out], { eps }, needs) {
     const dd = needs[0] ? empty(d.shape, d) : null;
     const dh = needs[1] ? empty(h.shape, h) : null;

@@ -37,6 +37,19 @@ function outputs([q, k, v, offsets, qOffsets, mask]: Inputs): { out: readonly nu
   return { out: [B, Nq, H, D], lse: [H, B * Nq] };
 }
 
+/** Pairs of a query row and a key that it may see; masked keys count. */
+async function pairsOf([q, , , offsets, qOffsets]: Inputs, causal: boolean): Promise<number> {
+  const [keys, queries] = await Promise.all([offsets.values(), qOffsets?.values()]);
+  let pairs = 0;
+  for (let b = 0; b + 1 < keys.length; b++) {
+    const m = Number(keys[b + 1]) - Number(keys[b]);
+    const n = queries === undefined ? q.shape[1]! : Number(queries[b + 1]) - Number(queries[b]);
+    const seeing = Math.min(n, m); // with `causal` the queries before the last m see nothing
+    pairs += causal ? seeing * m - (seeing * (seeing - 1)) / 2 : n * m;
+  }
+  return pairs;
+}
+
 const op = defineOp({
   name: 'crossAttention',
   precision: 'bf16',
@@ -58,6 +71,12 @@ const op = defineOp({
       scale,
     );
     return { out, saved: [q, k, v, offsets, qOffsets, mask, out, lse] };
+  },
+  flops(inputs, _out, [dq, dk, dv], { causal }) {
+    const [H, D] = inputs[0].shape.slice(-2) as [number, number];
+    const product = pairsOf(inputs, causal).then((pairs) => 2 * pairs * H * D);
+    const count = (dv ? 1 : 0) + (dq ? 1 : 0) + (dk ? 1 : 0) + (dq || dk ? 1 : 0); // the last: of the probabilities
+    return { forward: product.then((flops) => 2 * flops), backward: product.then((flops) => count * flops) };
   },
   backward(dout, [q, k, v, offsets, qOffsets, mask, out, lse], { causal, scale }, needs) {
     const dq = needs[0] ? empty(q.shape, q) : null;

@@ -1,4 +1,4 @@
-import { defineOp } from '../autograd.js';
+import { defineOp, productFlops } from '../autograd.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
@@ -59,6 +59,8 @@ const op = defineOp({
     );
     return { out, saved: [...inputs, scores, rowSums, columnSums] };
   },
+  flops: ([q, k, , negatives], _out, [dq, dk]) =>
+    productFlops(q.size * (negatives === null ? k.shape[0]! : negatives.shape[1]! + 1), [dq, dk]),
   backward(dout, saved, { scale }, needs) {
     const [q, k, positives, negatives, rowGroups, colGroups, weights, logQ, scores, rowSums, columnSums] = saved;
     const dq = needs[0] ? empty(q.shape, q) : null;

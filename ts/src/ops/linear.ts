@@ -1,4 +1,4 @@
-import { defineOp, isRecording } from '../autograd.js';
+import { defineOp, isRecording, productFlops } from '../autograd.js';
 import { native } from '../native.js';
 import type { Activation } from '../native_kernels.js';
 import { shapes } from '../shape.js';
@@ -27,6 +27,7 @@ const op = defineOp({
     );
     return { out, saved: [x, weight, preactivation, activation === 'none' ? null : out] as const };
   },
+  flops: ([, weight], out, needs) => productFlops(out.size * weight.shape[1]!, needs.slice(0, 2)),
   backward(dout, [x, weight, preactivation, out], { activation }, needs) {
     const dz = activation === 'none' ? null : empty(dout.shape, dout);
     const dx = needs[0] ? empty(x.shape, x) : null;

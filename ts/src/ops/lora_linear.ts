@@ -48,6 +48,15 @@ const op = defineOp({
     );
     return { out, saved: [z, weight, a, b, hidden] as const };
   },
+  flops([x, weight, a], out, [dx, , da, db, , dz], { separate }) {
+    const [R, K] = a.shape as [number, number];
+    const rows = x.size / K;
+    const [wide, down, up] = [rows * weight.size, rows * R * K, out.size * R];
+    const hidden = dx || dz || da ? up : 0;
+    const backward =
+      hidden + (da ? down : 0) + (db ? up : 0) + (dx ? wide + (separate ? 0 : down) : 0) + (dz ? down : 0);
+    return { forward: 2 * (wide + down + up), backward: 2 * backward };
+  },
   backward(dout, [z, weight, a, b, hidden], { scale, separate }, needs) {
     const like = (x: Tensor, wanted: boolean) => (wanted ? empty(x.shape, x) : null);
     const dhidden = empty(hidden.shape, hidden);

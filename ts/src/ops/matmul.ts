@@ -1,4 +1,4 @@
-import { defineOp } from '../autograd.js';
+import { defineOp, productFlops } from '../autograd.js';
 import { ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
@@ -38,6 +38,7 @@ const op = defineOp({
       wrong('b', [...leading, dimensions].join(', '), b);
     return { out: product(a, b, transposeA, transposeB), saved: [a, b] as const };
   },
+  flops: ([a], out, needs, { transposeA }) => productFlops(out.size * a.shape.at(transposeA ? -2 : -1)!, needs),
   backward(dout, [a, b], { transposeA, transposeB }, needs) {
     const da = () => (transposeA ? product(b, dout, transposeB, true) : product(dout, b, false, !transposeB));
     const db = () => (transposeB ? product(dout, a, true, transposeA) : product(a, dout, !transposeA, false));

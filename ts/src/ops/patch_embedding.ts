@@ -1,4 +1,4 @@
-import { defineOp } from '../autograd.js';
+import { defineOp, productFlops } from '../autograd.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { shapes } from '../shape.js';
@@ -56,6 +56,7 @@ const op = defineOp({
     );
     return { out, saved: [images, weight, scales] as const };
   },
+  flops: ([, weight], out, [, dweight]) => productFlops(out.size * weight.shape[1]!, [dweight]),
   backward(dout, [images, weight, scales], { patchSize }, needs) {
     const dweight = needs[1] ? empty(weight.shape, weight) : null;
     const dbias = needs[2] ? empty(weight.shape.slice(0, 1), weight) : null;

@@ -56,6 +56,22 @@ describe('inspect', () => {
     });
   });
 
+  it('counts the FLOPs of one step of a configuration', async () => {
+    const path = join(folder, 'flops.yaml');
+    writeFileSync(path, 'data: { shop: { items: 40, users: 20, sessions: 240 } }\ntrain: { train_batch_size: 8 }\n');
+    const { exitCode, stdout } = await captured(['inspect', path, '--flops', '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^module +parameters +forward +backward +share +elementwise$/m);
+    expect(stdout).toMatch(/^content\.text +[\d.]+k +[\d.]+[MG] +[\d.]+[MG] +[\d.]+ % +[\d.]+[kM]$/m);
+    expect(stdout).toMatch(/^sum .* 100\.0 %/m);
+    expect(stdout).toMatch(/^one step of 48 rows with \d+ different items: [\d.]+[MG] FLOPs, [\d.]+G per 2,048 rows$/m);
+    expect(lastJson(stdout)).toMatchObject({ verb: 'inspect', kind: 'flops', rows: 48 });
+    expect(await captured(['inspect', folder, '--flops'])).toMatchObject({
+      exitCode: 78,
+      stderr: `inspect: expected a .yaml or .json configuration with --flops but received ${folder}\n`,
+    });
+  });
+
   it('describes a data folder', async () => {
     const data = join(folder, 'shop');
     mkdirSync(data);
