@@ -4,7 +4,7 @@
 //
 //   fence_products();                       // sums and registers that the threads wrote
 //   for (...) multiply<N>(sums, a, b);
-//   commit_products(); wait_products<0>();
+//   commit_products(); wait_products<0>(sums);
 #pragma once
 #include "mma.cuh"
 #ifndef GALAGO_EMULATED
@@ -96,6 +96,16 @@ __device__ __forceinline__ void wait_products() {
   emu::wait_products(PENDING);
 #else
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+#endif
+}
+
+// The same, and the sums are read next. They pass through an empty statement behind the wait: the compiler does not connect the two.
+template <int PENDING, int COUNT>
+__device__ __forceinline__ void wait_products(float (&sums)[COUNT]) {
+  wait_products<PENDING>();
+#ifndef GALAGO_EMULATED
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(sums[i])::"memory");
 #endif
 }
 

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(256, 1)
         }
       }
       commit_products();
-      if (FAULT != Planted::no_wait_for_product || step + 1 < steps) wait_products<0>();
+      if (FAULT != Planted::no_wait_for_product || step + 1 < steps) wait_products<0>(sums);
       arrive(empty[step % stages]);
     }
     // Through shared memory, so that one thread can store the tile; the stages are free now.
