@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdlib>
 #include <ctime>
 #include <new>
 #include <stdexcept>
@@ -48,9 +50,37 @@ Executor& Executor::of(Backend& backend) {
   return *executor;
 }
 
+namespace {
+
+// Executors of devices that are in a task; at the end of the process they begin no other.
+std::atomic<int> at_work{0};
+std::atomic<bool> leaving{false};
+
+struct AtWork {
+  AtWork() {
+    at_work++;
+    if (!leaving) return;
+    at_work--;
+    for (;;) pause();
+  }
+  ~AtWork() { at_work--; }
+};
+
+// CUDA's own exit handlers, which were registered before this one and so run after it, take kernels away that a launch looks up. A task
+// takes microseconds, unless it waits for the device: that one is left alone.
+void leave() {
+  leaving = true;
+  for (int i = 0; i < 100 && at_work > 0; i++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+}  // namespace
+
 Executor::Executor(Backend& backend) : backend_(backend) {
   std::thread([this] { loop(); }).detach();
-  if (backend.device.kind != DeviceKind::cpu) std::thread([this] { land_loop(); }).detach();
+  if (backend.device.kind == DeviceKind::cpu) return;
+  std::thread([this] { land_loop(); }).detach();
+  static const int once = std::atexit(leave);
+  (void)once;
 }
 
 void Executor::Queue::push(std::unique_ptr<Task> task) {
@@ -163,18 +193,22 @@ void Executor::poison(Task& task, Failure& failure) {
   failure.step = task.step;
   task.undo();
   std::lock_guard lock(failure_mutex_);
-  poison_ = failure;
   if (out_of_memory(failure)) memory_failure_ = failure;
+  if (poison_ && !out_of_memory(*poison_))
+    failure = *poison_;  // the other thread met it first
+  else
+    poison_ = failure;
 }
 
 void Executor::end_wait(Task& task, std::optional<Failure> failure) {
   {
     std::lock_guard lock(failure_mutex_);
-    if (!failure) {
+    if (!failure) {  // this one landed well: an error of memory that came since is for a later wait to report
       failure = index_error_;
       index_error_.reset();
+    } else if (poison_ && out_of_memory(*poison_)) {
+      poison_.reset();
     }
-    if (poison_ && out_of_memory(*poison_)) poison_.reset();  // this wait reports it
   }
   task.wait_over(failure);
 }
@@ -185,6 +219,8 @@ void Executor::loop() {
   bool started = false;
   for (;;) {
     std::unique_ptr<Task> task = queue_.pop();
+    std::optional<AtWork> here;
+    if (backend_.device.kind != DeviceKind::cpu) here.emplace();
     std::optional<Failure> failure;
     {
       std::lock_guard lock(failure_mutex_);

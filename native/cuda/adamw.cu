@@ -163,10 +163,10 @@ void adamw(TensorList& params, const TensorList& grads, TensorList& m, TensorLis
   if (counters.empty()) return;
   const EntryTable<int32_t*> counter_table(counters);
   const Scratch<AdamCorrection> corrections(int64_t(counters.size()));
+  const EntryTable<AdamTensor> table(tensors);  // before the first launch: out of memory, a step has not begun
   const double* factor = clip.data<double>();
   launch(adamw_begin_kernel, grid_of((int64_t(counters.size()) + 255) / 256), 256, 0, counter_table.data(), int(counters.size()), factor,
          corrections.data(), learning_rate, beta1, beta2);
-  const EntryTable<AdamTensor> table(tensors);
   const AdamRates rates{
       float(1 - learning_rate * weight_decay), float(beta1), float(1 - beta1), float(beta2), float(1 - beta2), float(eps)};
   launch(adamw_kernel, grid_of(chunks), 256, 0, table.data(), int(tensors.size()), corrections.data(), chunks, factor, rates);

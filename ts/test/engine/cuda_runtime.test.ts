@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, parameter, zeroGrad } from '../../src/autograd.js';
 import { DeviceUnavailableError, DtypeError, IndexError, OutOfMemoryError } from '../../src/errors.js';
@@ -5,6 +6,7 @@ import { addon, moduleFile, native, probeModule } from '../../src/native.js';
 import { relu, sigmoid } from '../../src/ops/activation.js';
 import { add, mul } from '../../src/ops/elementwise.js';
 import { embedding } from '../../src/ops/embedding.js';
+import { matmul } from '../../src/ops/matmul.js';
 import { sum } from '../../src/ops/reduce.js';
 import { type DeviceName, device, empty, full, Tensor, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
@@ -32,6 +34,17 @@ describe.skipIf(moduleFile('cuda-emu') === null)('the CUDA runtime layer, emulat
         expect(values.findIndex((value, i) => value !== (i % 1009) + k)).toBe(-1);
         x.dispose();
       }
+    });
+
+    it('wait for each other where they are more than pinned memory may hold', async () => {
+      const size = 3_900_000; // 16 MB of pinned memory each, 64 may be taken
+      const tensors = Array.from({ length: 6 }, (_, k) => full([size], k, emu));
+      const all = await Promise.all(tensors.map((x) => x.data()));
+      for (const [k, values] of all.entries()) {
+        expect(values).toHaveLength(size);
+        expect([values[0], values[size >> 1], values[size - 1]]).toEqual([k, k, k]);
+      }
+      for (const x of tensors) x.dispose();
     });
 
     it('bring back what was there when the read was asked for', async () => {
@@ -99,6 +112,46 @@ describe.skipIf(moduleFile('cuda-emu') === null)('the CUDA runtime layer, emulat
       weights.dispose();
       await control.synchronize();
       expect(control.memory().live).toBe(live);
+    });
+  });
+
+  describe('F29: out of memory beside other work', () => {
+    it('is reported by a wait that comes after it, not swallowed by a read that lands meanwhile', async () => {
+      using a = full([256, 256], 1, emu);
+      using product = matmul(a, a);
+      while (control.queued() > 0) await sleep(1);
+      await sleep(50); // taken from the queue and launched; the emulator computes when it is waited for
+      const landing = product.data();
+      addon.testFailAllocation(1, 'cuda-emu');
+      using failed = relu(a);
+      expect((await landing)[0]).toBe(256);
+      await expect(control.synchronize()).rejects.toThrow(OutOfMemoryError);
+      await expect(failed.data()).rejects.toThrow(OutOfMemoryError);
+      await control.synchronize();
+    });
+
+    it('leaves an update of AdamW undone as a whole: the count of steps too', async () => {
+      const make = (value: number): Tensor => full([5], value, emu);
+      const [param, grad, m, v] = [make(1), make(2), make(0), make(0)];
+      using step = tensor(Int32Array.of(3), [], { ...emu, dtype: 'int32' });
+      using clip = tensor(Float64Array.of(1), [], { ...emu, dtype: 'float64' });
+      const list = (x: Tensor): Float64Array => Float64Array.of(x.handle);
+      let failures = 0;
+      for (let k = 1; ; k++) {
+        await control.synchronize();
+        addon.testFailAllocation(k, 'cuda-emu');
+        native.adamw(list(param), list(grad), list(m), list(v), list(step), clip.handle, 0.1, 0, 0.9, 0.999, 1e-8);
+        const outcome = await caught(control.synchronize());
+        addon.testFailAllocation(0, 'cuda-emu');
+        if (outcome === undefined) break;
+        expect(outcome).toBeInstanceOf(OutOfMemoryError);
+        failures++;
+        expect([...(await step.data())]).toEqual([3]);
+        expect((await param.data())[0]).toBe(1);
+      }
+      expect(failures).toBe(3);
+      expect([...(await step.data())]).toEqual([4]);
+      for (const x of [param, grad, m, v]) x.dispose();
     });
   });
 
@@ -183,6 +236,19 @@ describe.skipIf(moduleFile('cuda-emu') === null)('the CUDA runtime layer, emulat
         expect(lines[0]).toContain(name);
       },
     );
+
+    it('F41: the end of the process while kernels are launched is an ordinary one', async () => {
+      const ended = await engine.run(
+        `
+        const { full, relu } = await load();
+        const x = full([1000], 1, { device: 'cuda-emu' });
+        for (let i = 0; i < 50_000; i++) relu(x).dispose();
+        void x.data().then(() => console.log('never'));
+        setTimeout(() => process.exit(3), 20);
+        `,
+      );
+      expect(ended).toMatchObject({ code: 3, signal: null, stdout: '', stderr: '' });
+    });
 
     it('a kernel that never ends holds up neither the event loop nor the exit', async () => {
       const ended = await engine.run(
