@@ -1,8 +1,10 @@
 // A CUDA device of this process: its stream, memory, pinned staging and index word. Only device.cu, memory.cu and module.cu look inside.
 #pragma once
+#include <condition_variable>
 #include <deque>
 #include <map>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "../core/module.h"
@@ -24,15 +26,19 @@ class EventPool {
   std::vector<cudaEvent_t> free_;
 };
 
-// Page-locked host memory for reads, in powers of two, kept for reuse. Any thread.
+// Page-locked host memory for reads, in powers of two, kept for reuse. A thread that takes more than `most` waits for what others give
+// back: a checkpoint is read tensor by tensor. Any thread.
 class PinnedPool {
  public:
-  void* take(size_t bytes);
-  void give(void* block, size_t bytes);
+  static constexpr size_t most = 64 << 20;
+  void* take(size_t bytes);  // at most a quarter of `most`
+  void give(void* block, size_t bytes) noexcept;
 
  private:
   static size_t class_size(size_t bytes);
   std::mutex mutex_;
+  std::condition_variable given_;
+  size_t taken_ = 0;
   std::map<size_t, std::vector<void*>> free_;
 };
 
@@ -62,8 +68,8 @@ class DeviceBackend final : public Backend {
   DeviceBackend(Device device, const cudaDeviceProp& properties);
 
   void* allocate(size_t bytes) override;
-  void deallocate(void* block, size_t bytes) noexcept override;
-  MemoryStatistics memory() override;
+  void deallocate(void* block, size_t) noexcept override { allocator_.deallocate(block); }
+  MemoryStatistics memory() override { return allocator_.statistics(); }
   void reset_peak() override { allocator_.reset_peak(); }
   void set_memory_poison(bool on) override { allocator_.set_poison(on); }
   void fail_allocation(int64_t k) override { allocator_.fail(k); }
@@ -73,6 +79,7 @@ class DeviceBackend final : public Backend {
   void write(void* to, const void* from, size_t bytes) override;
   std::unique_ptr<Landing> read(void* to, const void* from, size_t bytes) override;
   void finish() override;
+  void allow_shared_memory(const void* kernel, size_t bytes);  // the executor's thread only
 
   const int ordinal, multiprocessors, shared_memory_limit;
   std::atomic<int> grid_limit{0};
@@ -84,6 +91,7 @@ class DeviceBackend final : public Backend {
  private:
   Allocator allocator_;
   StagingRing staging_{events};
+  std::unordered_map<const void*, size_t> allowed_shared_memory_;
 };
 
 // The device that launches of this thread go to.

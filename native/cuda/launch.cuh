@@ -22,7 +22,8 @@ namespace galago::cuda {
 
 using bfloat16 = __nv_bfloat16;
 
-// A CUDA call that must succeed: throws galago::Error DEVICE_LOST with the statement, the place and CUDA's text.
+// A CUDA call that must succeed: throws galago::Error DEVICE_LOST with the statement, the place and CUDA's text; OutOfMemory where that is
+// all there is to it (a kernel's code is brought to the device when it is first launched).
 [[noreturn]] void cuda_failed(cudaError_t status, const char* statement, const char* file, int line);
 #define CUDA_CHECK(statement)                                                                         \
   do {                                                                                                \
@@ -40,13 +41,15 @@ int shared_memory_limit();  // bytes of dynamic shared memory that a block may a
 // for (int64_t i = blockIdx.x; i < blocks; i += gridDim.x). What a piece is follows from shapes alone, never from the grid.
 unsigned grid_of(int64_t blocks);
 
+// Lets a kernel have that much dynamic shared memory, where it was not let before: without asking, CUDA gives 48 KB together with static.
+void allow_shared_memory(const void* kernel, size_t bytes);
+
 #ifndef GALAGO_EMULATED
 // Starts `kernel` on the compute stream; nothing happens for an empty grid. `shared` is in bytes.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > 32 * 1024)  // a launch may use 48 KB unasked, but what the kernel declares with SHARED is part of them
-    CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  if (shared > 0) allow_shared_memory(reinterpret_cast<const void*>(kernel), shared);
   kernel<<<grid, block, shared, stream()>>>(Parameters(arguments)...);
   CUDA_CHECK(cudaGetLastError());
 }
@@ -54,6 +57,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared > 0) allow_shared_memory(reinterpret_cast<const void*>(kernel), shared);
   emu::launch(stream(), grid, block, shared, reinterpret_cast<const void*>(kernel), [=] { kernel(Parameters(arguments)...); });
   CUDA_CHECK(cudaGetLastError());
 }

@@ -74,6 +74,7 @@ void Allocator::deallocate(void* memory) noexcept {
   live_ -= block->size;
   // A failed device reports itself at the next wait: nothing to do about a status here.
   if (block->guarded) {
+    const OnDevice here(device_);
     const int count = int(std::min(block->size - block->asked, guard_bytes));
     try {
       launch(check_guard_kernel, 1, 64, 0, reinterpret_cast<unsigned char*>(block->start + block->asked), count, current().word,
@@ -103,6 +104,7 @@ void Allocator::deallocate(void* memory) noexcept {
 
 bool Allocator::release() {
   bool any = false;
+  CUDA_CHECK(cudaStreamSynchronize(stream()));  // what is free here may still be at work there
   for (Pool* pool : {&small_, &large_})
     for (auto i = pool->begin(); i != pool->end();) {
       Block* const block = *i;
@@ -110,7 +112,7 @@ bool Allocator::release() {
         ++i;
         continue;
       }
-      CUDA_CHECK(cudaFree(block->start));  // waits for the device
+      CUDA_CHECK(cudaFree(block->start));
       reserved_ -= block->size;
       i = pool->erase(i);
       delete block;
@@ -126,7 +128,7 @@ void Allocator::out_of_memory(const std::string& what, size_t bytes) {
   const size_t shown = std::min<size_t>(held.largest.size(), 5);
   std::partial_sort(held.largest.begin(), held.largest.begin() + ptrdiff_t(shown), held.largest.end(), std::greater<>());
   held.largest.resize(shown);
-  throw OutOfMemory("DEVICE_MEMORY", device_ + ": " + what, bytes, std::move(held));
+  throw OutOfMemory("DEVICE_MEMORY", name(device_.device) + ": " + what, bytes, std::move(held));
 }
 
 MemoryStatistics Allocator::statistics() {
@@ -142,11 +144,6 @@ void Allocator::reset_peak() {
 void Allocator::set_poison(bool on) {
   std::lock_guard lock(mutex_);
   poison_ = on;
-}
-
-bool Allocator::poison() {
-  std::lock_guard lock(mutex_);
-  return poison_;
 }
 
 void Allocator::fail(int64_t k) {

@@ -12,18 +12,18 @@
 
 namespace galago::cuda {
 
+class DeviceBackend;
+
 class Allocator {
  public:
-  explicit Allocator(std::string device) : device_(std::move(device)) {}
-  void* allocate(size_t bytes);  // throws OutOfMemory DEVICE_MEMORY; the device is current
-  // Of the size that was asked for. Only in test mode anything is launched: the device is current then.
-  void deallocate(void* memory) noexcept;
+  explicit Allocator(DeviceBackend& device) : device_(device) {}
+  void* allocate(size_t bytes);            // throws OutOfMemory DEVICE_MEMORY; the device is current
+  void deallocate(void* memory) noexcept;  // no CUDA call but in test mode
   MemoryStatistics statistics();
   void reset_peak();
   // Test mode: fresh and freed memory reads as NaN, and each block has a guard band behind it; what a kernel wrote there is reported
   // through the index word when the block is freed.
   void set_poison(bool on);
-  bool poison();
   void fail(int64_t k);
 
  private:
@@ -46,8 +46,8 @@ class Allocator {
   [[noreturn]] void out_of_memory(const std::string& what, size_t bytes);
 
   static constexpr size_t step = 512, large = 1 << 20, slab = 2 << 20;
-  const std::string device_;
-  std::mutex mutex_;
+  DeviceBackend& device_;
+  std::recursive_mutex mutex_;  // a launch that fails under it asks for the statistics
   Pool small_, large_;
   std::unordered_map<void*, Block*> live_blocks_;
   size_t live_ = 0, reserved_ = 0, peak_ = 0;

@@ -8,6 +8,7 @@
 namespace galago::cuda {
 
 cudaStream_t stream() { return nullptr; }
+void allow_shared_memory(const void*, size_t) {}
 
 void cuda_failed(cudaError_t status, const char* statement, const char*, int) {
   throw std::runtime_error(std::string(statement) + ": " + cudaGetErrorString(status));
