@@ -105,6 +105,14 @@ cudaError_t begin_call() {
   std::unique_lock<std::mutex> lock(state); \
   if (const cudaError_t error = begin_call()) return error
 
+// Those at which the host waits for the device, or the device for the host. A step that is the same as the one before makes none of them:
+// tests forbid them for a while.
+bool waits_forbidden() { return std::getenv("GALAGO_EMU_FORBID_WAITS") != nullptr; }
+
+#define BEGIN_WAITING_CALL() \
+  BEGIN_CALL();              \
+  if (waits_forbidden()) return report(cudaErrorNotPermitted)
+
 // ---- running what was enqueued
 
 // The right to run kernels and copies. `state` is given up while another thread has it.
@@ -412,6 +420,7 @@ static std::pair<const char*, const char*> name_and_text(cudaError_t error) {
     case cudaErrorLaunchTimeout: return {"cudaErrorLaunchTimeout", "the launch timed out and was terminated"};
     case cudaErrorMisalignedAddress: return {"cudaErrorMisalignedAddress", "misaligned address"};
     case cudaErrorLaunchFailure: return {"cudaErrorLaunchFailure", "unspecified launch failure"};
+    case cudaErrorNotPermitted: return {"cudaErrorNotPermitted", "operation not permitted"};
     case cudaErrorUnknown: break;
   }
   return {"cudaErrorUnknown", "unknown error"};
@@ -430,7 +439,7 @@ const char* cudaGetErrorString(cudaError_t error) {
 // ---- memory
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   if (bytes > plan.memory_limit - std::min(plan.memory_limit, memory_used)) return report(cudaErrorMemoryAllocation);
@@ -453,19 +462,19 @@ static cudaError_t give_back(Blocks& blocks, void* pointer, bool on_device, std:
 }
 
 cudaError_t cudaFree(void* pointer) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   return give_back(device_blocks, pointer, true, lock);
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   *total = plan.memory_limit;
   *free = plan.memory_limit - std::min(plan.memory_limit, memory_used);
   return cudaSuccess;
 }
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   *pointer = bytes ? take(pinned_blocks, bytes) : nullptr;
   return bytes && !*pointer ? report(cudaErrorMemoryAllocation) : cudaSuccess;
 }
@@ -473,7 +482,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) { return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault); }
 
 cudaError_t cudaFreeHost(void* pointer) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   return give_back(pinned_blocks, pointer, false, lock);
 }
 
@@ -489,6 +498,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   // As on a device: what comes from pageable memory is staged at once, what goes there is waited for.
   const bool pageable_source = !from_device && !within(pinned_blocks, from, bytes);
   const bool pageable_target = !to_device && !within(pinned_blocks, to, bytes);
+  if ((pageable_source || pageable_target) && waits_forbidden()) return report(cudaErrorNotPermitted);
   std::function<void()> run;
   if (pageable_source) {
     const char* source = static_cast<const char*>(from);
@@ -523,7 +533,7 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) {
 // ---- streams and events
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   streams.push_back(*stream = new Stream);
   return cudaSuccess;
 }
@@ -531,7 +541,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   if (!stream || !known(stream)) return report(cudaErrorInvalidResourceHandle);
   run_until(stream, nullptr, Patience::look, lock);
   for (Work& work : stream->queue)
@@ -548,7 +558,7 @@ static cudaError_t wait_for_stream(Stream* stream, Patience patience, std::uniqu
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   return wait_for_stream(resolve(stream), Patience::wait, lock);
 }
 
@@ -558,7 +568,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   run_until(nullptr, nullptr, Patience::wait, lock);
   return report(sticky);
 }
@@ -620,7 +630,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 // ---- kernels
 
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute attribute, int value) {
-  BEGIN_CALL();
+  BEGIN_WAITING_CALL();
   const bool fine = attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || size_t(value) <= max_shared_bytes;
   return report(fine ? cudaSuccess : cudaErrorInvalidValue);
 }

@@ -3,7 +3,8 @@
 // Streams are lazy: what is enqueued runs when somebody synchronises, queries or frees, or when a queue has grown long. So a missing wait
 // reads memory that nobody has written yet (it holds NaN), and a staging buffer that is reused too early is read too late. Streams that no
 // event orders run one after the other: the one asked for first (GALAGO_EMU_ORDER=forward), all others first (backward), or as a coin falls
-// (shuffled).
+// (shuffled). While GALAGO_EMU_FORBID_WAITS is set, calls at which host and device wait for each other, and copies of pageable memory, fail
+// with cudaErrorNotPermitted; waiting for an event is left, which is how a read ends.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@ enum cudaError_t : int {
   cudaErrorLaunchTimeout = 702,
   cudaErrorMisalignedAddress = 716,
   cudaErrorLaunchFailure = 719,
+  cudaErrorNotPermitted = 800,
   cudaErrorUnknown = 999,
 };
 
