@@ -316,6 +316,8 @@ ModuleProbe probe() {
   return found;
 }
 
+static __global__ void any_kernel() {}
+
 Backend* open(int index) {
   const std::string device = name(Device{kind, index});
   const ModuleProbe found = probe();
@@ -326,9 +328,19 @@ Backend* open(int index) {
     unavailable("this machine has " + std::to_string(count) + (count == 1 ? " device" : " devices") + ", counted from 0");
   if (found.devices[size_t(index)].compute_capability < oldest_compute)
     unavailable(found.devices[size_t(index)].name + " is not supported: compute capability 8.0 (Ampere) or newer is");
-  cudaDeviceProp properties;
-  CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-  return new DeviceBackend(Device{kind, index}, properties);
+  // Another process may hold the device alone, or all its memory; this build may have no code for it.
+  try {
+    cudaDeviceProp properties;
+    cudaFuncAttributes attributes;
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    CUDA_CHECK(cudaSetDevice(index));
+    CUDA_CHECK(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(any_kernel)));
+    return new DeviceBackend(Device{kind, index}, properties);
+  } catch (const Error& error) {
+    (void)cudaGetLastError();
+    unavailable(found.devices[size_t(index)].name + " cannot be used: " + error.what());
+  }
+  return nullptr;
 }
 
 }  // namespace galago::cuda

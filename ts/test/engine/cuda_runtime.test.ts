@@ -237,6 +237,19 @@ describe.skipIf(moduleFile('cuda-emu') === null)('the CUDA runtime layer, emulat
       },
     );
 
+    it('F34: a build without code for the device says so when the device is opened', async () => {
+      const ended = await engine.run(
+        `
+        const { full, DeviceUnavailableError } = await load();
+        try { full([4], 1, { device: 'cuda-emu' }); } catch (error) { console.log(error.constructor.name, error.message); }
+        process.exit(0);
+        `,
+        { GALAGO_EMU_FAIL_CALL: '7:209' },
+      );
+      expect(ended).toMatchObject({ code: 0, stderr: '' });
+      expect(ended.stdout).toMatch(/^DeviceUnavailableError cuda-emu: cuda-emu cannot be used: .*no kernel image/);
+    });
+
     it('F41: the end of the process while kernels are launched is an ordinary one', async () => {
       const ended = await engine.run(
         `
