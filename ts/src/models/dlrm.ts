@@ -10,7 +10,7 @@ import { historyField } from './history.js';
 import { Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './ranker.js';
 
 export interface DlrmOptions {
-  /** Hidden widths of the bottom MLP; a last layer to the width of the fields follows [sibling: 512, 256, 64 of the published Kaggle run]. */
+  /** Widths of the bottom MLP; a last layer, to the width of the fields, follows [sibling: 512, 256, 64 in the published run on Criteo]. */
   readonly bottomMlp: readonly number[];
   /** Hidden widths of the top MLP [sibling: 512, 256]. */
   readonly topMlp: readonly number[];
@@ -71,7 +71,7 @@ export class Dlrm extends Ranker {
     const numbers = floats.reduce((total, name) => total + vectors.get(name)!, 0);
     const perceptron = { dropout, batchNorm, activation };
     this.bottom =
-      numbers === 0 ? null : new Mlp(init.at('bottom'), numbers, { hidden: bottomMlp, out: width, ...perceptron });
+      numbers === 0 ? null : new Mlp(init.at('bottom'), numbers, { hidden: [...bottomMlp, width], ...perceptron });
     const others = interaction === 'dot' ? [...fields].filter(([, own]) => own !== width) : [];
     this.project = new Map(others.map(([name, own]) => [name, new Linear(init.at(`project.${name}`), own, width)]));
     const F = fields.size + (this.bottom === null ? 0 : 1);

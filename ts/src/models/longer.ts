@@ -94,7 +94,7 @@ export class LongerBlock extends Module {
     const make = (name: string): Linear => new Linear(init.at(name), width, width);
     this.norm = new LayerNorm(init.at('norm'), width);
     this.query = make('query');
-    this.key = make('key');
+    this.key = new Linear(init.at('key'), width, width, { bias: false }); // one would shift all scores of a query alike
     this.value = make('value');
     this.out = make('out');
     this.ffnNorm = new LayerNorm(init.at('ffnNorm'), width);
