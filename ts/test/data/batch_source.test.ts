@@ -96,6 +96,32 @@ describe('BatchSource', () => {
     }
   });
 
+  it.each([null, Float64Array.from({ length: 101 }, (_, rank) => 60 * rank ** 2)])(
+    'tells how long before the target each event of a history was, in times of the data or in rows',
+    (times) => {
+      const clock = (row: number): number => times?.[columns.time[row]!] ?? columns.time[row]!;
+      for (const batch of batches({ ...columns, times }, { ...train, part: 'test' })) {
+        for (let b = 0; b < batch.size; b++) {
+          const event = batch.events[b]!;
+          const earlier = [...columns.user.keys()].filter(
+            (row) =>
+              columns.user[row] === columns.user[event] &&
+              columns.time[row]! < columns.time[event]! &&
+              columns.labels[0]!.values[row] === 1,
+          );
+          const gaps = earlier.map((row) => clock(event) - clock(row));
+          for (const [history, length] of [
+            [batch.history!, 5],
+            [batch.sequences.history!, 3],
+          ] as const)
+            expect([...history.gaps!.subarray(history.offsets[b], history.offsets[b + 1])]).toEqual(
+              gaps.slice(-length),
+            );
+        }
+      }
+    },
+  );
+
   it('keeps sessions together with unit session', () => {
     const list = batches(columns, { ...train, unit: 'session', batchSize: 8 });
     expect(eventsOf(list).toSorted((a, b) => a - b)).toEqual([...columns.parts.train]);

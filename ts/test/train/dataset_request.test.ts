@@ -28,6 +28,16 @@ describe('datasetRequest', () => {
     );
   });
 
+  it('asks for labels beside the main one', () => {
+    const more = [{ column: 'buy' }, { column: 'rating', at_least: 4 }];
+    const { options } = request({ data: { shop: {}, more_labels: more } });
+    expect(options.labels).toEqual([
+      { column: 'click', atLeast: null },
+      { column: 'buy', atLeast: null },
+      { column: 'rating', atLeast: 4 },
+    ]);
+  });
+
   it('translates splits, negatives and lists of items', () => {
     const folder = mkdtempSync(join(tmpdir(), 'galago-request-'));
     const file = join(folder, 'cold.txt');

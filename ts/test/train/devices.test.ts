@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
 import { ArgumentError, ConfigError, DeviceUnavailableError } from '../../src/errors.js';
+import { defaultLonger } from '../../src/models/longer.js';
+import { defaultRankMixer } from '../../src/models/rank_mixer.js';
+import { defaultSim } from '../../src/models/sim.js';
 import { moduleFile } from '../../src/native.js';
 import { type DeviceName, device, Tensor } from '../../src/tensor.js';
 import { resolveConfig } from '../../src/train/config.js';
@@ -13,11 +16,21 @@ import { temporaryFolder } from './tiny_shop.js';
 const settings: Partial<TrainSettings> = { batchSize: 16, evalBatchSize: 100, checkpointEveryMinutes: null };
 type Changes = NonNullable<Parameters<typeof tinyEm3>[1]>;
 const changes = { content: { lora: { mode: 'lora_cached' } }, sqdc: { weight: 0.1 }, cic: { weight: 0.1 } } as const;
+const rankMixer = { ...defaultRankMixer, tokens: 4, width: 16 };
+const longer = { ...defaultLonger, width: 8, heads: 2, latest: 3, ffn: 12 };
 /** Every ranker, training mode and history path that has ops of its own. */
 const others: [string, Changes][] = [
   ['din', { ranker: 'din' }],
   ['dcnv2', { ranker: 'dcnv2' }],
   ['fm', { ranker: 'fm' }],
+  [
+    'rankmixer over longer',
+    { ranker: 'rankmixer', rankerOptions: { rankMixer: { ...rankMixer, sequence: 'longer' }, longer } },
+  ],
+  ['dlrm', { ranker: 'dlrm' }],
+  ['longer', { ranker: 'longer', rankerOptions: { longer } }],
+  ['sim', { ranker: 'sim', rankerOptions: { sim: { ...defaultSim, topK: 3 } } }],
+  ['mmoe', { ranker: 'mmoe' }],
   ['frozen', { training: 'frozen' }],
   ['two_stage', { training: 'two_stage' }],
   ['id_only', { training: 'id_only', ranker: 'din' }],
