@@ -27,6 +27,7 @@ export { metricDefinitions } from './metrics/definitions.js';
 export { evaluateSlices, type SliceMetrics } from './metrics/slices.js';
 // models
 export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from './models/em3.js';
+export { defaultLemurOptions, Lemur, type LemurOptions, lemur } from './models/lemur.js';
 export type { ParameterGroups, RecommenderModel, StepContext, StepGraph } from './models/model.js';
 export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './models/ranker.js';
 // modules

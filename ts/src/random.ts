@@ -95,6 +95,12 @@ export function uniforms(count: number, seed: number, stream: number): Float64Ar
   return out;
 }
 
+/** The uniform number in (0, 1) of `index` at `step`, of `stream` under `seed`: the same whatever else is drawn. */
+export function uniformAt(index: number, step: number, seed: number, stream: number): number {
+  const key = [seed >>> 0, Math.floor(seed / 4294967296) >>> 0] as const;
+  return uniform(philox([index >>> 0, step >>> 0, stream >>> 0, 3], key)[0]!);
+}
+
 /** 32-bit FNV-1a hash of a name: the stream number of a parameter or an op. */
 export function streamOf(name: string): number {
   let hash = 0x811c9dc5;

@@ -11,27 +11,29 @@ import { cic } from '../losses/cic.js';
 import { sqdc } from '../losses/sqdc.js';
 import { CicHeads } from '../nn/cic_heads.js';
 import { ContentTable } from '../nn/content_table.js';
-import { Embedding } from '../nn/embedding.js';
 import { Initializer, Module } from '../nn/module.js';
-import { bceWithLogits } from '../ops/bce_with_logits.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import { add, mul, scaleBy } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { padJagged } from '../ops/pad_jagged.js';
 import { sortDescending } from '../ops/sort_descending.js';
-import { streamOf, uniforms } from '../random.js';
+import { streamOf } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
+import { presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { defaultDlrm } from './dlrm.js';
 import { FeatureEmbedder } from './feature_embedder.js';
-import { makeHistory } from './history.js';
+import { lastEntries, makeHistory } from './history.js';
 import { defaultLonger } from './longer.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
 import { defaultMmoe } from './mmoe.js';
 import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
+import { mergeOptions, type Partially } from './options.js';
+import { parameterGroups } from './parameter_groups.js';
 import { defaultRankMixer } from './rank_mixer.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
 import { defaultSim } from './sim.js';
+import { taskLosses } from './task_losses.js';
 
 export type TrainingMode = 'id_only' | 'frozen' | 'two_stage' | 'stop_gradient' | 'end_to_end';
 
@@ -83,8 +85,8 @@ export class Em3 extends Module implements RecommenderModel {
   readonly frozenContent: boolean;
   readonly #options: Em3Options;
   readonly #label: string;
-  /** Labels beside the main one: what rankers of several tasks learn too. */
-  readonly #moreLabels: readonly string[];
+  /** The main one first; the others are what rankers of several tasks learn too. */
+  readonly #labels: readonly string[];
   readonly #user: string | null;
   readonly #item: string | null;
   readonly #init: Initializer;
@@ -102,7 +104,7 @@ export class Em3 extends Module implements RecommenderModel {
     this.#init = init;
     this.#options = options;
     this.#label = label;
-    this.#moreLabels = schema.labels.slice(1);
+    this.#labels = schema.labels;
     this.#user = schema.userId;
     this.#item = schema.itemId;
     this.features = new FeatureEmbedder(init.at('features'), schema, {
@@ -150,8 +152,9 @@ export class Em3 extends Module implements RecommenderModel {
   }
 
   graph(given: Batch, context: StepContext): StepGraph {
-    const batch = this.withoutSomeIds(given, context);
-    const labels = this.labels(batch);
+    const { itemIdDropout: share, seed } = this.#options;
+    const dropped = { feature: this.#item, share, seed, stream: streamOf('em3.itemIdDropout') };
+    const batch = context.training ? withoutSomeIds(given, context.step, dropped) : given;
     const live = context.stage === 'encoder' || !this.frozenContent;
     const encoded =
       this.content === null || !live ? null : this.content.encodeAndStage(batch.items.rows, batch.items, context);
@@ -168,15 +171,13 @@ export class Em3 extends Module implements RecommenderModel {
       cutQuery && query !== null ? detach(query) : query,
       context,
     );
-    const [logits, ...more] = this.ranker.taskLogits(input, context) as readonly [Tensor, ...Tensor[]];
-    const parts: Record<string, Tensor> = { bce: bceWithLogits(logits, labels) };
-    let loss = parts['bce']!;
-    more.forEach((taskLogits, i) => {
-      const name = this.#moreLabels[i]!;
-      const part = bceWithLogits(taskLogits, this.float(batch.labels[name]!));
-      parts[`bce.${name}`] = part;
-      loss = add(loss, scaleBy(part, this.#options.rankerOptions.mmoe?.taskWeight ?? 1));
+    const tasks = taskLosses(this.ranker.taskLogits(input, context), {
+      labels: this.#labels.map((name) => [name, this.float(batch.labels[name]!)]),
+      weight: this.#options.rankerOptions.mmoe?.taskWeight ?? 1,
     });
+    const { logits } = tasks;
+    let { loss } = tasks;
+    const parts: Record<string, Tensor> = { ...tasks.parts };
     const { sqdc: contrast, cic: alignment } = this.#options;
     if (contrast.weight > 0 && query !== null && target !== null && !stillQuery) {
       parts['sqdc'] = this.contrast(batch, query, target);
@@ -200,21 +201,7 @@ export class Em3 extends Module implements RecommenderModel {
   }
 
   groups(): ParameterGroups {
-    const groups = {
-      dense: new Map<string, Tensor>(),
-      sparse: new Map<string, Tensor>(),
-      encoder: new Map<string, Tensor>(),
-      encoderSparse: new Map<string, Tensor>(),
-      lora: new Map<string, Tensor>(),
-    };
-    const tables = new Set(embeddingTables(this));
-    for (const [name, x] of this.parameters()) {
-      const content = name.startsWith('content.');
-      if (/\.(update|lora(Query|Value|Project)[^.]*)(\.[^.]+)?\.(a|b)$/.test(name)) groups.lora.set(name, x);
-      else if (tables.has(x)) groups[content ? 'encoderSparse' : 'sparse'].set(name, x);
-      else groups[content ? 'encoder' : 'dense'].set(name, x);
-    }
-    return groups;
+    return parameterGroups(this);
   }
 
   commit(step: number, factor: Tensor | null): void {
@@ -284,20 +271,6 @@ export class Em3 extends Module implements RecommenderModel {
 
   // ---- pieces of the graph
 
-  /** `itemIdDropout` of the rows with the unknown item id (row 0), drawn by (seed, step, row). */
-  private withoutSomeIds(batch: Batch, { training, step }: StepContext): Batch {
-    const { itemIdDropout, seed } = this.#options;
-    const ids = this.#item === null ? undefined : batch.categorical[this.#item];
-    if (!training || itemIdDropout === 0 || this.#item === null || ids === undefined) return batch;
-    const draws = uniforms(batch.size, seed, (streamOf('em3.itemIdDropout') + step) >>> 0);
-    const kept = ids.map((row, b) => (draws[b]! < itemIdDropout ? 0 : row));
-    return { ...batch, categorical: { ...batch.categorical, [this.#item]: kept } };
-  }
-
-  private labels(batch: Batch): Tensor {
-    return this.float(batch.labels[this.#label]!);
-  }
-
   private float(values: Float32Array, shape: readonly number[] = [values.length]): Tensor {
     return this.place(this.#init.dtype === 'float64' ? Float64Array.from(values) : values, shape);
   }
@@ -363,18 +336,7 @@ export class Em3 extends Module implements RecommenderModel {
 
   private flags(batch: Batch): Tensor {
     const { modalities } = this.#options.content;
-    const { index, text, image } = batch.items;
-    const values = new Float32Array(batch.size * modalities.length);
-    index.forEach((item, b) => {
-      modalities.forEach((modality, m) => {
-        const there =
-          modality === 'text'
-            ? text !== null && text.offsets[item + 1]! > text.offsets[item]!
-            : image?.present[item] === 1;
-        values[b * modalities.length + m] = there ? 1 : 0;
-      });
-    });
-    return this.float(values, [batch.size, modalities.length]);
+    return this.float(presence(batch, modalities), [batch.size, modalities.length]);
   }
 
   private contrast(batch: Batch, query: Tensor, target: Tensor): Tensor {
@@ -456,21 +418,6 @@ export class Em3 extends Module implements RecommenderModel {
   }
 }
 
-/** The last `count` entries of every row. */
-function lastEntries(
-  { values, offsets }: { values: Int32Array; offsets: Int32Array },
-  count: number,
-): { values: Int32Array; offsets: Int32Array } {
-  const rows = offsets.length - 1;
-  const bounds = new Int32Array(rows + 1);
-  for (let b = 0; b < rows; b++) bounds[b + 1] = bounds[b]! + Math.min(count, offsets[b + 1]! - offsets[b]!);
-  if (bounds[rows] === values.length) return { values, offsets };
-  const kept = new Int32Array(bounds[rows]!);
-  for (let b = 0; b < rows; b++)
-    kept.set(values.subarray(offsets[b + 1]! - (bounds[b + 1]! - bounds[b]!), offsets[b + 1]!), bounds[b]!);
-  return { values: kept, offsets: bounds };
-}
-
 /** For each of `count` items, the first batch row that shows it. */
 function firstRows(index: Int32Array, count: number): Int32Array {
   const first = new Int32Array(count).fill(-1);
@@ -478,17 +425,6 @@ function firstRows(index: Int32Array, count: number): Int32Array {
     if (first[item] === -1) first[item] = b;
   });
   return first;
-}
-
-function* embeddingTables(module: Module): Generator<Tensor> {
-  for (const value of Object.values(module) as unknown[]) yield* tablesOf(value);
-}
-
-function* tablesOf(value: unknown): Generator<Tensor> {
-  if (value instanceof Embedding) yield value.table;
-  else if (value instanceof Module) yield* embeddingTables(value);
-  else if (Array.isArray(value)) for (const element of value) yield* tablesOf(element);
-  else if (value instanceof Map) for (const element of value.values()) yield* tablesOf(element);
 }
 
 /** What `em3` uses where nothing is said: the defaults of the configuration (models.md marks which are the papers'). */
@@ -526,28 +462,12 @@ export const defaultEm3Options: Em3Options = {
   seed: 7,
 };
 
-/** Any part of T, to any depth; lists are given whole. */
-export type Partially<T> = T extends readonly unknown[]
-  ? T
-  : T extends object
-    ? { readonly [K in keyof T]?: Partially<T[K]> }
-    : T;
-
-function merge(base: unknown, over: unknown): unknown {
-  if (over === undefined) return base;
-  if (typeof base !== 'object' || base === null || Array.isArray(base) || typeof over !== 'object' || over === null)
-    return over;
-  const merged = new Map<string, unknown>(Object.entries(base));
-  for (const [key, value] of Object.entries(over)) merged.set(key, merge(merged.get(key), value));
-  return Object.fromEntries(merged);
-}
-
 /** EM3 over a data set's schema; options say what differs from `defaultEm3Options`. Errors: `ConfigError` where the data lack a modality. */
 export function em3(schema: Schema, options: Partially<Em3Options> = {}): Em3 {
   const present = defaultEm3Options.content.modalities.filter((modality) =>
     schema.features.some(({ type, source }) => type === modality && source === 'item'),
   );
   const base =
-    present.length === 0 ? defaultEm3Options : merge(defaultEm3Options, { content: { modalities: present } });
-  return new Em3(schema, merge(base, options) as Em3Options);
+    present.length === 0 ? defaultEm3Options : mergeOptions(defaultEm3Options, { content: { modalities: present } });
+  return new Em3(schema, mergeOptions(base, options) as Em3Options);
 }

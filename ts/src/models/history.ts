@@ -14,6 +14,21 @@ export function segmentsOf(offsets: Int32Array): Int32Array {
   return segments;
 }
 
+/** The last `count` entries of every row. */
+export function lastEntries(
+  { values, offsets }: { values: Int32Array; offsets: Int32Array },
+  count: number,
+): { values: Int32Array; offsets: Int32Array } {
+  const rows = offsets.length - 1;
+  const bounds = new Int32Array(rows + 1);
+  for (let b = 0; b < rows; b++) bounds[b + 1] = bounds[b]! + Math.min(count, offsets[b + 1]! - offsets[b]!);
+  if (bounds[rows] === values.length) return { values, offsets };
+  const kept = new Int32Array(bounds[rows]!);
+  for (let b = 0; b < rows; b++)
+    kept.set(values.subarray(offsets[b + 1]! - (bounds[b + 1]! - bounds[b]!), offsets[b + 1]!), bounds[b]!);
+  return { values: kept, offsets: bounds };
+}
+
 /** A `HistoryInput` of target (B, D), rows (T, D), and offsets (B+1) on the host; `mask` (T) int32 hides rows where negative. */
 export function makeHistory({
   name,

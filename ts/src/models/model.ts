@@ -23,6 +23,8 @@ export interface StepGraph {
   readonly loss: Tensor;
   readonly parts: Readonly<Record<string, Tensor>>;
   readonly logits: Tensor;
+  /** Items that this step encoded, and how many of them with gradient. Where it is left out: every distinct item of the batch. */
+  readonly encoded?: { readonly items: number; readonly live: number };
 }
 
 export interface StepContext {
@@ -44,6 +46,10 @@ export interface RecommenderModel extends Module {
   groups(): ParameterGroups;
   /** After the optimizer has run: makes staged content permanent unless `factor` (1) is 0. */
   commit(step: number, factor: Tensor | null): void;
+  /** What became of a step, once the host knows: `accepted` is false where it was skipped. May come while later steps are under way. */
+  settle?(step: number, accepted: boolean): void;
+  /** Numbers about the content that is stored, by name, as of the last training step. Waits for the device. */
+  contentStats?(): Promise<Readonly<Record<string, number>>>;
   /** Renews the snapshots of the LoRA path: called at the beginning of every epoch but the first, or every so many steps. */
   refresh(): void;
   /** True where a first stage trains the encoder alone. */

@@ -1,6 +1,7 @@
 /** From a configuration to a model and the settings of its training. */
 import type { Schema } from '../data/schema.js';
 import { Em3, type Em3Options } from '../models/em3.js';
+import { Lemur, type LemurOptions } from '../models/lemur.js';
 import type { RecommenderModel } from '../models/model.js';
 import type { RankerOptions } from '../models/ranker.js';
 import type { DeviceName } from '../tensor.js';
@@ -75,8 +76,64 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
   };
 }
 
+/** Options of the `lemur` preset. */
+export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): LemurOptions {
+  const { encoder, bank, decoder, sqdc } = model;
+  return {
+    ranker: model.ranker,
+    training: model.training,
+    queryEncoder: model.query_encoder,
+    twoStageEpochs: model.two_stage_epochs,
+    content: {
+      modalities: model.modalities,
+      width: encoder.width,
+      layers: encoder.layers,
+      queryLayers: encoder.query_layers,
+      heads: encoder.heads,
+      ffn: encoder.ffn,
+      dropout: encoder.dropout,
+      image: encoder.image,
+      bank: {
+        p: bank.p,
+        q: bank.q,
+        maxAge: bank.max_age,
+        capacity: bank.capacity,
+        dtype: bank.dtype,
+        historyGrad: bank.history_grad,
+        dedup: bank.dedup,
+        evaluation: bank.evaluation,
+      },
+    },
+    sequences: model.sequences,
+    decoder: {
+      layers: decoder.layers,
+      queries: decoder.queries,
+      heads: decoder.heads,
+      ffn: decoder.ffn ?? 4 * encoder.width,
+      paperLiteral: decoder.paper_literal,
+      positions: decoder.positions,
+    },
+    similarity: model.similarity,
+    sqdc: {
+      weight: sqdc.weight,
+      warmupSteps: sqdc.warmup_steps,
+      scale: sqdc.scale,
+      columns: sqdc.columns,
+      maskSameItem: sqdc.mask_same_item,
+      sessionMask: sqdc.session_mask,
+    },
+    embeddingDim: model.embedding_dim,
+    itemIdDropout: model.item_id_dropout,
+    features: model.features,
+    rankerOptions: rankerOptions(model),
+    seed: train.seed,
+    ...(device === undefined ? {} : { device }),
+  };
+}
+
 /** The model of a configuration, on `device` (default cpu). */
 export function buildModel(config: Config, schema: Schema, device?: DeviceName): RecommenderModel {
+  if (config.model.name === 'lemur') return new Lemur(schema, lemurOptions(config, device));
   return new Em3(schema, em3Options(config, device));
 }
 

@@ -298,13 +298,14 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
       fail(`${path}.name`, `expected a feature but ${column.name} is the label (rule L3)`);
     }
   });
-  const { encoder, fusion } = config.model;
+  const { decoder, encoder, fusion } = config.model;
   const divides = (width: number, heads: number, path: string): void => {
     if (width % heads !== 0) fail(path, `expected a divisor of the width ${width} but received ${heads}`);
   };
   divides(encoder.width, encoder.heads, 'model.encoder.heads');
   divides(encoder.image.width, encoder.image.heads, 'model.encoder.image.heads');
   divides(fusion.width, fusion.heads, 'model.fusion.heads');
+  if (config.model.name === 'lemur') divides(encoder.width, decoder.heads, 'model.decoder.heads');
   if (!config.eval.metrics.includes(config.train.valid_metric)) {
     fail(
       'train.valid_metric',

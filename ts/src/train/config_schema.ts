@@ -283,6 +283,55 @@ const sqdc = z.strictObject({
   scale: z.number().positive().default(50).describe('multiplies the similarities'),
   columns: z.enum(['positives', 'all']).default('positives').describe('which rows are candidates'),
   mask_same_item: z.boolean().default(false).describe(ours('leave out columns of the anchor item')),
+  session_mask: z
+    .boolean()
+    .default(true)
+    .describe('lemur: rows of one session are no negatives of each other; false is for comparisons'),
+});
+
+const percent = z.number().min(0).max(100);
+
+const bank = z.strictObject({
+  p: percent.default(20).describe('percent of the items of a step that are encoded; unseen ones always are'),
+  q: percent.default(20).describe('percent of the items of a step that are encoded with gradient'),
+  max_age: count(1)
+    .nullable()
+    .default(null)
+    .describe(ours('steps after which a stored target is encoded again; null: never')),
+  capacity: count(1)
+    .nullable()
+    .default(null)
+    .describe(ours('rows that the bank has room for; null: one and a quarter of the items')),
+  dtype: z.enum(['float32', 'bfloat16']).default('float32').describe(ours('of the stored rows')),
+  history_grad: z
+    .enum(['none', 'joined'])
+    .default('none')
+    .describe(ours('whether history rows that the step has encoded pass gradient to the encoder')),
+  dedup: z.boolean().default(true).describe('items that stand in several rows of a batch are encoded once'),
+  evaluation: z
+    .enum(['frozen', 'fresh'])
+    .default('frozen')
+    .describe(ours('evaluations read the bank as training left it and encode what is missing, or encode everything')),
+});
+
+const sequences = z.strictObject({
+  short: count().default(50).describe('clicks of the short sequence; 0: none'),
+  long: count().default(1000).describe('clicks of the long sequence; 0: none'),
+});
+
+const decoder = z.strictObject({
+  layers: count(1).default(2).describe(ours('layers')),
+  queries: count(1).default(1).describe(ours('query tokens')),
+  heads: count(1).default(4).describe(ours('heads')),
+  ffn: count(1)
+    .nullable()
+    .default(null)
+    .describe(ours('hidden width of the feed-forward block; null: 4 encoder.width')),
+  paper_literal: z
+    .boolean()
+    .default(false)
+    .describe(ours('no scale, no projections, no residual, no norm: as printed')),
+  positions: z.boolean().default(true).describe(ours('a learned vector per position is added to the rows')),
 });
 
 const rankmixer = z.strictObject({
@@ -345,7 +394,7 @@ const mmoe = z.strictObject({
 });
 
 const model = z.strictObject({
-  name: z.literal('em3').default('em3').describe('preset'),
+  name: z.enum(['em3', 'lemur']).default('em3').describe('preset'),
   ranker: z
     .enum(['fm', 'dnn', 'dcnv2', 'din', 'rankmixer', 'dlrm', 'longer', 'sim', 'mmoe'])
     .default('din')
@@ -369,7 +418,14 @@ const model = z.strictObject({
   lora: lora.prefault({}).describe('low-rank adaptation over the content history'),
   cic: cic.prefault({}).describe('content-ID contrastive loss'),
   sqdc: sqdc.prefault({}).describe('query-to-document contrastive loss'),
-  history_len: count().default(50).describe('clicks the content history holds; 0: none'),
+  history_len: count().default(50).describe('em3: clicks the content history holds; 0: none'),
+  bank: bank.prefault({}).describe('lemur: memory bank of document vectors, and which documents a step encodes'),
+  sequences: sequences.prefault({}).describe('lemur: content histories, each with a decoder of its own'),
+  decoder: decoder.prefault({}).describe('lemur: cross-attention from the other features onto a history'),
+  similarity: z
+    .enum(['cosines', 'sim_tier', 'none'])
+    .default('cosines')
+    .describe('lemur: how target and history are compared: cosines and a sorted copy, or a histogram'),
   features: z
     .array(z.string().min(1))
     .nullable()
@@ -516,6 +572,8 @@ export const shopDefaults: ConfigInput = {
     cic: { weight: 0 },
     sqdc: { weight: 0.1, warmup_steps: 423 }, // three epochs: with the full weight from the start pictures are learned two epochs later
     history_len: 20,
+    sequences: { short: 20, long: 0 },
+    decoder: { layers: 1 },
   },
   train: { epochs: 8, train_batch_size: 128, unit: 'session', learning_rate: 2e-3, last_epoch_factor: 0.3 },
 };

@@ -39,7 +39,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       parts: data.history_parts,
       ties: data.history_ties,
       where: data.history_where,
-      maxLen: config.model.history_len,
+      maxLen: clicksKept(config.model),
     },
     negatives: kind === 'uniform' || kind === 'popularity' ? { kind, n, alpha } : null,
     allowDuplicates: data.allow_duplicates,
@@ -60,6 +60,11 @@ export function datasetRequest(config: Config): DatasetRequest {
     files: { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction },
   };
   return { where, options };
+}
+
+/** Clicks that the longest content history holds. */
+function clicksKept({ name, history_len: length, sequences }: Config['model']): number {
+  return name === 'lemur' ? Math.max(sequences.short, sequences.long) : length;
 }
 
 function featureSpec(column: FeatureColumn): FeatureSpec {

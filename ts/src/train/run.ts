@@ -207,6 +207,7 @@ interface Concluding extends Outcome {
 async function conclude({ trainer, run, data, config, started, restart, ...outcome }: Concluding): Promise<RunResult> {
   const { bestStep, checkpoint, path, model, step } = outcome;
   let { valid } = outcome;
+  const bank = (await model.contentStats?.()) ?? {};
   if (bestStep !== null && !trainer.restoreBest()) {
     // The best evaluation came before the restart: its weights are on disk alone.
     await trainer.load('best');
@@ -214,7 +215,8 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
   }
   const opening = (await testOpenings(path)) + 1;
   const test = data.sizes.test > 0 ? await trainer.evaluate('test') : null;
-  const { rows, items } = trainer.encoderCalls;
+  const calls = trainer.encoderCalls;
+  const saved = (left: number, asked: number): number | null => (asked === 0 ? null : 1 - left / asked);
   const summary = {
     model: config.model.name,
     ranker: config.model.ranker,
@@ -228,7 +230,13 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
     best: bestStep === null ? null : { step: bestStep, metric: config.train.valid_metric },
     valid: valid === null ? null : flatMetrics(valid),
     test: test === null ? null : { openings: opening, ...flatMetrics(test) },
-    encoder_calls: { rows, items, saved: rows === 0 ? null : 1 - items / rows },
+    encoder_calls: {
+      ...calls,
+      saved: saved(calls.items, calls.rows),
+      saved_by_dedup: saved(calls.distinct, calls.slots),
+      saved_by_bank: saved(calls.items, calls.distinct),
+    },
+    ...(Object.keys(bank).length === 0 ? {} : { bank }),
     checkpoint,
     resumed_at: restart?.step ?? null,
     wall_s: (performance.now() - started) / 1000,

@@ -9,7 +9,7 @@ import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, St
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
 import type { HostTensor } from '../io/safetensors.js';
 import type { SliceMetrics } from '../metrics/slices.js';
-import type { RecommenderModel } from '../models/model.js';
+import type { RecommenderModel, StepGraph } from '../models/model.js';
 import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimizer.js';
 import { randomScope } from '../random.js';
 import { clone, type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
@@ -90,10 +90,32 @@ export interface TrainerOptions {
   readonly configDigest?: string;
 }
 
-/** What training asked of the item encoders: rows it saw, and items it encoded for them (each once per batch). */
+/** What training asked of the item encoders, summed over the batches of steps that encode. */
 export interface EncoderCalls {
+  /** Rows of the batches. */
   readonly rows: number;
+  /** Rows and history items: what would be encoded if each were by itself. */
+  readonly slots: number;
+  /** Different items among those of a batch: what is left when each is encoded once. */
+  readonly distinct: number;
+  /** Items encoded, and how many of them with gradient. */
   readonly items: number;
+  readonly live: number;
+}
+
+const noCalls: EncoderCalls = { rows: 0, slots: 0, distinct: 0, items: 0, live: 0 };
+
+function withCalls(sum: EncoderCalls, batch: Batch, encoded: StepGraph['encoded']): EncoderCalls {
+  const clicks = batch.history?.values ?? new Int32Array(0);
+  const shown = batch.items.rows;
+  const { items, live } = encoded ?? { items: shown.length, live: shown.length };
+  return {
+    rows: sum.rows + batch.size,
+    slots: sum.slots + batch.size + clicks.length,
+    distinct: sum.distinct + new Set([...shown, ...clicks]).size,
+    items: sum.items + items,
+    live: sum.live + live,
+  };
 }
 
 export interface StepEvent {
@@ -162,6 +184,7 @@ interface Cursor {
 interface QueuedStep {
   readonly loss: Tensor;
   readonly clipFactor: Tensor;
+  readonly encoded: StepGraph['encoded'];
 }
 
 const stopAfterSkipped = 10;
@@ -219,7 +242,7 @@ export class Trainer implements AsyncDisposable {
       bestStep: null,
       worse: 0,
       tableFilled: false,
-      calls: { rows: 0, items: 0 },
+      calls: noCalls,
     };
     if (model.device === this.device.name) this.#optimizer = this.makeOptimizer();
   }
@@ -333,6 +356,7 @@ export class Trainer implements AsyncDisposable {
         loss.dispose();
         clipFactor.dispose();
       });
+      this.#model.settle?.(step, factor > 0);
       samples += size;
       this.#skipped = Number.isFinite(value) && factor > 0 ? 0 : this.#skipped + 1;
       const seconds = (performance.now() - started) / 1000;
@@ -374,10 +398,10 @@ export class Trainer implements AsyncDisposable {
         cursor.step++;
         epochStep++;
         this.device.setStep(cursor.step);
-        inFlight.push({ ...this.trainStep(batch, factor), step: cursor.step, epochStep, size: batch.size });
+        const queued = this.trainStep(batch, factor);
+        inFlight.push({ ...queued, step: cursor.step, epochStep, size: batch.size });
         cursor.position = batch.position + batch.size;
-        if (encodes)
-          cursor.calls = { rows: cursor.calls.rows + batch.size, items: cursor.calls.items + batch.items.rows.length };
+        if (encodes) cursor.calls = withCalls(cursor.calls, batch, queued.encoded);
         if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.refresh();
         if (inFlight.length >= 2) yield* await settled();
         if (
@@ -418,19 +442,27 @@ export class Trainer implements AsyncDisposable {
     return randomScope({ seed: this.settings.seed, step }, () =>
       tidy(() => {
         const context = { training: true, step, stage } as const;
-        const { loss } = inPrecision(this.settings.precision, () => this.#model.graph(batch, context));
+        const { loss, encoded } = inPrecision(this.settings.precision, () => this.#model.graph(batch, context));
         backward(loss);
         this.optimizer.step({ learningRateFactor });
         this.optimizer.zeroGrad();
         this.#model.commit(step, this.optimizer.clipFactor);
-        return { loss, clipFactor: clone(this.optimizer.clipFactor) };
+        return { loss, clipFactor: clone(this.optimizer.clipFactor), encoded };
       }),
     );
+  }
+
+  /** Numbers about the stored content, as a line of metrics. */
+  private async tellContent(): Promise<void> {
+    const stats = await this.#model.contentStats?.();
+    if (stats === undefined || Object.keys(stats).length === 0) return;
+    this.#run?.metrics({ step: this.#cursor.step, epoch: this.#cursor.epoch, part: 'bank', ...stats });
   }
 
   /** Metrics of valid; returns whether they are the best so far. */
   private async *validate(): AsyncGenerator<TrainEvent, boolean> {
     const cursor = this.#cursor;
+    await this.tellContent();
     const metrics = await metricsOf(await this.predict('valid'));
     const value = metricValue(metrics.all, this.settings.validMetric);
     const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;

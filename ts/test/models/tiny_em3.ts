@@ -5,7 +5,7 @@ import type { Dataset } from '../../src/data/dataset.js';
 import { datasetFromShop } from '../../src/data/load_dataset.js';
 import { generateShop } from '../../src/data/shop.js';
 import { Em3, type Em3Options } from '../../src/models/em3.js';
-import type { StepGraph } from '../../src/models/model.js';
+import type { RecommenderModel, StepGraph } from '../../src/models/model.js';
 import { Optimizer } from '../../src/optim/optimizer.js';
 import { randomScope } from '../../src/random.js';
 import { tidy } from '../../src/tidy.js';
@@ -92,7 +92,7 @@ export class Steps implements Disposable {
   step = 0;
 
   constructor(
-    readonly model: Em3,
+    readonly model: RecommenderModel,
     { dense, encoder }: Rates = { dense: 0.01, encoder: 0.01 },
   ) {
     const groups = model.groups();
@@ -121,6 +121,7 @@ export class Steps implements Disposable {
     );
     const bytes = (await bytesOf(loss)).toString('hex');
     loss.dispose();
+    this.model.settle?.(step, (await this.optimizer.clipFactor.item()) > 0);
     return bytes;
   }
 
@@ -136,7 +137,7 @@ export class Steps implements Disposable {
 }
 
 /** Encodes every item of the catalogue into the model's own table. */
-export async function fillTable(model: Em3, data: Dataset): Promise<void> {
+export async function fillTable(model: RecommenderModel, data: Dataset): Promise<void> {
   const every = Int32Array.from({ length: data.items.ids.length }, (_, i) => i);
   await encodeItems(model, data, 'table', every, 0);
 }

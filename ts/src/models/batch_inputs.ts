@@ -1,0 +1,35 @@
+/** What models read from a batch beside its features. */
+import type { Batch } from '../data/batch.js';
+import { uniforms } from '../random.js';
+
+/**
+ * A share of the rows with the unknown id (row 0) of a feature, drawn by (seed, step, row), so that the ranker learns to score from
+ * content the items that no training row shows. The batch itself where there is nothing to draw.
+ */
+export function withoutSomeIds(
+  batch: Batch,
+  step: number,
+  { feature, share, seed, stream }: { feature: string | null; share: number; seed: number; stream: number },
+): Batch {
+  const ids = feature === null ? undefined : batch.categorical[feature];
+  if (share === 0 || feature === null || ids === undefined) return batch;
+  const draws = uniforms(batch.size, seed, (stream + step) >>> 0);
+  const kept = ids.map((row, b) => (draws[b]! < share ? 0 : row));
+  return { ...batch, categorical: { ...batch.categorical, [feature]: kept } };
+}
+
+/** (B, modalities) 1 where the item of a row has a text or a picture, else 0. */
+export function presence({ size, items }: Batch, modalities: readonly ('text' | 'image')[]): Float32Array {
+  const { index, text, image } = items;
+  const values = new Float32Array(size * modalities.length);
+  index.forEach((item, b) => {
+    modalities.forEach((modality, m) => {
+      const there =
+        modality === 'text'
+          ? text !== null && text.offsets[item + 1]! > text.offsets[item]!
+          : image?.present[item] === 1;
+      values[b * modalities.length + m] = there ? 1 : 0;
+    });
+  });
+  return values;
+}

@@ -1,0 +1,47 @@
+/** Which items of a step are encoded, and which of them with gradient (LEMUR's p and q; models.md 5.2). */
+import { streamOf, uniformAt } from '../random.js';
+
+export interface ItemSampling {
+  /** Percent of the items that are encoded. */
+  readonly p: number;
+  /** Percent of the items that are encoded with gradient. */
+  readonly q: number;
+  readonly seed: number;
+  /** Steps after which a stored vector is too old to serve as a target; null: never. */
+  readonly maxAge: number | null;
+}
+
+/** Positions in the list of items, ascending in each group; together they are all. */
+export interface ChosenItems {
+  /** Encoded with gradient. */
+  readonly live: Int32Array;
+  /** Encoded without. */
+  readonly fresh: Int32Array;
+  /** Read from the bank. */
+  readonly cached: Int32Array;
+}
+
+const stream = streamOf('lemur.choose_items');
+
+/**
+ * Chooses by u(item, step), so that neither the order of a batch nor the number of workers matters. Items without a stored vector
+ * (`lastWrite` < 0), or with one that is too old, are encoded always, with gradient if q > 0.
+ */
+export function chooseItems(
+  items: Int32Array,
+  step: number,
+  { p, q, seed, maxAge }: ItemSampling,
+  lastWrite: (item: number) => number,
+): ChosenItems {
+  const live: number[] = [];
+  const fresh: number[] = [];
+  const cached: number[] = [];
+  items.forEach((item, at) => {
+    const u = 100 * uniformAt(item, step, seed, stream);
+    const last = lastWrite(item);
+    const forced = last < 0 || (maxAge !== null && step - last > maxAge);
+    if (u < p || forced) (u < q || (forced && q > 0) ? live : fresh).push(at);
+    else cached.push(at);
+  });
+  return { live: Int32Array.from(live), fresh: Int32Array.from(fresh), cached: Int32Array.from(cached) };
+}

@@ -1,0 +1,306 @@
+/**
+ * The content part of LEMUR: encoders of queries and documents, and the memory bank that stands for the documents which are not encoded
+ * in a step (models.md 2.1, 5). Items are keyed by their row in the item table.
+ *
+ * Order of a step: `encode` chooses, encodes and stages; `history` reads, staged rows first; `commit` writes what was staged if the
+ * optimizer accepted the step.
+ */
+import { noGrad } from '../autograd.js';
+import type { ItemBatch, TokenBatch } from '../data/batch.js';
+import { gatherImages } from '../data/image_store.js';
+import { featuresOf, type Schema } from '../data/schema.js';
+import { gatherTokens } from '../data/token_store.js';
+import { ConfigError } from '../errors.js';
+import { BankRecord } from '../nn/bank_record.js';
+import { ContentTable } from '../nn/content_table.js';
+import { DocumentEncoder } from '../nn/document_encoder.js';
+import { type BankRows, MemoryBank } from '../nn/memory_bank.js';
+import { type ForwardContext, Initializer, Module } from '../nn/module.js';
+import { TextEncoder } from '../nn/text_encoder.js';
+import { cast } from '../ops/cast.js';
+import { concat } from '../ops/concat.js';
+import type { Tensor } from '../tensor.js';
+import { chooseItems } from './choose_items.js';
+import type { ItemContent } from './content.js';
+import type { StepContext } from './model.js';
+
+export interface LemurContentOptions {
+  readonly modalities: readonly ('text' | 'image')[];
+  /** Width of both encoders and of the stored vectors. */
+  readonly width: number;
+  /** Layers of the document encoder. */
+  readonly layers: number;
+  readonly queryLayers: number;
+  readonly heads: number;
+  readonly ffn: number;
+  readonly dropout: number;
+  readonly image: {
+    readonly width: number;
+    readonly layers: number;
+    readonly heads: number;
+    readonly ffn: number;
+    readonly patch: number;
+  };
+  readonly bank: {
+    /** Percent of the items of a step that are encoded, and that are encoded with gradient. */
+    readonly p: number;
+    readonly q: number;
+    /** Steps after which a stored target is encoded again whatever p says; null: never. */
+    readonly maxAge: number | null;
+    /** Rows that the bank has room for; null: one and a quarter of the items. Fewer than the items only where p = 100. */
+    readonly capacity: number | null;
+    readonly dtype: 'float32' | 'bfloat16';
+    /** 'joined': history rows that this step encoded with gradient pass theirs on. */
+    readonly historyGrad: 'none' | 'joined';
+    /** Whether an item that stands in several rows of a batch is encoded once. False is for comparisons. */
+    readonly dedup: boolean;
+    /** 'frozen': an evaluation reads the bank as training left it and encodes only what is missing there. 'fresh': it encodes everything. */
+    readonly evaluation: 'frozen' | 'fresh';
+  };
+  readonly seed: number;
+}
+
+/** Vectors of a step's items: item i of the list is row `at[i]` of `vectors` (n, width). */
+export interface StepVectors {
+  readonly vectors: Tensor;
+  readonly at: Int32Array;
+  readonly encoded: { readonly items: number; readonly live: number };
+}
+
+export class LemurContent extends Module {
+  readonly document: DocumentEncoder;
+  readonly query: TextEncoder | null;
+  readonly bank: MemoryBank;
+  readonly record: BankRecord;
+  readonly #options: LemurContentOptions;
+  readonly #items: number;
+  readonly #init: Initializer;
+  #overlay: ContentTable | null = null;
+
+  constructor(init: Initializer, schema: Schema, options: LemurContentOptions) {
+    super();
+    const { modalities, width, layers, queryLayers, heads, ffn, dropout, image, bank } = options;
+    const texts = featuresOf(schema, 'text');
+    const itemText = texts.find(({ source }) => source === 'item');
+    const queryText = texts.find(({ source }) => source === 'query');
+    const picture = featuresOf(schema, 'image')[0];
+    for (const modality of modalities)
+      if ((modality === 'text' ? itemText : picture) === undefined)
+        throw new ConfigError(
+          `lemur: expected a ${modality} feature of items for modality ${modality} but the data set has none`,
+          { key: 'model.modalities' },
+        );
+    const capacity = bank.capacity ?? Math.ceil(1.25 * schema.items);
+    if (capacity < schema.items && bank.p < 100)
+      throw new ConfigError(
+        `lemur: expected a bank with room for all ${schema.items} items where p < 100 (${bank.p}) but received capacity ${capacity}: ` +
+          'a target that was evicted would have no vector',
+        { key: 'model.bank.capacity' },
+      );
+    this.#options = options;
+    this.#items = schema.items;
+    this.#init = init;
+    const shape = { width, heads, ffn, dropout };
+    const readsText = modalities.includes('text') && itemText !== undefined;
+    const sizes = readsText ? itemText : { vocabularySize: 1, positions: 1, types: 1 };
+    this.document = new DocumentEncoder(init.at('document'), {
+      text: {
+        vocabularySize: sizes.vocabularySize,
+        positions: sizes.positions,
+        types: sizes.types,
+        layers,
+        ...shape,
+      },
+      image: modalities.includes('image') && picture !== undefined ? { size: picture.size, ...image, dropout } : null,
+      readsText,
+    });
+    this.query =
+      queryText === undefined
+        ? null
+        : new TextEncoder(init.at('query'), {
+            vocabularySize: queryText.vocabularySize,
+            positions: queryText.positions,
+            types: queryText.types,
+            layers: queryLayers,
+            absent: true,
+            ...shape,
+          });
+    this.bank = new MemoryBank({ capacity, width, dtype: bank.dtype, device: init.device });
+    this.record = new BankRecord(init.at('record'), schema.items);
+  }
+
+  /** Vectors (n, width) of documents in float32, as the bank may hold them. */
+  private documents(content: ItemContent, context: ForwardContext): Tensor {
+    return cast(this.document.vectors(content, context), 'float32');
+  }
+
+  /** Vectors of the items of a step: live, encoded without gradient, or from the bank. What is encoded is staged. */
+  encode(items: ItemBatch, context: StepContext): StepVectors {
+    const { p, q, maxAge } = this.#options.bank;
+    const { step } = context;
+    const { rows } = items;
+    this.bank.discard(); // of a step that failed before its end
+    const { live, fresh, cached } = chooseItems(rows, step, { p, q, maxAge, seed: this.#options.seed }, (item) =>
+      this.record.lastWrite(item, step),
+    );
+    const parts: Tensor[] = [];
+    if (live.length > 0) parts.push(this.documents(contentOf(items, live), context));
+    if (fresh.length > 0) parts.push(noGrad(() => this.documents(contentOf(items, fresh), context)));
+    const order = Int32Array.from([...live, ...fresh, ...cached]);
+    const encoded = { items: live.length + fresh.length, live: live.length };
+    if (encoded.items > 0) {
+      const keys = order.subarray(0, encoded.items).map((position) => rows[position]!);
+      this.bank.stage(bankKeys(keys), concat(parts, { axis: 0 }), { step, measure: true });
+      this.record.stage(step, keys);
+    }
+    if (cached.length > 0) {
+      const keys = bankKeys(cached.map((position) => rows[position]!));
+      parts.push(cast(this.bank.read(keys, { now: step, sequence: 'target' }).rows, 'float32'));
+    }
+    const at = new Int32Array(rows.length);
+    order.forEach((position, row) => {
+      at[position] = row;
+    });
+    return { vectors: concat(parts, { axis: 0 }), at, encoded };
+  }
+
+  /**
+   * Rows (T, width) of history items and their ages, -1 where there is none; rows that this step encoded come first. `live`: whether
+   * `historyGrad` may pass gradient to them.
+   */
+  history(keys: Int32Array, now: number, { sequence, live }: { sequence: string; live: boolean }): BankRows {
+    return this.read(keys, now, { sequence, historyGrad: live ? this.#options.bank.historyGrad : 'none' });
+  }
+
+  /** The rows that this step encoded keep their gradient; others come from the bank. For anchors of the contrastive loss. */
+  joined(keys: Int32Array, now: number): BankRows {
+    return this.read(keys, now, { historyGrad: 'joined' });
+  }
+
+  /** Whether `item` has a vector in step `now` for sure: the host's knowledge, two steps late. */
+  known(item: number, now: number): boolean {
+    return this.record.lastWrite(item, now) >= 0;
+  }
+
+  /** Vectors (T, width) as they are stored; zero rows where there is none. */
+  stored(keys: Int32Array, now: number): Tensor {
+    return noGrad(() => this.read(keys, now, {}).rows);
+  }
+
+  private read(
+    keys: Int32Array,
+    now: number,
+    options: { sequence?: string; historyGrad?: 'none' | 'joined' },
+  ): BankRows {
+    if (this.#overlay !== null) return this.#overlay.read(keys, now);
+    const { rows, age } = this.bank.read(bankKeys(keys), { now, ...options });
+    return { rows: cast(rows, 'float32'), age };
+  }
+
+  /** Vectors (n, width) of query texts; null where the data have none. */
+  queries(text: TokenBatch, context: ForwardContext): Tensor | null {
+    return this.query?.vectors(text, context) ?? null;
+  }
+
+  commit(factor: Tensor | null): void {
+    this.bank.commit({ factor });
+  }
+
+  /**
+   * Encodes `keys` (distinct item rows) without gradient in blocks of `block` items: into the bank, or for an evaluation into a table of
+   * its own that `dropOverlay` releases, where what the bank holds is copied ('frozen'). One block per call of the generator.
+   */
+  *fill(
+    target: 'table' | 'overlay',
+    keys: Int32Array,
+    content: (keys: Int32Array) => ItemContent,
+    now: number,
+    block = 256,
+  ): Generator<number> {
+    const copies = target === 'overlay' && this.#options.bank.evaluation === 'frozen';
+    const held = copies ? keys.filter((key) => this.record.holds(key)) : new Int32Array(0);
+    const missing = copies ? keys.filter((key) => !this.record.holds(key)) : keys;
+    const overlay = target === 'overlay' ? this.makeOverlay() : null;
+    const put = (part: Int32Array, vectors: Tensor): void => {
+      if (overlay === null) {
+        this.bank.write(bankKeys(part), vectors, { step: now });
+        this.record.stage(now, part);
+        this.record.settle(now, true);
+      } else {
+        overlay.stage(part, vectors);
+        overlay.commit(now);
+      }
+    };
+    for (const [list, encodes] of [
+      [held, false],
+      [missing, true],
+    ] as const)
+      for (let at = 0; at < list.length; at += block) {
+        const part = list.slice(at, at + block);
+        yield at;
+        noGrad(() => {
+          const vectors = encodes
+            ? this.documents(content(part), { training: false })
+            : cast(this.bank.read(bankKeys(part), { now }).rows, 'float32');
+          put(part, vectors);
+        });
+      }
+    this.#overlay = overlay;
+  }
+
+  private makeOverlay(): ContentTable {
+    this.dropOverlay();
+    const init = new Initializer(this.#init.seed, 'float32', this.device);
+    return new ContentTable(init.at('overlay'), this.#items, this.#options.width);
+  }
+
+  dropOverlay(): void {
+    this.#overlay?.dispose();
+    this.#overlay = null;
+  }
+
+  /** Rows of the bank and what became of writes; of the last step: hit rate and ages per sequence, cosine of fresh and held rows. */
+  async stats(): Promise<Record<string, number>> {
+    const { rows, refused, evicted, dropped, sequences, staleness } = await this.bank.stats();
+    const flat: Record<string, number> = { rows, refused, evicted, dropped };
+    for (const [name, { hitRate, mean, p50, p99 }] of Object.entries(sequences))
+      Object.assign(flat, {
+        [`${name}.hit_rate`]: hitRate,
+        [`${name}.age`]: mean,
+        [`${name}.age_p50`]: p50,
+        [`${name}.age_p99`]: p99,
+      });
+    return staleness === null ? flat : { ...flat, cosine: staleness.cosine };
+  }
+
+  override dispose(): void {
+    this.dropOverlay();
+    this.bank.dispose();
+    super.dispose();
+  }
+}
+
+/** Item rows (n) as 64-bit keys. */
+function bankKeys(rows: Int32Array): BigInt64Array {
+  const words = new Int32Array(2 * rows.length); // little-endian: low word first, the high one is 0
+  rows.forEach((row, i) => {
+    words[2 * i] = row;
+  });
+  return new BigInt64Array(words.buffer);
+}
+
+/** Text and picture of the items at `positions`; without a copy where these are all. */
+function contentOf({ rows, text, image }: ItemBatch, positions: Int32Array): ItemContent {
+  if (positions.length === rows.length) return { text, image };
+  return { text: text && gatherTokens(text, positions), image: image && gatherImages(image, positions) };
+}
+
+/** One item per row of the batch, as if each were another. */
+export function withoutDedup({ rows, index, text, image }: ItemBatch): ItemBatch {
+  return {
+    rows: index.map((item) => rows[item]!),
+    index: Int32Array.from(index.keys()),
+    text: text && gatherTokens(text, index),
+    image: image && gatherImages(image, index),
+  };
+}
