@@ -172,7 +172,8 @@ export class Em3 extends Module implements RecommenderModel {
       context,
     );
     const tasks = taskLosses(this.ranker.taskLogits(input, context), {
-      labels: this.#labels.map((name) => [name, this.float(batch.labels[name]!)]),
+      names: this.#labels,
+      labels: (name) => this.float(batch.labels[name]!),
       weight: this.#options.rankerOptions.mmoe?.taskWeight ?? 1,
     });
     const { logits } = tasks;

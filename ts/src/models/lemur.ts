@@ -203,7 +203,8 @@ export class Lemur extends Module implements RecommenderModel {
       context,
     );
     const tasks = taskLosses(this.ranker.taskLogits(input, context), {
-      labels: this.#labels.map((name) => [name, this.place(batch.labels[name]!)]),
+      names: this.#labels,
+      labels: (name) => this.place(batch.labels[name]!),
       weight: this.#options.rankerOptions.mmoe?.taskWeight ?? 1,
     });
     const { logits } = tasks;

@@ -5,19 +5,19 @@ import type { Tensor } from '../tensor.js';
 
 /**
  * Binary cross-entropy of each task's logits (B) with its labels (B) by name, the main task first. `loss`: the main one plus `weight`
- * times each other; `parts`: `bce`, and `bce.<name>` of the others. Labels that no logits belong to are left out.
+ * times each other; `parts`: `bce`, and `bce.<name>` of the others. `names`: of all labels; `labels` is asked for those that have logits.
  */
 export function taskLosses(
   taskLogits: readonly Tensor[],
-  { labels, weight }: { labels: readonly (readonly [string, Tensor])[]; weight: number },
+  { names, labels, weight }: { names: readonly string[]; labels: (name: string) => Tensor; weight: number },
 ): { loss: Tensor; parts: Record<string, Tensor>; logits: Tensor } {
   const logits = taskLogits[0]!;
-  const main = bceWithLogits(logits, labels[0]![1]);
+  const main = bceWithLogits(logits, labels(names[0]!));
   const parts: Record<string, Tensor> = { bce: main };
   let loss = main;
   taskLogits.slice(1).forEach((more, i) => {
-    const [name, values] = labels[i + 1]!;
-    const part = bceWithLogits(more, values);
+    const name = names[i + 1]!;
+    const part = bceWithLogits(more, labels(name));
     parts[`bce.${name}`] = part;
     loss = add(loss, scaleBy(part, weight));
   });
