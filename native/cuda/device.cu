@@ -96,28 +96,38 @@ static void* page_locked(size_t bytes) {
   throw OutOfMemory("HOST_MEMORY", name(current().device) + ": out of page-locked host memory", bytes, {});
 }
 
-size_t PinnedPool::class_size(size_t bytes) { return std::bit_ceil(std::max<size_t>(bytes, 4096)); }
+uint32_t PinnedPool::class_size(size_t bytes) { return uint32_t(std::bit_ceil(std::max<size_t>(bytes, 4096))); }
 
 void* PinnedPool::take(size_t bytes) {
-  const size_t size = class_size(bytes);
-  std::unique_lock lock(mutex_);
-  given_.wait(lock, [&] { return taken_ == 0 || taken_ + size <= most; });
+  const uint32_t size = class_size(bytes);
+  for (;;) {
+    uint32_t taken = taken_;
+    if (taken + size > most)
+      taken_.wait(taken);
+    else if (taken_.compare_exchange_weak(taken, taken + size))
+      break;
+  }
+  std::lock_guard lock(mutex_);
   std::vector<void*>& blocks = free_[size];
-  if (blocks.empty()) blocks.push_back(page_locked(size));
+  try {
+    if (blocks.empty()) blocks.push_back(page_locked(size));
+  } catch (...) {
+    taken_ -= size;
+    throw;
+  }
   void* const block = blocks.back();
   blocks.pop_back();
-  taken_ += size;
   return block;
 }
 
 void PinnedPool::give(void* block, size_t bytes) noexcept {
-  const size_t size = class_size(bytes);
+  const uint32_t size = class_size(bytes);
   {
     std::lock_guard lock(mutex_);
     free_[size].push_back(block);
-    taken_ -= size;
   }
-  given_.notify_one();
+  taken_ -= size;
+  taken_.notify_one();
 }
 
 char* StagingRing::take(size_t bytes) {

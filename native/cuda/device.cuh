@@ -1,6 +1,6 @@
 // A CUDA device of this process: its stream, memory, pinned staging and index word. Only device.cu, memory.cu and module.cu look inside.
 #pragma once
-#include <condition_variable>
+#include <atomic>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -30,15 +30,14 @@ class EventPool {
 // back: a checkpoint is read tensor by tensor. Any thread.
 class PinnedPool {
  public:
-  static constexpr size_t most = 64 << 20;
+  static constexpr uint32_t most = 64 << 20;
   void* take(size_t bytes);  // at most a quarter of `most`
   void give(void* block, size_t bytes) noexcept;
 
  private:
-  static size_t class_size(size_t bytes);
+  static uint32_t class_size(size_t bytes);
   std::mutex mutex_;
-  std::condition_variable given_;
-  size_t taken_ = 0;
+  std::atomic<uint32_t> taken_{0};  // bytes
   std::map<size_t, std::vector<void*>> free_;
 };
 
