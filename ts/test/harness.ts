@@ -30,6 +30,9 @@ import { testDevices } from './test_devices.js';
 
 export { denseGrad, expectClose, type Input, type Tensors, tolerances } from './op_evaluation.js';
 
+/** Milliseconds for one case: sanitizers and a busy machine slow the emulator by large factors. */
+const patience = process.env['GALAGO_BUILD'] === 'build-sanitize' ? 900_000 : 180_000;
+
 const exactly: Run = { device: 'cpu', dtype: 'float64' };
 
 export interface OpCase<Options> {
@@ -164,7 +167,7 @@ export function opSuite<O = Record<string, never>>(name: string, suite: OpSuite<
         return normals(out.length, index + 1, streamOf('dout'));
       };
       for (const device of testDevices)
-        it(device === 'cpu' ? title : `${title}, on ${device}`, { timeout: 60_000 }, async () => {
+        it(device === 'cpu' ? title : `${title}, on ${device}`, { timeout: patience }, async () => {
           const finiteDifferences = suite.differentiable !== false && !opCase.noFiniteDifferences;
           if (device === 'cpu') await checkOnCpu(suite, op, hosts, await dout(), finiteDifferences);
           else await checkOnDevice(device, { ...suite, op }, hosts, await dout());
