@@ -26,10 +26,15 @@ export { auc } from './metrics/auc.js';
 export { metricDefinitions } from './metrics/definitions.js';
 export { evaluateSlices, type SliceMetrics } from './metrics/slices.js';
 // models
+export type { DlrmOptions } from './models/dlrm.js';
 export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from './models/em3.js';
 export { defaultLemurOptions, Lemur, type LemurOptions, lemur } from './models/lemur.js';
+export type { LongerOptions } from './models/longer.js';
+export type { MmoeOptions } from './models/mmoe.js';
 export type { ParameterGroups, RecommenderModel, StepContext, StepGraph } from './models/model.js';
+export type { RankMixerOptions } from './models/rank_mixer.js';
 export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './models/ranker.js';
+export type { SimOptions } from './models/sim.js';
 // modules
 export { DocumentEncoder, type DocumentEncoderOptions, type Documents } from './nn/document_encoder.js';
 export { Embedding } from './nn/embedding.js';
@@ -51,6 +56,7 @@ export {
   type StageOptions as MemoryBankStageOptions,
 } from './nn/memory_bank.js';
 export { type ForwardContext, Initializer, Module } from './nn/module.js';
+export { PerTokenLinear, RankMixerBlock, tokenMixing } from './nn/per_token.js';
 export { type ComparedHistory, historyCosines, SimTier, tierCounts } from './nn/sim_tier.js';
 export { TextEncoder } from './nn/text_encoder.js';
 // ops

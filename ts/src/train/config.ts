@@ -306,6 +306,17 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
   divides(encoder.image.width, encoder.image.heads, 'model.encoder.image.heads');
   divides(fusion.width, fusion.heads, 'model.fusion.heads');
   if (config.model.name === 'lemur') divides(encoder.width, decoder.heads, 'model.decoder.heads');
+  const { ranker, rankmixer, longer } = config.model;
+  if (ranker === 'rankmixer' && rankmixer.groups === null) {
+    divides(rankmixer.width, rankmixer.tokens, 'model.rankmixer.tokens');
+  }
+  if (ranker === 'longer' || (ranker === 'rankmixer' && rankmixer.sequence === 'longer')) {
+    divides(longer.width, longer.heads, 'model.longer.heads');
+    divides(longer.width, longer.merge, 'model.longer.merge');
+  }
+  if (config.data.more_labels.length > 0 && ranker !== 'mmoe') {
+    fail('data.more_labels', `expected model.ranker mmoe, which learns several labels, but received ${ranker}`);
+  }
   if (!config.eval.metrics.includes(config.train.valid_metric)) {
     fail(
       'train.valid_metric',

@@ -1,4 +1,4 @@
-/** Every ranker learns beside EM3's content parts, gives equal bytes twice, and computes on devices what it computes on the CPU. */
+/** Every ranker learns beside the content parts of EM3 and LEMUR, gives equal bytes twice, and computes on devices what it computes on the CPU. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, zeroGrad } from '../../src/autograd.js';
 import type { Dataset } from '../../src/data/dataset.js';
@@ -22,6 +22,7 @@ import { testDevices } from '../test_devices.js';
 import { valuesOf } from '../values.js';
 import { batchOf, rowsWith, smallSchema } from './small_batch.js';
 import { batches, Steps, tinyData, tinyEm3 } from './tiny_em3.js';
+import { tinyLemur } from './tiny_lemur.js';
 
 const options: RankerOptions = {
   mlp: [12],
@@ -55,11 +56,18 @@ beforeAll(async () => {
 });
 afterAll(() => data[Symbol.asyncDispose]());
 
-describe.each(variants)('$title in the tiny shop', ({ ranker, rankerOptions }) => {
+/** LEMUR gives its sequences as vectors, so no history is searched by content. */
+const withLemur = variants.filter(({ title }) => title !== 'sim, content search');
+const learners = [
+  ...variants.map((variant) => ({ ...variant, preset: 'EM3', make: () => tinyEm3(data, variant) })),
+  ...withLemur.map((variant) => ({ ...variant, preset: 'LEMUR', make: () => tinyLemur(data, variant) })),
+];
+
+describe.each(learners)('$title beside the content of $preset in the tiny shop', ({ make }) => {
   it('learns: the loss falls, and two runs give the same bytes', async () => {
     const [batch] = await batches(data, 1, 48);
     const run = async (steps: number): Promise<string[]> => {
-      using model = tinyEm3(data, { ranker, rankerOptions });
+      using model = make();
       using trained = new Steps(model);
       return await trained.takeAll(new Array(steps).fill(batch));
     };
@@ -71,30 +79,27 @@ describe.each(variants)('$title in the tiny shop', ({ ranker, rankerOptions }) =
 });
 
 describe.each(testDevices.filter((name) => name !== 'cpu'))('on %s', (name) => {
-  it.each(variants.filter(({ title }) => title !== 'sim, content search'))(
-    'has the logits and gradients of the CPU: $title',
-    async ({ ranker: kind, rankerOptions }) => {
-      const batch = batchOf(rowsWith([0, 3, 1, 6]));
-      const evaluate = async (device: DeviceName): Promise<Map<string, Float64Array>> => {
-        const init = new Initializer(3, 'float32', device);
-        using embedder = new FeatureEmbedder(init.at('features'), smallSchema, { embeddingDim: 4, std: 0.5 });
-        using ranker = makeRanker(kind, init.at('ranker'), { ...embedder.spec(), tasks: ['a', 'b'] }, rankerOptions);
-        const parameters = new Map([...embedder.parameters(), ...ranker.parameters()]);
-        const logits = tidy(() => {
-          const out = stack(ranker.taskLogits(embedder.forward(batch), { training: true }));
-          backward(sum(mul(out, tensor(Float32Array.from(normals(out.size, 1, 7)), out.shape, { device }))));
-          return out;
-        });
-        const found = new Map([['logits', await valuesOf(logits)]]);
-        for (const [path, x] of parameters) if (x.grad !== null) found.set(path, await denseGrad(x));
-        zeroGrad(parameters.values());
-        logits.dispose();
-        return found;
-      };
-      const expected = await evaluate('cpu');
-      const found = await evaluate(name);
-      expect([...found.keys()]).toEqual([...expected.keys()]);
-      for (const [path, values] of expected) expectClose(found.get(path)!, values, 10 * tolerances.device, path);
-    },
-  );
+  it.each(withLemur)('has the logits and gradients of the CPU: $title', async ({ ranker: kind, rankerOptions }) => {
+    const batch = batchOf(rowsWith([0, 3, 1, 6]));
+    const evaluate = async (device: DeviceName): Promise<Map<string, Float64Array>> => {
+      const init = new Initializer(3, 'float32', device);
+      using embedder = new FeatureEmbedder(init.at('features'), smallSchema, { embeddingDim: 4, std: 0.5 });
+      using ranker = makeRanker(kind, init.at('ranker'), { ...embedder.spec(), tasks: ['a', 'b'] }, rankerOptions);
+      const parameters = new Map([...embedder.parameters(), ...ranker.parameters()]);
+      const logits = tidy(() => {
+        const out = stack(ranker.taskLogits(embedder.forward(batch), { training: true }));
+        backward(sum(mul(out, tensor(Float32Array.from(normals(out.size, 1, 7)), out.shape, { device }))));
+        return out;
+      });
+      const found = new Map([['logits', await valuesOf(logits)]]);
+      for (const [path, x] of parameters) if (x.grad !== null) found.set(path, await denseGrad(x));
+      zeroGrad(parameters.values());
+      logits.dispose();
+      return found;
+    };
+    const expected = await evaluate('cpu');
+    const found = await evaluate(name);
+    expect([...found.keys()]).toEqual([...expected.keys()]);
+    for (const [path, values] of expected) expectClose(found.get(path)!, values, 10 * tolerances.device, path);
+  });
 });

@@ -264,9 +264,33 @@ describe('rules between values', () => {
       'model: { fusion: { width: 30 } }',
       /model\.fusion\.heads \(a\.yaml:1\): expected a divisor of the width 30 but received 8/,
     ],
+    [
+      'model: { ranker: rankmixer, rankmixer: { width: 100 } }',
+      /model\.rankmixer\.tokens .*expected a divisor of the width 100 but received 8/,
+    ],
+    [
+      'model: { ranker: rankmixer, rankmixer: { sequence: longer }, longer: { merge: 3 } }',
+      /model\.longer\.merge .*expected a divisor of the width 64 but received 3/,
+    ],
+    ['model: { ranker: longer, longer: { heads: 5 } }', /model\.longer\.heads .*the width 64 but received 5/],
+    [
+      'data: { more_labels: [{ column: buy }] }',
+      /data\.more_labels .*expected model\.ranker mmoe, which learns several labels, but received din/,
+    ],
     ['train: { valid_metric: QAUC }', /train\.valid_metric .* expected one of eval\.metrics/],
   ])('refuses %s', (text, message) => {
     expect(refusal(() => fromText(text))).toMatch(message);
+  });
+
+  it('asks nothing of rankers that are not chosen', () => {
+    expect(
+      fromText('model: { ranker: din, longer: { merge: 3 }, rankmixer: { width: 100 } }').config.model.ranker,
+    ).toBe('din');
+    const grouped = 'model: { ranker: rankmixer, rankmixer: { width: 100, groups: [[a], [b]] } }';
+    expect(fromText(grouped).config.model.rankmixer.groups).toEqual([['a'], ['b']]);
+    expect(
+      fromText('data: { more_labels: [{ column: buy }] }\nmodel: { ranker: mmoe }').config.data.more_labels,
+    ).toEqual([{ column: 'buy', at_least: null }]);
   });
 
   it('accepts the example of the documents', () => {
