@@ -83,6 +83,14 @@ export class CheckpointAllBadError extends GalagoError {
   }
 }
 
+/** The files of an export do not belong together, or one was altered. Fields: folder, file, diff. */
+export class ExportMismatchError extends GalagoError {
+  override readonly exitCode = 65;
+  constructor(message: string, fields: Fields = {}, options?: ErrorOptions) {
+    super('EXPORT_MISMATCH', message, fields, options);
+  }
+}
+
 /** No checkpoint where one was asked for. Fields: directory. */
 export class CheckpointNotFoundError extends GalagoError {
   override readonly exitCode = 78;

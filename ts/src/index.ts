@@ -115,6 +115,23 @@ export {
 } from './optim/optimizer.js';
 export { randomScope } from './random.js';
 export { RowSparseGrad } from './row_sparse_grad.js';
+// serving
+export {
+  type ExportedModel,
+  type ExportModelOptions,
+  type ExportRunOptions,
+  exportModel,
+  exportRun,
+} from './serve/export_model.js';
+export type { Fields, FieldValue, IdValue } from './serve/feature_values.js';
+export { type EncodedItems, ItemEncoder, type NewItem } from './serve/item_encoder.js';
+export {
+  type Prediction,
+  Predictor,
+  type PredictorOptions,
+  type PredictorStats,
+  type PredictRequest,
+} from './serve/predictor.js';
 export {
   type DeviceControl,
   type DeviceName,

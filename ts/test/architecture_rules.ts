@@ -18,11 +18,12 @@ const ranks: Readonly<Record<string, number>> = {
   nn: 5,
   models: 6,
   train: 7,
-  cli: 8,
-  index: 8,
+  serve: 8,
+  cli: 9,
+  index: 9,
 };
 
-/** Folders beside the chain: the highest rank each may import, and which of the others. Only models, train and cli import them. */
+/** Folders beside the chain: the highest rank each may import, and which of the others. Only models, train, serve and cli import them. */
 const sides: Readonly<Record<string, { highest: number; others: readonly string[] }>> = {
   optim: { highest: 3, others: [] },
   losses: { highest: 4, others: [] },
@@ -79,11 +80,11 @@ function faultOfImport(from: string, to: string): string | null {
     return toRank !== undefined && toRank <= fromSide.highest ? null : `${from} stands below ${to}`;
   }
   if (fromRank === undefined) return null;
-  if (toSide) return fromRank >= lowestReaderOfSides ? null : `only models, train and cli import ${to}`;
+  if (toSide) return fromRank >= lowestReaderOfSides ? null : `only models, train, serve and cli import ${to}`;
   if (from === 'index') return to === 'cli' ? 'the public index does not hold the command line' : null;
   return toRank !== undefined && toRank <= fromRank
     ? null
-    : `imports run cli, train, models, nn, ops, autograd, tensor, native`;
+    : `imports run cli, serve, train, models, nn, ops, autograd, tensor, native`;
 }
 
 /** Imports against the arrow, files without a place in it and names that say nothing, one line each. */

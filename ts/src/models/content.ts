@@ -22,6 +22,7 @@ import { gatherRows } from '../ops/gather_rows.js';
 import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
 import { full, type Tensor } from '../tensor.js';
+import type { StateUse } from './model.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
 export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
@@ -95,7 +96,7 @@ export class ContentPart extends Module {
   /** Most tokens of an item, by modality: 1 in mode 'exact'. */
   readonly #maxTokens: ReadonlyMap<Modality, number>;
   /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
-  readonly #counts: ReadonlyMap<Modality, Int32Array>;
+  #counts: ReadonlyMap<Modality, Int32Array>;
   #overlay: ContentTable | null = null;
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
@@ -172,8 +173,8 @@ export class ContentPart extends Module {
     this.refresh();
   }
 
-  /** The table that reads go to: the model's own, or the one of an evaluation. */
-  private get reading(): ContentTable {
+  /** The table that reads go to: the model's own, or another one that was given. */
+  get reading(): ContentTable {
     return this.#overlay ?? this.table;
   }
 
@@ -265,12 +266,34 @@ export class ContentPart extends Module {
 
   /** After a load: token counts of the items from `rows`, the values of the table. */
   restoreCounts(rows: ArrayLike<number | bigint>): void {
+    this.noteRows(numbered(this.table.items), rows);
+  }
+
+  /** Token counts of `keys` from what the table holds of them, (n, width). */
+  noteRows(keys: Int32Array, rows: ArrayLike<number | bigint>): void {
     const { mode } = this.#options.lora;
     if (mode === 'none' || mode === 'lora_cached') return;
-    const { items, width } = this.table;
+    const { width } = this.table;
     [...this.#counts.values()].forEach((counts, m) => {
-      for (let item = 0; item < items; item++) counts[item] = Number(rows[(item + 1) * width - this.#counts.size + m]);
+      keys.forEach((key, i) => {
+        counts[key] = Number(rows[(i + 1) * width - this.#counts.size + m]);
+      });
     });
+  }
+
+  /** Reads go to `table`, whatever its length. */
+  serveFrom(table: ContentTable): void {
+    this.useOverlay(table);
+    this.#counts = new Map([...this.#counts.keys()].map((modality) => [modality, new Int32Array(table.items)]));
+  }
+
+  /** What a tensor of the state is needed for. Query encoder and low-rank updates score; targets and history need more by mode. */
+  use(name: string): StateUse {
+    const { mode } = this.#options.lora;
+    if (name.startsWith('table.')) return 'neither';
+    if (name.startsWith('text.') || name.startsWith('image.')) return 'encode';
+    if (!name.startsWith('fusion.') || mode === 'lora_block' || mode === 'shared') return 'score';
+    return mode === 'lora_cached' && name.startsWith('fusion.last.') ? 'score' : 'encode';
   }
 
   /**

@@ -27,7 +27,14 @@ import { lastEntries, makeHistory } from './history.js';
 import { defaultLonger } from './longer.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
 import { defaultMmoe } from './mmoe.js';
-import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
+import type {
+  ItemContentSource,
+  ParameterGroups,
+  RecommenderModel,
+  ServedContent,
+  StepContext,
+  StepGraph,
+} from './model.js';
 import { mergeOptions, type Partially } from './options.js';
 import { parameterGroups } from './parameter_groups.js';
 import { defaultRankMixer } from './rank_mixer.js';
@@ -247,6 +254,22 @@ export class Em3 extends Module implements RecommenderModel {
   private forgetOverlay(): void {
     this.#overlay?.dispose();
     this.#overlay = null;
+  }
+
+  get served(): ServedContent | null {
+    const part = this.content;
+    if (part === null) return null;
+    return {
+      table: () => part.reading,
+      readFrom: (table) => part.serveFrom(table),
+      ages: (keys, now) => part.reading.read(keys, now).age,
+      noteRows: (keys, rows) => part.noteRows(keys, rows),
+      encode: (content) => noGrad(() => part.encode(content, { training: false }).cached),
+      use: (name) => {
+        if (name.startsWith('heads.')) return 'neither';
+        return name.startsWith('content.') ? part.use(name.slice('content.'.length)) : 'score';
+      },
+    };
   }
 
   override load(values: Parameters<Module['load']>[0]): void {

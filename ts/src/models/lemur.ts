@@ -22,7 +22,14 @@ import { FeatureEmbedder } from './feature_embedder.js';
 import { lastEntries } from './history.js';
 import { LemurContent, type LemurContentOptions, type StepVectors, withoutDedup } from './lemur_content.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
-import type { ItemContentSource, ParameterGroups, RecommenderModel, StepContext, StepGraph } from './model.js';
+import type {
+  ItemContentSource,
+  ParameterGroups,
+  RecommenderModel,
+  ServedContent,
+  StepContext,
+  StepGraph,
+} from './model.js';
 import { mergeOptions, type Partially } from './options.js';
 import { parameterGroups } from './parameter_groups.js';
 import type { Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
@@ -259,6 +266,10 @@ export class Lemur extends Module implements RecommenderModel {
 
   dropOverlay(): void {
     this.content?.dropOverlay();
+  }
+
+  get served(): ServedContent | null {
+    return this.content?.served ?? null;
   }
 
   contentVectors(keys: Int32Array, step: number): Tensor | null {

@@ -10,7 +10,7 @@ import type { ItemBatch, TokenBatch } from '../data/batch.js';
 import { gatherImages } from '../data/image_store.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { gatherTokens } from '../data/token_store.js';
-import { ConfigError } from '../errors.js';
+import { ArgumentError, ConfigError } from '../errors.js';
 import { BankRecord } from '../nn/bank_record.js';
 import { ContentTable } from '../nn/content_table.js';
 import { DocumentEncoder } from '../nn/document_encoder.js';
@@ -22,7 +22,7 @@ import { concat } from '../ops/concat.js';
 import type { Tensor } from '../tensor.js';
 import { chooseItems } from './choose_items.js';
 import type { ItemContent } from './content.js';
-import type { StepContext } from './model.js';
+import type { ServedContent, StepContext } from './model.js';
 
 export interface LemurContentOptions {
   readonly modalities: readonly ('text' | 'image')[];
@@ -76,6 +76,8 @@ export class LemurContent extends Module {
   readonly #items: number;
   readonly #init: Initializer;
   #overlay: ContentTable | null = null;
+  /** Whether the overlay belongs to whoever gave it. */
+  #overlayIsGiven = false;
 
   constructor(init: Initializer, schema: Schema, options: LemurContentOptions) {
     super();
@@ -255,8 +257,40 @@ export class LemurContent extends Module {
   }
 
   dropOverlay(): void {
-    this.#overlay?.dispose();
+    if (!this.#overlayIsGiven) this.#overlay?.dispose();
     this.#overlay = null;
+    this.#overlayIsGiven = false;
+  }
+
+  /** How the model scores from vectors that an export holds, in the order of item rows. */
+  get served(): ServedContent {
+    return {
+      table: () => {
+        if (this.#overlay === null)
+          throw new ArgumentError(
+            'lemur: expected an evaluation to have encoded the items before their table is read',
+            {
+              op: 'lemur.served',
+            },
+          );
+        return this.#overlay;
+      },
+      readFrom: (table) => {
+        this.dropOverlay();
+        this.#overlay = table;
+        this.#overlayIsGiven = true;
+      },
+      ages: (keys, now) =>
+        this.#options.bank.evaluation === 'frozen'
+          ? noGrad(() => this.bank.read(bankKeys(keys), { now }).age)
+          : this.#overlay!.read(keys, now).age,
+      noteRows: () => undefined, // a row is the vector itself
+      encode: (content) => noGrad(() => this.documents(content, { training: false })),
+      use: (name) => {
+        if (name.startsWith('content.bank.') || name.startsWith('content.record.')) return 'neither';
+        return name.startsWith('content.document.') ? 'encode' : 'score';
+      },
+    };
   }
 
   /** Rows of the bank and what became of writes; of the last step: hit rate and ages per sequence, cosine of fresh and held rows. */

@@ -1,5 +1,6 @@
 /** What the trainer asks of a model. */
 import type { Batch } from '../data/batch.js';
+import type { ContentTable } from '../nn/content_table.js';
 import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
 import type { ItemContent } from './content.js';
@@ -38,6 +39,24 @@ export interface StepContext {
 /** Gives texts and pictures of item rows. */
 export type ItemContentSource = (keys: Int32Array) => ItemContent;
 
+/** What a tensor of the state is needed for: scoring from stored item vectors, encoding items, or neither of them. */
+export type StateUse = 'score' | 'encode' | 'neither';
+
+/** How a model scores from stored item vectors, without its item encoders: what an export writes and a predictor reads. */
+export interface ServedContent {
+  /** The table that `predict` reads: that of an evaluation between `encodeItems` and `dropOverlay`, else one given by `readFrom`. */
+  table(): ContentTable;
+  /** `predict` reads this table from now on; item rows of a batch are rows of it. The caller disposes it. */
+  readFrom(table: ContentTable): void;
+  /** To be called for each part of such a table: `rows` (n, width) were written at `keys` (n). */
+  noteRows(keys: Int32Array, rows: Float32Array): void;
+  /** Steps (n) int32 since the vectors of `keys` in an evaluation's table were encoded; -1: encoded for it. */
+  ages(keys: Int32Array, now: number): Tensor;
+  /** What the table holds (n, width) of items with this content, without gradient. */
+  encode(content: ItemContent): Tensor;
+  use(name: string): StateUse;
+}
+
 export interface RecommenderModel extends Module {
   /** Builds the graph of one batch. Runs inside `tidy`; only queues work. */
   graph(batch: Batch, context: StepContext): StepGraph;
@@ -67,6 +86,8 @@ export interface RecommenderModel extends Module {
   ): Generator<number>;
   /** Ends an evaluation: reads go to the model's own table again, what the evaluation encoded is released. */
   dropOverlay(): void;
+  /** Null for a model that needs no item vectors to score. */
+  readonly served: ServedContent | null;
   /** Content vectors (n, width) of `keys` as of the last encoding; null for a model without content. */
   contentVectors(keys: Int32Array, step: number): Tensor | null;
 }

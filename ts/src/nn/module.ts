@@ -3,7 +3,7 @@
 import { parameter } from '../autograd.js';
 import { CheckpointMismatchError } from '../errors.js';
 import { normals, streamOf, uniforms } from '../random.js';
-import { assign, type DeviceName, type HostArray, type Shape, sizeOf, Tensor, tensor } from '../tensor.js';
+import { assign, type DeviceName, full, type HostArray, type Shape, sizeOf, Tensor, tensor } from '../tensor.js';
 import { keep } from '../tidy.js';
 
 /** Whether dropout and batch statistics are those of training. */
@@ -49,7 +49,7 @@ export class Initializer {
 
   /** State that is saved but not trained. */
   buffer(_name: string, shape: Shape, value: number): Tensor {
-    return this.make(new Float64Array(sizeOf(shape)).fill(value), shape);
+    return keep(full(shape, value, { dtype: this.dtype, device: this.device }));
   }
 
   /** Integer state that is saved but not trained. */

@@ -11,6 +11,11 @@ const stored: Record<DType, SafetensorsDtype> = {
   bfloat16: 'BF16',
 };
 
+/** How a file of tensors names a dtype. */
+export function storedDtype(dtype: DType): SafetensorsDtype {
+  return stored[dtype];
+}
+
 /** Copies of all tensors as of this call: the reads are queued together, so later work does not show in them. */
 export async function readTensors(state: ReadonlyMap<string, Tensor>): Promise<Map<string, HostTensor>> {
   const entries = await Promise.all(

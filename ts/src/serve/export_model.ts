@@ -1,0 +1,351 @@
+/** Writes what serving needs: weights that score, item vectors, tables, vocabularies, and the signature that ties them together. */
+import { randomBytes } from 'node:crypto';
+import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import type { Dataset } from '../data/dataset.js';
+import { featuresOf } from '../data/schema.js';
+import { ArgumentError, ConfigError } from '../errors.js';
+import { guard, nodeEnv } from '../io/env.js';
+import { writeNpy } from '../io/npy.js';
+import { packageVersion } from '../io/package_root.js';
+import { type HostTensor, hostTensor } from '../io/safetensors.js';
+import type { ItemContent } from '../models/content.js';
+import type { RecommenderModel, StateUse } from '../models/model.js';
+import { tidy } from '../tidy.js';
+import { buildModel, trainSettings } from '../train/build_model.js';
+import { configDigest, type ResolvedConfig } from '../train/config.js';
+import { encodeItems, inPrecision, type Precision } from '../train/evaluate.js';
+import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
+import { readTensors } from '../train/state.js';
+import { Trainer } from '../train/trainer.js';
+import {
+  exportFiles,
+  type FileSignature,
+  type Signature,
+  signatureId,
+  writeExportFile,
+  writeTensors,
+} from './export_files.js';
+import { tableFeatures } from './feature_values.js';
+import { packTexts } from './packed_text.js';
+import type { ServingFile } from './served_model.js';
+
+export interface ExportModelOptions {
+  readonly config: ResolvedConfig;
+  /** Step of the weights. */
+  readonly step: number;
+  /** A folder that is new or empty. */
+  readonly out: string;
+  /** Items that get a vector: all of the item table (default), or those with training events, so that others are new items in service. */
+  readonly items?: 'all' | 'train';
+}
+
+/** An export that is on disk. */
+export interface ExportedModel {
+  readonly path: string;
+  readonly step: number;
+  /** SHA-256 over the signature. */
+  readonly id: string;
+  /** Items with a vector, and rows of the item table. */
+  readonly vectors: number;
+  readonly items: number;
+  readonly bytes: number;
+}
+
+/**
+ * Exports a model as it stands, with the vectors that an evaluation of it reads. The folder appears whole or not at all. Throws
+ * `ArgumentError` for a folder that holds something, `StorageError`.
+ */
+export async function exportModel(
+  model: RecommenderModel,
+  data: Dataset,
+  { config, step, out, items: which = 'all' }: ExportModelOptions,
+): Promise<ExportedModel> {
+  await requireEmpty(out);
+  const draft = join(dirname(out), `.tmp-${basename(out)}-${randomBytes(8).toString('hex')}`);
+  try {
+    await mkdir(draft, { recursive: true });
+    const precision = trainSettings(config.config).precision;
+    const files: Record<string, FileSignature> = {};
+    const { score, encode } = await splitState(model);
+    const base = { step: String(step) };
+    files[exportFiles.model] = await writeTensors(nodeEnv, draft, exportFiles.model, score, base);
+    const tied = { ...base, model: files[exportFiles.model]!.sha256 };
+    if (encode.size > 0)
+      files[exportFiles.encoder] = await writeTensors(nodeEnv, draft, exportFiles.encoder, encode, tied);
+    const keys = exportedItems(data, which);
+    const vectors = await itemVectors(model, data, keys, step, precision);
+    if (vectors !== null)
+      files[exportFiles.vectors] = await writeTensors(nodeEnv, draft, exportFiles.vectors, vectors, tied);
+    files[exportFiles.items] = await writeTensors(nodeEnv, draft, exportFiles.items, entityTensors(data, 'item'), tied);
+    files[exportFiles.users] = await writeTensors(nodeEnv, draft, exportFiles.users, entityTensors(data, 'user'), tied);
+    const text = (name: string, value: string): Promise<FileSignature> =>
+      writeExportFile(nodeEnv, draft, name, [Buffer.from(value)]);
+    const tokenizer = (data.text.item ?? data.text.query)?.tokenizer ?? null;
+    const vocabularies = Object.fromEntries(data.vocabularies);
+    const words = tokenizer?.kind === 'words' ? tokenizer : null;
+    files[exportFiles.vocabulary] = await text(exportFiles.vocabulary, JSON.stringify({ vocabularies, words }));
+    files[exportFiles.serving] = await text(exportFiles.serving, JSON.stringify(servingFile(data)));
+    files[exportFiles.config] = await text(exportFiles.config, config.toYaml());
+    if (tokenizer !== null && words === null) await copyTokenizer(config.config.text.tokenizer, draft);
+    const signature: Signature = {
+      format: 'galago-export-1',
+      step,
+      model: config.config.model.name,
+      versions: { galago: packageVersion() },
+      digests: { config: configDigest(config.config), data: data.digest, split: data.splitManifest.parts.train },
+      files,
+    };
+    await text(exportFiles.signature, `${JSON.stringify(signature, null, 2)}\n`);
+    await guard('fsync', draft, () => nodeEnv.syncDirectory(draft));
+    await guard('rename', out, () => nodeEnv.rename(draft, out));
+    return {
+      path: out,
+      step,
+      id: signatureId(signature),
+      vectors: vectors?.get('keys')?.shape[0] ?? 0,
+      items: data.items.ids.length,
+      bytes: Object.values(files).reduce((total, file) => total + file.bytes, 0),
+    };
+  } finally {
+    await nodeEnv.remove(draft).catch(() => undefined);
+  }
+}
+
+async function requireEmpty(out: string): Promise<void> {
+  const entries = await readdir(out).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw new ArgumentError(`export: expected a new or empty folder but ${out} is none: ${error.code}`, {
+      argument: 'out',
+    });
+  });
+  if (entries.length > 0)
+    throw new ArgumentError(`export: expected a new or empty folder but ${out} holds ${entries.length} entries`, {
+      argument: 'out',
+    });
+}
+
+/** Copies of the state that scores and of the state that encodes items. */
+async function splitState(
+  model: RecommenderModel,
+): Promise<{ score: Map<string, HostTensor>; encode: Map<string, HostTensor> }> {
+  const wanted = (use: StateUse): Map<string, HostTensor> =>
+    new Map([...all].filter(([name]) => (model.served?.use(name) ?? 'score') === use));
+  const state = [...model.state()].filter(([name]) => model.served?.use(name) !== 'neither');
+  const all = await readTensors(new Map(state));
+  return { score: wanted('score'), encode: wanted('encode') };
+}
+
+function exportedItems({ items }: Dataset, which: 'all' | 'train'): Int32Array {
+  const every = Int32Array.from(items.trainCount.keys());
+  return which === 'all' ? every : every.filter((item) => items.trainCount[item]! > 0);
+}
+
+/** Vectors as an evaluation reads them, of items that have one; and the learned vector of an item that has no content. */
+async function itemVectors(
+  model: RecommenderModel,
+  data: Dataset,
+  keys: Int32Array,
+  step: number,
+  precision: Precision,
+): Promise<Map<string, HostTensor> | null> {
+  const { served } = model;
+  if (served === null) return null;
+  try {
+    await encodeItems(model, data, 'overlay', keys, step, precision);
+    const table = served.table();
+    const { width } = table;
+    const trained = tidy(() => served.ages(keys, step));
+    const [rows, steps, age] = (await Promise.all([table.rows.data(), table.steps.data(), trained.data()])) as [
+      Float32Array,
+      Int32Array,
+      Int32Array,
+    ];
+    trained.dispose();
+    const ageOf = new Map(Array.from(keys, (key, i) => [key, age[i]!]));
+    // An item without any content has no vector: its row is zero and was refused.
+    const held = keys.filter((key) => steps[key]! >= 0);
+    const vectors = new Float32Array(held.length * width);
+    held.forEach((key, i) => vectors.set(rows.subarray(key * width, (key + 1) * width), i * width));
+    const missing = tidy(() => inPrecision(precision, () => served.encode(emptyContent(data))));
+    const absent = (await missing.values()) as Float32Array;
+    missing.dispose();
+    return new Map([
+      ['keys', hostTensor('I64', [held.length], BigInt64Array.from(held, BigInt))],
+      ['vectors', hostTensor('F32', [held.length, width], vectors)],
+      [
+        'ages',
+        hostTensor(
+          'I32',
+          [held.length],
+          held.map((key) => Math.max(0, ageOf.get(key)!)),
+        ),
+      ],
+      ['missing', hostTensor('F32', [width], Float32Array.from(absent))],
+      ...presence(data.columns, held),
+    ]);
+  } finally {
+    model.dropOverlay();
+  }
+}
+
+/** Which items have a text and a picture: flags that rankers see. */
+function presence({ itemText: text, itemImage: image }: Dataset['columns'], keys: Int32Array): [string, HostTensor][] {
+  const flag = (name: string, there: (key: number) => boolean): [string, HostTensor] => [
+    `present.${name}`,
+    hostTensor(
+      'U8',
+      [keys.length],
+      Uint8Array.from(keys, (key) => (there(key) ? 1 : 0)),
+    ),
+  ];
+  const flags: [string, HostTensor][] = [];
+  if (text !== null) flags.push(flag('text', (key) => text.offsets[key + 1]! > text.offsets[key]!));
+  if (image !== null) flags.push(flag('image', (key) => image.present[key] === 1));
+  return flags;
+}
+
+/** One item that has neither text nor picture, in the form that the data have. */
+function emptyContent({ columns }: Dataset): ItemContent {
+  const none = new Int32Array(0);
+  const text: TokenBatch | null = columns.itemText && {
+    tokens: none,
+    types: none,
+    positions: none,
+    offsets: new Int32Array(2),
+  };
+  const size = columns.itemImage?.size ?? 0;
+  const image: ImageBatch | null = columns.itemImage && {
+    pixels: new Uint8Array(size * size * 3),
+    present: new Uint8Array(1),
+    size,
+  };
+  return { text, image };
+}
+
+/** Ids of items or users, and their ids, numbers and lists as batches hold them. */
+function entityTensors({ schema, columns, items, userIds }: Dataset, source: 'item' | 'user'): Map<string, HostTensor> {
+  const ids = source === 'item' ? items.ids : userIds;
+  const tensors = new Map<string, HostTensor>(packTexts('ids', ids));
+  for (const { name, type } of tableFeatures(schema, source)) {
+    if (type === 'categorical') {
+      const { rows } = columns.categorical.find((column) => column.name === name)!;
+      tensors.set(`categorical.${name}`, hostTensor('I32', [rows.length], rows));
+    } else if (type === 'numeric') {
+      const { values } = columns.numeric.find((column) => column.name === name)!;
+      tensors.set(`numeric.${name}`, hostTensor('F32', [values.length], values));
+    } else {
+      const { values, offsets } = columns.sequences.find((column) => column.name === name)!;
+      tensors.set(`sequence.${name}.values`, hostTensor('I32', [values.length], values));
+      tensors.set(`sequence.${name}.offsets`, hostTensor('I32', [offsets.length], offsets));
+    }
+  }
+  return tensors;
+}
+
+function servingFile(data: Dataset): ServingFile {
+  const { schema, columns, text } = data;
+  const layout = (source: 'item' | 'query'): ServingFile['text']['item'] =>
+    text[source] && { fields: text[source].fields, positions: text[source].positions, digest: text[source].digest };
+  return {
+    schema,
+    historyLen: columns.historyLen,
+    fills: Object.fromEntries(featuresOf(schema, 'numeric').map(({ name }) => [name, fillOf(data, name)])),
+    text: { item: layout('item'), query: layout('query') },
+    itemText: columns.itemText !== null,
+    itemImage: columns.itemImage?.size ?? null,
+    queries: columns.query !== null && columns.queryText !== null,
+  };
+}
+
+/** The train mean of a feature in the form of a batch: what an absent number became. */
+function fillOf({ columns }: Dataset, name: string): number {
+  const column = columns.numeric.find((candidate) => candidate.name === name)!;
+  const row = { inter: null, item: columns.item, user: columns.user, query: columns.query }[column.source];
+  let total = 0;
+  for (const event of columns.parts.train) total += column.values[row === null ? event : row[event]!]!;
+  return columns.parts.train.length === 0 ? 0 : total / columns.parts.train.length;
+}
+
+async function copyTokenizer(source: string, draft: string): Promise<void> {
+  const folder = (await stat(source)).isDirectory() ? source : dirname(source);
+  const target = join(draft, exportFiles.tokenizer);
+  await mkdir(target);
+  const names = (await stat(source)).isDirectory()
+    ? ['tokenizer.json', 'vocab.txt', 'tokenizer_config.json']
+    : [basename(source), 'tokenizer_config.json'];
+  for (const name of names) {
+    await copyFile(join(folder, name), join(target, name)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+    });
+  }
+}
+
+// ---- from a run folder
+
+export interface ExportRunOptions {
+  readonly run: string;
+  /** Folder of the export; null: only `vectors`. */
+  readonly out: string | null;
+  /** 'best' (default where there was an evaluation), 'latest' or `step-N`. */
+  readonly checkpoint?: string;
+  readonly items?: 'all' | 'train';
+  /** Where the data are now, if they moved. */
+  readonly data?: string | null;
+  readonly device?: string | null;
+  /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
+  readonly vectors?: string | null;
+  readonly onNote?: (line: string) => void;
+}
+
+/** Exports a checkpoint of a run. Throws what `galago eval` throws, and `ArgumentError` for a folder that holds something. */
+export async function exportRun(
+  options: ExportRunOptions,
+): Promise<{ checkpoint: string; exported: ExportedModel | null }> {
+  const { run, out, items = 'all', onNote = () => undefined } = options;
+  if (out !== null) await requireEmpty(out);
+  const resolved = runConfig(run, options.device ?? null);
+  const { config } = resolved;
+  const place = runDevice(config);
+  await using data = await runData(config, { path: options.data ?? null });
+  await checkSplit(run, data.splitManifest);
+  using model = buildModel(config, data.schema, place.name);
+  await using trainer = new Trainer({
+    model,
+    data,
+    device: place.name,
+    settings: trainSettings(config),
+    configDigest: configDigest(config),
+  });
+  const { name, step, rejected } = await trainer.load(options.checkpoint ?? 'best', join(run, 'checkpoints'));
+  for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);
+  const exported = out === null ? null : await exportModel(model, data, { config: resolved, step, out, items });
+  if (options.vectors != null) await writeVectors(model, data, exportedItems(data, items), step, options.vectors);
+  return { checkpoint: name, exported };
+}
+
+/** Content vectors for search indexes: `.npy`, and the ids in row order. */
+async function writeVectors(
+  model: RecommenderModel,
+  data: Dataset,
+  keys: Int32Array,
+  step: number,
+  file: string,
+): Promise<void> {
+  if (!model.encodesItems)
+    throw new ConfigError('export: expected a model with item content for --vectors but this one has ids only', {
+      key: 'vectors',
+    });
+  try {
+    await encodeItems(model, data, 'overlay', keys, step);
+    const vectors = tidy(() => model.contentVectors(keys, step)!);
+    const values = (await vectors.values()) as Float32Array;
+    await writeNpy(file, { dtype: 'float32', shape: vectors.shape, data: Float32Array.from(values) });
+    vectors.dispose();
+  } finally {
+    model.dropOverlay();
+  }
+  const ids = Array.from(keys, (key) => `${data.items.ids[key]}\n`).join('');
+  await writeFile(`${file.replace(/\.npy$/, '')}.ids.txt`, ids);
+}

@@ -1,0 +1,142 @@
+/** The item encoders of an export, to be run beside a predictor (in a worker, another process or a quiet hour) for new items. */
+import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import { pictureBytes } from '../data/image_store.js';
+import { decodeImage } from '../data/images.js';
+import { ArgumentError } from '../errors.js';
+import type { DeviceName } from '../tensor.js';
+import { tidy } from '../tidy.js';
+import { inPrecision } from '../train/evaluate.js';
+import { exportFiles, mismatch } from './export_files.js';
+import { type Fields, type FieldValue, type IdValue, idText } from './feature_values.js';
+import { openServedModel, type ServedModel } from './served_model.js';
+
+/** An item as the data had it: texts and features by column name, and its picture as the bytes of an image file. */
+export interface NewItem {
+  readonly id: IdValue;
+  readonly fields?: Fields;
+  readonly picture?: Uint8Array | null;
+}
+
+/** Rows for `Predictor.add`: vectors (n, width) and what else a request must know of the items. Plain data, to be posted to a thread. */
+export interface EncodedItems {
+  /** Of the export that encoded them. */
+  readonly id: string;
+  readonly ids: readonly string[];
+  /** Fields without texts. */
+  readonly fields: readonly Fields[];
+  readonly width: number;
+  readonly vectors: Float32Array;
+  /** (n) 1 where the item has a text, and where it has a picture. */
+  readonly text: Uint8Array;
+  readonly image: Uint8Array;
+}
+
+export class ItemEncoder implements Disposable {
+  private constructor(private readonly opened: ServedModel) {}
+
+  /** Opens an export whose encoder file is there. Throws what `Predictor.open` throws. */
+  static async open(folder: string, { device = 'auto' }: { device?: DeviceName | 'auto' } = {}): Promise<ItemEncoder> {
+    const opened = await openServedModel(folder, { device, uses: ['score', 'encode'] });
+    if (opened.model.served === null) {
+      opened.model.dispose();
+      throw mismatch(folder, ['expected a model with item content but this one has ids only'], exportFiles.encoder);
+    }
+    return new ItemEncoder(opened);
+  }
+
+  /** Step of the weights. */
+  get step(): number {
+    return this.opened.signature.step;
+  }
+
+  /** Encodes items, `block` at a time, waiting for the device between blocks. ArgumentError for fields that the model does not know. */
+  async encode(items: readonly NewItem[], { block = 64 }: { block?: number } = {}): Promise<EncodedItems> {
+    const { model, id, serving, precision, place } = this.opened;
+    const names = this.textNames;
+    for (const { fields = {} } of items) this.opened.resolver.checkNames('ItemEncoder', fields, ['item'], names);
+    const text = new Uint8Array(items.length);
+    const image = new Uint8Array(items.length);
+    const parts: Float32Array[] = [];
+    for (let at = 0; at < items.length; at += block) {
+      const part = items.slice(at, at + block);
+      const content = { text: this.texts(part), image: await this.pictures(part) };
+      content.text?.offsets.subarray(1).forEach((end, i) => {
+        text[at + i] = end > content.text!.offsets[i]! ? 1 : 0;
+      });
+      if (content.image !== null) image.set(content.image.present, at);
+      const rows = tidy(() => inPrecision(precision, () => model.served!.encode(content)));
+      parts.push((await rows.values()) as Float32Array);
+      rows.dispose();
+      await place.synchronize();
+    }
+    const width = parts.length === 0 ? 0 : parts[0]!.length / Math.min(block, items.length);
+    const vectors = new Float32Array(items.length * width);
+    parts.forEach((part, i) => vectors.set(part, i * block * width));
+    const column = serving.schema.itemId ?? 'item';
+    const plain = ({ fields = {} }: NewItem): Fields =>
+      Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
+    return {
+      id,
+      ids: items.map((item) => idText(item.id, column)),
+      fields: items.map(plain),
+      width,
+      vectors,
+      text,
+      image,
+    };
+  }
+
+  private get textNames(): string[] {
+    return this.opened.text.item?.fields.map(({ name }) => name) ?? [];
+  }
+
+  private texts(items: readonly NewItem[]): TokenBatch | null {
+    const pipeline = this.opened.text.item;
+    if (pipeline === null) return null;
+    const names = this.textNames;
+    return joinTexts(
+      items.map(({ fields = {} }) =>
+        pipeline.encode(Object.fromEntries(names.map((name) => [name, words(name, fields[name] ?? null)]))),
+      ),
+    );
+  }
+
+  private async pictures(items: readonly NewItem[]): Promise<ImageBatch | null> {
+    const { serving, config } = this.opened;
+    if (serving.itemImage === null) return null;
+    const size = serving.itemImage;
+    const pixels = new Uint8Array(items.length * pictureBytes(size));
+    const present = new Uint8Array(items.length);
+    for (const [i, { picture = null }] of items.entries()) {
+      if (picture === null) continue;
+      pixels.set((await decodeImage(picture, { size, fit: config.image.fit })).pixels, i * pictureBytes(size));
+      present[i] = 1;
+    }
+    return { pixels, present, size };
+  }
+
+  /** Releases the model. */
+  [Symbol.dispose](): void {
+    this.opened.model.dispose();
+  }
+}
+
+/** A text of a request. */
+export function words(name: string, value: FieldValue): string | null {
+  if (value === null || typeof value === 'string') return value;
+  throw new ArgumentError(`field ${name}: expected a text but received ${typeof value}`, { argument: name });
+}
+
+/** Token sequences one after the other. */
+export function joinTexts(texts: readonly TokenBatch[]): TokenBatch {
+  const offsets = new Int32Array(texts.length + 1);
+  texts.forEach(({ tokens }, i) => {
+    offsets[i + 1] = offsets[i]! + tokens.length;
+  });
+  const joined = (of: 'tokens' | 'types' | 'positions'): Int32Array => {
+    const values = new Int32Array(offsets[texts.length]!);
+    texts.forEach((text, i) => values.set(text[of], offsets[i]));
+    return values;
+  };
+  return { tokens: joined('tokens'), types: joined('types'), positions: joined('positions'), offsets };
+}

@@ -1,0 +1,618 @@
+/**
+ * Scores candidates from ids and stored item vectors alone: no item encoder is loaded (models.md 11). Requests that wait together are scored
+ * in one batch; a score does not depend on what else is in it. On the CPU scores are those of the evaluation, bit for bit.
+ */
+import type { Batch, Jagged, TokenBatch } from '../data/batch.js';
+import { featuresOf } from '../data/schema.js';
+import { ArgumentError, DisposedError, QueueFullError } from '../errors.js';
+import type { DeviceName } from '../tensor.js';
+import { tidy } from '../tidy.js';
+import { inPrecision } from '../train/evaluate.js';
+import { exportFiles, mismatch, readExportTensors } from './export_files.js';
+import { EntityTable, type FeatureRow, type Fields, type IdValue, idText, tableFeatures } from './feature_values.js';
+import { type EncodedItems, type ItemEncoder, joinTexts, type NewItem, words } from './item_encoder.js';
+import { unpackTexts } from './packed_text.js';
+import { openServedModel, type ServedModel } from './served_model.js';
+import { type VectorAges, VectorStore } from './vector_store.js';
+
+export interface PredictorOptions {
+  /** Default auto. */
+  readonly device?: DeviceName | 'auto';
+  /** Candidates scored in one batch. Default 4096. */
+  readonly maxBatch?: number;
+  /** Candidates that may wait; a request beyond them is refused with `QueueFullError`. Default 65,536. */
+  readonly maxQueued?: number;
+  /** New items that `add` has room for. Default 10,000. */
+  readonly room?: number;
+  /** Ids that `pending` remembers; more are counted and forgotten. Default 100,000. */
+  readonly maxPending?: number;
+}
+
+/** Who asks, and what is to be scored. Ids as in the training data: strings, bigints or safe integers. */
+export interface PredictRequest {
+  readonly user: IdValue | null;
+  /** Features of the request and of the user by name; what is absent is unknown (numbers: the train mean). */
+  readonly context?: Fields;
+  /** The query text, or the fields of the query by name. */
+  readonly query?: string | Fields | null;
+  /** Items that the user chose before, oldest first. */
+  readonly history?: readonly IdValue[];
+  /** How long before the request each of them was, in units of the data's times: for rankers that read time gaps (SIM, LONGER). */
+  readonly historyGaps?: readonly number[];
+  readonly candidates: readonly IdValue[];
+}
+
+export interface Prediction {
+  /** (n) logits in the order of the candidates; the probability of a click is 1 / (1 + exp(-score)). */
+  readonly scores: Float32Array;
+  /** (n) 1 where the candidate has a vector; 0: it was scored with the learned missing vector and waits to be encoded. */
+  readonly found: Uint8Array;
+  /** Step of the weights. */
+  readonly step: number;
+}
+
+export interface PredictorStats {
+  /** Of the export that is served: step, id, seconds since it was opened. */
+  readonly step: number;
+  readonly id: string;
+  readonly secondsServed: number;
+  /** Items with a vector, rows of the item table, and ages in steps of the vectors when they were exported. */
+  readonly vectors: number;
+  readonly items: number;
+  readonly ages: VectorAges | null;
+  /** Since `open`. */
+  readonly requests: number;
+  readonly batches: number;
+  readonly candidates: number;
+  /** Candidates without a vector, and history items that were masked for that reason. */
+  readonly missingCandidates: number;
+  readonly missingHistory: number;
+  readonly unknownUsers: number;
+  /** Values of requests that training had not seen, or that were absent. */
+  readonly unknownValues: number;
+  /** Requests whose query text went through the query encoder. */
+  readonly queriesEncoded: number;
+  readonly refusedRequests: number;
+  readonly added: number;
+  /** Added vectors that were zero or not finite. */
+  readonly refusedVectors: number;
+  readonly refreshes: number;
+  readonly pending: number;
+  readonly pendingForgotten: number;
+}
+
+/** One export in use. Requests hold it, so that all candidates of a request meet the same weights. */
+interface State {
+  readonly served: ServedModel;
+  readonly items: EntityTable;
+  readonly users: EntityTable;
+  readonly vectors: VectorStore | null;
+  readonly since: number;
+  /** Ids whose encoded vector was refused: asking again would not help. */
+  readonly hopeless: Set<string>;
+  requests: number;
+  retired: boolean;
+}
+
+interface Waiting {
+  readonly state: State;
+  /** Features of request, user and query. */
+  readonly row: FeatureRow;
+  readonly history: Int32Array;
+  readonly gaps: Float32Array | null;
+  readonly query: TokenBatch | null;
+  /** (n) item numbers. */
+  readonly candidates: Int32Array;
+  readonly scores: Float32Array;
+  readonly found: Uint8Array;
+  /** Candidates that a batch has taken, and that are scored. */
+  taken: number;
+  done: number;
+  readonly resolve: (prediction: Prediction) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Candidates `from` .. `to` of a request. */
+interface Part {
+  readonly request: Waiting;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Batches on the device: one runs while the next is made. */
+const IN_FLIGHT = 2;
+
+export class Predictor implements AsyncDisposable {
+  #state: State;
+  readonly #options: Required<PredictorOptions>;
+  readonly #waiting: Waiting[] = [];
+  readonly #pending = new Set<string>();
+  #queued = 0;
+  #running = 0;
+  #closed = false;
+  /** The last `refresh` or `add`: they run one after the other. */
+  #change: Promise<unknown> = Promise.resolve();
+  readonly #counts = {
+    requests: 0,
+    batches: 0,
+    candidates: 0,
+    missingCandidates: 0,
+    missingHistory: 0,
+    unknownUsers: 0,
+    queriesEncoded: 0,
+    refusedRequests: 0,
+    added: 0,
+    refusedVectors: 0,
+    refreshes: 0,
+    pendingForgotten: 0,
+  };
+  #unknownBefore = 0;
+
+  private constructor(state: State, options: Required<PredictorOptions>) {
+    this.#state = state;
+    this.#options = options;
+  }
+
+  /**
+   * Opens the folder of an export. Throws `ExportMismatchError` that names what is missing, altered or of another step,
+   * `DeviceUnavailableError`, `StorageError`.
+   */
+  static async open(folder: string, options: PredictorOptions = {}): Promise<Predictor> {
+    const all = {
+      device: 'auto',
+      maxBatch: 4096,
+      maxQueued: 65_536,
+      room: 10_000,
+      maxPending: 100_000,
+      ...options,
+    } as const;
+    for (const name of ['maxBatch', 'maxQueued', 'room', 'maxPending'] as const)
+      if (!Number.isSafeInteger(all[name]) || all[name] < (name === 'room' ? 0 : 1))
+        throw new ArgumentError(`Predictor: expected ${name} to be a positive integer but received ${all[name]}`, {
+          op: 'Predictor.open',
+          argument: name,
+        });
+    return new Predictor(await openState(folder, all), all);
+  }
+
+  /** Step of the weights. */
+  get step(): number {
+    return this.#state.served.signature.step;
+  }
+
+  /**
+   * Scores the candidates of a request. Unknown ids are no error: they are scored as unknown, counted, and items without a vector wait in
+   * `pending`. Rejects with `ArgumentError` or `IdError` for values of another kind, `QueueFullError` where too many candidates wait.
+   */
+  async predict(request: PredictRequest): Promise<Prediction> {
+    if (this.#closed) throw new DisposedError('Predictor: it was closed before this call', { op: 'Predictor.predict' });
+    const count = request.candidates.length;
+    if (this.#queued + count > this.#options.maxQueued) {
+      this.#counts.refusedRequests++;
+      throw new QueueFullError(
+        `Predictor: expected at most ${this.#options.maxQueued} candidates waiting but ${this.#queued} wait and ${count} come`,
+        { queued: this.#queued },
+      );
+    }
+    return new Promise((resolve, reject) => {
+      const waiting = this.accept(request, resolve, reject);
+      this.#counts.requests++;
+      this.#counts.candidates += count;
+      this.#queued += count;
+      waiting.state.requests++;
+      if (count === 0) return this.finish(waiting);
+      this.#waiting.push(waiting);
+      this.pump();
+    });
+  }
+
+  /** Ids of items that were asked for and have no vector, in the order of their first request. */
+  pending(): string[] {
+    return [...this.#pending];
+  }
+
+  /**
+   * Takes in vectors of an `ItemEncoder` of the same export; from then on requests see them. Throws `ExportMismatchError` for those of
+   * another one, `MemoryBankFullError` where there is no room.
+   */
+  add(encoded: EncodedItems): Promise<void> {
+    return this.change(async () => {
+      const state = this.#state;
+      const { vectors, items, served, hopeless } = state;
+      if (encoded.id !== served.id)
+        throw mismatch(served.folder, [`vectors: expected those of export ${served.id} but received ${encoded.id}`]);
+      if (vectors === null) return;
+      const last = new Map(encoded.ids.map((id, i) => [id, i]));
+      const chosen = [...last.values()];
+      const fresh = [...last.keys()].filter((id) => items.numberOf(id) < 0).length;
+      vectors.requireRoom(items.size + fresh);
+      const numbers = Int32Array.from(chosen, (i) => items.put(encoded.ids[i]!, encoded.fields[i] ?? {}));
+      const rows = new Float32Array(chosen.length * vectors.width);
+      chosen.forEach((from, i) => {
+        rows.set(encoded.vectors.subarray(from * vectors.width, (from + 1) * vectors.width), i * vectors.width);
+      });
+      const pick = (flags: Uint8Array): Uint8Array => Uint8Array.from(chosen, (i) => flags[i]!);
+      const refused = await vectors.write(numbers, rows, pick(encoded.text), pick(encoded.image));
+      this.#counts.added += chosen.length - refused;
+      this.#counts.refusedVectors += refused;
+      for (const id of last.keys()) {
+        if (!vectors.has(items.numberOf(id))) hopeless.add(id);
+        this.#pending.delete(id);
+      }
+    });
+  }
+
+  /** The background pass: encodes up to `limit` waiting items and adds them; returns how many. `content` gives what it knows of the ids. */
+  async encodePending(
+    encoder: ItemEncoder,
+    content: (ids: readonly string[]) => readonly NewItem[] | Promise<readonly NewItem[]>,
+    { limit = 256 }: { limit?: number } = {},
+  ): Promise<number> {
+    const ids = this.pending().slice(0, limit);
+    if (ids.length === 0) return 0;
+    const items = await content(ids);
+    await this.add(await encoder.encode(items));
+    return items.length;
+  }
+
+  /**
+   * Goes over to another export, opened beside the one in use; requests under way end on the old one. What `add` brought is gone with it.
+   * Where it is refused, the old one stays.
+   */
+  refresh(folder: string): Promise<void> {
+    return this.change(async () => {
+      const old = this.#state;
+      const next = await openState(folder, this.#options, old.served);
+      if (this.#closed) return release(next);
+      this.#state = next;
+      this.#counts.refreshes++;
+      this.#unknownBefore += old.served.resolver.unknown;
+      for (const id of this.#pending) if (next.vectors?.has(next.items.numberOf(id)) === true) this.#pending.delete(id);
+      old.retired = true;
+      if (old.requests === 0) release(old);
+    });
+  }
+
+  stats(): PredictorStats {
+    const { served, items, vectors, since } = this.#state;
+    return {
+      ...this.#counts,
+      step: served.signature.step,
+      id: served.id,
+      secondsServed: (performance.now() - since) / 1000,
+      vectors: vectors?.count ?? 0,
+      items: items.size,
+      ages: vectors?.ages ?? null,
+      unknownValues: this.#unknownBefore + served.resolver.unknown,
+      pending: this.#pending.size,
+    };
+  }
+
+  /** Ends what waits with `DisposedError`, waits for what runs, and releases the memory. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#change.catch(() => undefined);
+    const error = new DisposedError('Predictor: it was closed while this request waited', { op: 'Predictor.predict' });
+    for (const waiting of this.#waiting.splice(0)) this.fail(waiting, error);
+    await this.#state.served.place.synchronize().catch(() => undefined);
+    this.#state.retired = true;
+    if (this.#state.requests === 0) release(this.#state);
+  }
+
+  private change<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.#change.then(work, work);
+    this.#change = next.catch(() => undefined);
+    return next;
+  }
+
+  // ---- from a request to rows
+
+  private accept(request: PredictRequest, resolve: Waiting['resolve'], reject: Waiting['reject']): Waiting {
+    const state = this.#state;
+    const { items, served, vectors } = state;
+    const { schema } = served.serving;
+    const column = schema.itemId ?? 'item';
+    const numbers = (ids: readonly IdValue[]): Int32Array =>
+      Int32Array.from(ids, (id) => items.numberOf(idText(id, column)));
+    const used = Math.max(served.serving.historyLen, ...featuresOf(schema, 'history').map(({ maxLen }) => maxLen));
+    const all = request.history ?? [];
+    const past = used === 0 ? [] : all.slice(-used);
+    const gaps = request.historyGaps ?? null;
+    if (gaps !== null && gaps.length !== all.length)
+      throw new ArgumentError(
+        `Predictor.predict: expected a gap for each of ${all.length} history items but received ${gaps.length}`,
+        { op: 'Predictor.predict', argument: 'historyGaps' },
+      );
+    const { row, query } = this.request(state, request);
+    const candidates = numbers(request.candidates);
+    const history = numbers(past);
+    if (vectors !== null) {
+      const missing = (ids: readonly IdValue[], list: Int32Array): number => {
+        let count = 0;
+        list.forEach((item, i) => {
+          if (vectors.has(item)) return;
+          count++;
+          this.wait(idText(ids[i]!, column), state);
+        });
+        return count;
+      };
+      this.#counts.missingCandidates += missing(request.candidates, candidates);
+      this.#counts.missingHistory += missing(past, history);
+    }
+    return {
+      state,
+      row,
+      history,
+      gaps: gaps === null ? null : Float32Array.from(gaps.slice(all.length - past.length)),
+      query,
+      candidates,
+      scores: new Float32Array(candidates.length),
+      found: new Uint8Array(candidates.length),
+      taken: 0,
+      done: 0,
+      resolve,
+      reject,
+    };
+  }
+
+  private wait(id: string, { hopeless }: State): void {
+    if (hopeless.has(id) || this.#pending.has(id)) return;
+    if (this.#pending.size < this.#options.maxPending) this.#pending.add(id);
+    else this.#counts.pendingForgotten++;
+  }
+
+  /** Features of the request, its user and its query, and the tokens of the query. */
+  private request(
+    { served, users }: State,
+    { user, context = {}, query = null }: PredictRequest,
+  ): { row: FeatureRow; query: TokenBatch | null } {
+    const { resolver, serving, text } = served;
+    const { schema } = serving;
+    resolver.checkNames('Predictor.predict', context, ['inter', 'user']);
+    const fields = queryFields(served, query);
+    const number = user === null ? -1 : users.numberOf(idText(user, schema.userId ?? 'user'));
+    if (number < 0) this.#counts.unknownUsers++;
+    const rows = [resolver.resolve('inter', context), resolver.resolve('query', fields)];
+    const row = {
+      categorical: new Map(rows.flatMap(({ categorical }) => [...categorical])),
+      numeric: new Map(rows.flatMap(({ numeric }) => [...numeric])),
+      sequences: new Map(rows.flatMap(({ sequences }) => [...sequences])),
+    };
+    const own = tableFeatures(schema, 'user');
+    const given = own.some(({ name }) => name in context) ? resolver.resolve('user', context) : null;
+    for (const { name, type } of own) {
+      const from = name in context && given !== null ? given : null;
+      if (type === 'categorical')
+        row.categorical.set(name, from?.categorical.get(name) ?? users.categorical(name, number));
+      else if (type === 'numeric') row.numeric.set(name, from?.numeric.get(name) ?? users.numeric(name, number));
+      else row.sequences.set(name, from?.sequences.get(name) ?? users.sequence(name, number));
+    }
+    if (!serving.queries || text.query === null) return { row, query: null };
+    const names = text.query.fields.map(({ name }) => name);
+    const tokens = text.query.encode(
+      Object.fromEntries(names.map((name) => [name, words(name, fields[name] ?? null)])),
+    );
+    if (tokens.tokens.length > 0) this.#counts.queriesEncoded++;
+    return { row, query: tokens };
+  }
+
+  // ---- from rows to batches
+
+  private pump(): void {
+    while (this.#running < IN_FLIGHT && this.#waiting.length > 0) {
+      const parts = this.take();
+      this.#running++;
+      this.#counts.batches++;
+      void this.score(parts).finally(() => {
+        this.#running--;
+        this.pump();
+      });
+    }
+  }
+
+  /** Parts of waiting requests of one export, all with gaps or all without, at most `maxBatch` candidates. */
+  private take(): Part[] {
+    const parts: Part[] = [];
+    let room = this.#options.maxBatch;
+    while (room > 0 && this.#waiting.length > 0) {
+      const request = this.#waiting[0]!;
+      const first = parts[0]?.request ?? request;
+      if (request.state !== first.state || (request.gaps === null) !== (first.gaps === null)) break;
+      const from = request.taken;
+      const to = Math.min(request.candidates.length, from + room);
+      parts.push({ request, from, to });
+      request.taken = to;
+      room -= to - from;
+      if (to === request.candidates.length) this.#waiting.shift();
+    }
+    return parts;
+  }
+
+  private async score(parts: readonly Part[]): Promise<void> {
+    const { state } = parts[0]!.request;
+    const { model, precision, signature } = state.served;
+    try {
+      const batch = batchOf(state, parts);
+      const logits = tidy(() => inPrecision(precision, () => model.predict(batch, signature.step)));
+      const scores = (await logits.values()) as Float32Array;
+      logits.dispose();
+      let at = 0;
+      for (const { request, from, to } of parts) {
+        request.scores.set(scores.subarray(at, at + to - from), from);
+        for (let i = from; i < to; i++) request.found[i] = batch.items.rows[at + i - from] === 0 ? 0 : 1;
+        at += to - from;
+        request.done += to - from;
+        if (request.done === request.candidates.length) this.finish(request);
+      }
+    } catch (error) {
+      for (const { request } of parts) this.fail(request, error);
+    }
+  }
+
+  private finish(request: Waiting): void {
+    const { state, scores, found } = request;
+    request.resolve({ scores, found, step: state.served.signature.step });
+    this.leave(request);
+  }
+
+  private fail(request: Waiting, error: unknown): void {
+    const at = this.#waiting.indexOf(request);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    if (request.done < 0) return; // another part has failed
+    request.done = Number.NEGATIVE_INFINITY;
+    request.reject(error);
+    this.leave(request);
+  }
+
+  private leave({ state, candidates }: Waiting): void {
+    this.#queued -= candidates.length;
+    state.requests--;
+    if (state.retired && state.requests === 0) release(state);
+  }
+}
+
+async function openState(
+  folder: string,
+  { device, room }: Required<PredictorOptions>,
+  like?: ServedModel,
+): Promise<State> {
+  const served = await openServedModel(folder, { device, uses: ['score'], ...(like === undefined ? {} : { like }) });
+  const { signature, model, resolver, place } = served;
+  try {
+    const table = async (source: 'item' | 'user', name: string): Promise<EntityTable> => {
+      const tensors = await readExportTensors(folder, signature, name);
+      return new EntityTable(source, await unpackTexts('ids', tensors), tensors, resolver);
+    };
+    const items = await table('item', exportFiles.items);
+    const users = await table('user', exportFiles.users);
+    const content = model.served;
+    const vectors =
+      content === null
+        ? null
+        : await VectorStore.open(await readExportTensors(folder, signature, exportFiles.vectors), {
+            served: content,
+            place,
+            step: signature.step,
+            items: items.size + room,
+          });
+    return {
+      served,
+      items,
+      users,
+      vectors,
+      since: performance.now(),
+      hopeless: new Set(),
+      requests: 0,
+      retired: false,
+    };
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+function release({ served, vectors }: State): void {
+  served.model.dispose();
+  vectors?.[Symbol.dispose]();
+}
+
+/** Fields of the query by name. A text alone is the first text field. */
+function queryFields({ resolver, text }: ServedModel, query: PredictRequest['query']): Fields {
+  const names = text.query?.fields.map(({ name }) => name) ?? [];
+  if (query === null || query === undefined) return {};
+  if (typeof query === 'string') {
+    if (names[0] === undefined)
+      throw new ArgumentError('Predictor.predict: expected no query text: the model reads none', { argument: 'query' });
+    return { [names[0]]: query };
+  }
+  resolver.checkNames('Predictor.predict', query, ['query'], names);
+  return query;
+}
+
+/** A batch as evaluation has it; item rows are rows of the vector table. */
+function batchOf({ served, items, vectors }: State, parts: readonly Part[]): Batch {
+  const { schema, historyLen } = served.serving;
+  const size = parts.reduce((total, { from, to }) => total + to - from, 0);
+  const owner = new Int32Array(size);
+  const candidates = new Int32Array(size);
+  let at = 0;
+  parts.forEach(({ request, from, to }, p) => {
+    candidates.set(request.candidates.subarray(from, to), at);
+    owner.fill(p, at, at + to - from);
+    at += to - from;
+  });
+  const rowOf = (b: number): FeatureRow => parts[owner[b]!]!.request.row;
+  const categorical: Record<string, Int32Array> = {};
+  const numeric: Record<string, Float32Array> = {};
+  const sequences: Record<string, Jagged> = {};
+  for (const feature of schema.features) {
+    const { name, type, source } = feature;
+    const ofItem = source === 'item';
+    if (type === 'categorical')
+      categorical[name] = Int32Array.from({ length: size }, (_, b) =>
+        ofItem ? items.categorical(name, candidates[b]!) : rowOf(b).categorical.get(name)!,
+      );
+    else if (type === 'numeric')
+      numeric[name] = Float32Array.from({ length: size }, (_, b) =>
+        ofItem ? items.numeric(name, candidates[b]!) : rowOf(b).numeric.get(name)!,
+      );
+    else if (type === 'sequence')
+      sequences[name] = jagged(size, (b) =>
+        ofItem ? items.sequence(name, candidates[b]!) : rowOf(b).sequences.get(name)!,
+      );
+    else if (type === 'history') {
+      const past = parts.map(({ request }) =>
+        request.history.slice(-feature.maxLen).map((item) => items.categorical(feature.of, item)),
+      );
+      const list = jagged(size, (b) => past[owner[b]!]!);
+      sequences[name] = parts[0]!.request.gaps === null ? list : { ...list, gaps: gapsOf(list, parts, owner) };
+    }
+  }
+  const rows = vectors === null ? new Int32Array(size) : candidates.map((item) => vectors.targetRow(item));
+  const clicks = parts.map(({ request }) =>
+    vectors === null || historyLen === 0
+      ? new Int32Array(0)
+      : request.history.slice(-historyLen).map((item) => vectors.historyRow(item)),
+  );
+  const texts = parts.flatMap(({ request }) => (request.query === null ? [] : [request.query]));
+  return {
+    part: 'test',
+    epoch: 0,
+    position: 0,
+    size,
+    events: new Int32Array(size),
+    user: new Int32Array(size),
+    session: new Int32Array(size).fill(-1),
+    labels: {},
+    categorical,
+    numeric,
+    sequences,
+    items: {
+      rows,
+      index: Int32Array.from(rows.keys()),
+      ...(vectors?.content(candidates) ?? { text: null, image: null }),
+    },
+    queries: texts.length === 0 ? null : { rows: Int32Array.from(parts.keys()), index: owner, text: joinTexts(texts) },
+    history: historyLen === 0 ? null : jagged(size, (b) => clicks[owner[b]!]!),
+  };
+}
+
+/** Time gaps of the histories in `list`, each the latest of its request. */
+function gapsOf({ values, offsets }: Jagged, parts: readonly Part[], owner: Int32Array): Float32Array {
+  const gaps = new Float32Array(values.length);
+  owner.forEach((part, b) => {
+    const own = parts[part]!.request.gaps!;
+    gaps.set(own.subarray(own.length - (offsets[b + 1]! - offsets[b]!)), offsets[b]);
+  });
+  return gaps;
+}
+
+/** Lists of `size` rows one after the other. */
+function jagged(size: number, list: (b: number) => Int32Array): Jagged {
+  const offsets = new Int32Array(size + 1);
+  for (let b = 0; b < size; b++) offsets[b + 1] = offsets[b]! + list(b).length;
+  const values = new Int32Array(offsets[size]!);
+  for (let b = 0; b < size; b++) values.set(list(b), offsets[b]);
+  return { values, offsets };
+}
