@@ -12,10 +12,10 @@ import type { Slices } from '../train/evaluate.js';
 import { type ReportContent, type ReportRow, type ReportScores, writeReport } from '../train/report.js';
 import { type RunResult, runConfig, runData, runDevice } from '../train/run.js';
 import { contentNeighbours, dataNotes, reportRow, runCurves, tableFooter } from '../train/run_report.js';
-import { allModes, band, type DemoMode, endToEnd, idOnly, leakMargin, shortModes } from './demo_modes.js';
+import { allModes, band, type DemoMode, endToEnd, idOnly, leakMargin, lemur, shortModes } from './demo_modes.js';
 import { interruptible } from './interrupt.js';
 import { resultTable } from './result_table.js';
-import { shownRun } from './shown_run.js';
+import { historyOfBank, shownRun } from './shown_run.js';
 import { textTable } from './text_table.js';
 import { integer, type Output, single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
@@ -94,6 +94,7 @@ interface SeedResult {
   readonly test: Slices;
   readonly digest: string | null;
   readonly seconds: number;
+  readonly summary: RunResult['summary'];
 }
 
 async function runDemo(request: DemoRequest, output: Output, signal: AbortSignal): Promise<Record<string, unknown>> {
@@ -139,6 +140,8 @@ async function runDemo(request: DemoRequest, output: Output, signal: AbortSignal
       notes.push(
         `end to end closes ${(100 * closed).toFixed(0)} % of the way from ids to the ceiling for new items (AUC)`,
       );
+    const banked = results.find(({ mode, seed }) => mode === lemur && seed === request.seed);
+    if (banked !== undefined) notes.push(bankNote(banked.summary));
     if (killed !== null) notes.push(killed.note);
     const alarms = leakAlarms(rows);
     for (const line of notes) stdout.write(`${line}\n`);
@@ -182,7 +185,22 @@ async function runDemo(request: DemoRequest, output: Output, signal: AbortSignal
 function seedResult(mode: DemoMode, seed: number, { path, test, checkpoint, summary }: RunResult): SeedResult {
   if (test === null)
     throw new ConfigError('demo: expected a test part but the split leaves it empty', { key: 'eval.split' });
-  return { mode, seed, path, test, digest: checkpoint?.digest ?? null, seconds: Number(summary['wall_s']) };
+  return { mode, seed, path, test, digest: checkpoint?.digest ?? null, seconds: Number(summary['wall_s']), summary };
+}
+
+/** What the memory bank of a run did. */
+function bankNote(summary: RunResult['summary']): string {
+  const bank = (summary['bank'] ?? {}) as Readonly<Record<string, number>>;
+  const calls = summary['encoder_calls'] as Readonly<Record<'slots' | 'distinct' | 'items', number>>;
+  const history = historyOfBank(bank);
+  const percent = (value: number | undefined): string => (value === undefined ? '-' : `${(100 * value).toFixed(0)} %`);
+  const { slots, distinct, items } = calls;
+  return [
+    `${lemur.name}: ${items} encoder calls for ${slots} rows and clicks (each item once: ${distinct}; the bank saves ${percent(1 - items / distinct)} of those)`,
+    `bank hit rate ${percent(history?.hitRate)}`,
+    `mean age ${history?.age.toFixed(1) ?? '-'} steps`,
+    `cosine to fresh vectors ${bank['cosine']?.toFixed(3) ?? '-'}`,
+  ].join(', ');
 }
 
 // ---- data and configuration

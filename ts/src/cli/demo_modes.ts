@@ -46,7 +46,23 @@ export const endToEnd: DemoMode = {
   reference: reference(0.815, 0.801, 0.807, 0.834),
 };
 
-export const shortModes: readonly DemoMode[] = [idOnly, frozen, endToEnd];
+/** The memory bank gives the history, and half of the documents of each step. */
+export const lemur: DemoMode = {
+  key: 'lemur',
+  name: 'LEMUR, p = q = 50',
+  config: {
+    model: {
+      name: 'lemur',
+      training: 'end_to_end',
+      bank: { p: 50, q: 50 },
+      sequences: { short: 20, long: 0, to_ranker: 'short' },
+      decoder: { layers: 1 },
+    },
+  },
+  reference: null,
+};
+
+export const shortModes: readonly DemoMode[] = [idOnly, frozen, endToEnd, lemur];
 
 /** Every mode and modality. */
 export const allModes: readonly DemoMode[] = [
@@ -83,4 +99,5 @@ export const allModes: readonly DemoMode[] = [
     reference: reference(0.815, 0.755, 0.756, 0.728),
   },
   endToEnd,
+  lemur,
 ];

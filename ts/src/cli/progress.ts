@@ -14,9 +14,11 @@ export interface Progress {
   readonly dataWait: number | null;
   /** Name and last value of the validation metric. */
   readonly valid: { readonly metric: string; readonly value: number } | null;
+  /** Memory bank: share of the history found, and its mean age in steps, at the last evaluation. */
+  readonly bank?: { readonly hitRate: number; readonly age: number } | null;
 }
 
-/** `epoch 1/3  step 400/1200  loss 0.5512  48.2k samples/s  wait 2%  valid AUC 0.7712` */
+/** `epoch 1/3  step 400/1200  loss 0.5512  48.2k samples/s  wait 2%  valid AUC 0.7712  bank hit 96%  age 31` */
 export function progressText({
   epoch,
   epochs,
@@ -26,12 +28,14 @@ export function progressText({
   samplesPerSecond,
   dataWait,
   valid,
+  bank = null,
 }: Progress): string {
   const parts = [`epoch ${epoch}/${epochs}`, `step ${step}/${steps}`];
   if (loss !== null) parts.push(`loss ${Number.isFinite(loss) ? loss.toFixed(4) : loss}`);
   if (samplesPerSecond !== null) parts.push(`${shortNumber(samplesPerSecond)} samples/s`);
   if (dataWait !== null) parts.push(`wait ${Math.round(100 * dataWait)}%`);
   if (valid !== null) parts.push(`valid ${valid.metric} ${valid.value.toFixed(4)}`);
+  if (bank !== null) parts.push(`bank hit ${Math.round(100 * bank.hitRate)}%`, `age ${shortNumber(bank.age)}`);
   return parts.join('  ');
 }
 

@@ -14,6 +14,7 @@ export async function shownRun(
   const { valid_metric: metric } = resolved.config.train;
   const line = progressLine(stderr);
   let valid: Progress['valid'] = null;
+  let bank: Progress['bank'] = null;
   try {
     return await trainRun(resolved, {
       ...options,
@@ -23,14 +24,24 @@ export async function shownRun(
         if (event.type === 'eval') {
           const value = event.metrics.all[metric as 'AUC' | 'gAUC' | 'QAUC' | 'logloss'];
           valid = value === null ? null : { metric, value };
+          bank = historyOfBank(event.content);
         } else if (event.type === 'step') {
           const { epoch, epochs, loss, samplesPerSecond, dataWait } = event;
           const step = (event.epoch - 1) * steps + event.epochStep;
-          line.update({ epoch, epochs, step, steps: epochs * steps, loss, samplesPerSecond, dataWait, valid });
+          line.update({ epoch, epochs, step, steps: epochs * steps, loss, samplesPerSecond, dataWait, valid, bank });
         }
       },
     });
   } finally {
     line.stop();
   }
+}
+
+/** Hit rate and mean age of the longest history that was read from the memory bank; null where there is none. */
+export function historyOfBank(content: Readonly<Record<string, number>>): { hitRate: number; age: number } | null {
+  for (const sequence of ['long', 'short']) {
+    const [hitRate, age] = [content[`${sequence}.hit_rate`], content[`${sequence}.age`]];
+    if (hitRate !== undefined && age !== undefined) return { hitRate, age };
+  }
+  return null;
 }

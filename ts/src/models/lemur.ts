@@ -19,7 +19,7 @@ import type { DeviceName, Tensor } from '../tensor.js';
 import { presence, withoutSomeIds } from './batch_inputs.js';
 import { defaultEm3Options, type TrainingMode } from './em3.js';
 import { FeatureEmbedder } from './feature_embedder.js';
-import { lastEntries } from './history.js';
+import { lastEntries, makeHistory } from './history.js';
 import { LemurContent, type LemurContentOptions, type StepVectors, withoutDedup } from './lemur_content.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
 import type {
@@ -32,7 +32,7 @@ import type {
 } from './model.js';
 import { mergeOptions, type Partially } from './options.js';
 import { parameterGroups } from './parameter_groups.js';
-import type { Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
+import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
 import { taskLosses } from './task_losses.js';
 
 export interface LemurOptions {
@@ -43,7 +43,12 @@ export interface LemurOptions {
   readonly twoStageEpochs: number;
   readonly content: Omit<LemurContentOptions, 'seed'>;
   /** Latest clicks that each sequence holds; 0 leaves it out. */
-  readonly sequences: { readonly short: number; readonly long: number };
+  readonly sequences: {
+    readonly short: number;
+    readonly long: number;
+    /** Whose rows the ranker sees too, as a history `content` beside those of ids: what DIN attends over and SIM searches. */
+    readonly toRanker: 'none' | 'short' | 'long';
+  };
   readonly decoder: {
     readonly layers: number;
     readonly queries: number;
@@ -178,7 +183,9 @@ export class Lemur extends Module implements RecommenderModel {
       const similarity = tier?.width ?? cosines?.outFeatures;
       if (similarity !== undefined) vectors.set(`${name}.similarity`, similarity);
     }
-    return { ...base, vectors, floats: [...(base.floats ?? []), 'flags'] };
+    const given = this.sequences.some(({ name }) => name === this.#options.sequences.toRanker);
+    const histories = given ? [...base.histories, { name: 'content', width }] : base.histories;
+    return { ...base, vectors, histories, floats: [...(base.floats ?? []), 'flags'] };
   }
 
   graph(given: Batch, context: StepContext): StepGraph {
@@ -322,10 +329,15 @@ export class Lemur extends Module implements RecommenderModel {
     if (asked !== null) vectors.set('query*content', mul(asked, target));
     const user = this.#user === null ? undefined : base.embeddings.get(this.#user);
     if (user !== undefined && user.shape[1] === target.shape[1]) vectors.set('user*content', mul(user, target));
-    for (const sequence of this.sequences) this.addSequence(sequence, batch, features, target, context, vectors);
-    return { vectors, histories: base.histories, ids: base.ids };
+    const histories = [...base.histories];
+    for (const sequence of this.sequences) {
+      const history = this.addSequence(sequence, batch, features, target, context, vectors);
+      if (sequence.name === this.#options.sequences.toRanker) histories.push(history);
+    }
+    return { vectors, histories, ids: base.ids };
   }
 
+  /** Adds what a sequence says to `vectors`; returns its rows as a ranker takes them. */
   private addSequence(
     { name, length, decoder, tier, cosines }: SequencePart,
     batch: Batch,
@@ -333,7 +345,7 @@ export class Lemur extends Module implements RecommenderModel {
     target: Tensor,
     { step }: StepContext,
     vectors: Map<string, Tensor>,
-  ): void {
+  ): HistoryInput {
     const { values, offsets } = lastEntries(this.clicks(batch), length);
     const live = this.#options.training === 'end_to_end';
     const { rows, age } = this.content!.history(values, step, { sequence: name, live });
@@ -342,9 +354,11 @@ export class Lemur extends Module implements RecommenderModel {
     if (interest.shape[1] === target.shape[1]) vectors.set(`${name}.content*interest`, mul(target, interest));
     const compared = { rows, age, offsets: this.place(offsets) };
     if (tier !== null) vectors.set(`${name}.similarity`, tier.forward(target, compared));
-    if (cosines === null) return;
-    const alike = historyCosines(target, compared, length);
-    vectors.set(`${name}.similarity`, cosines.forward(concat([alike.cosines, alike.sorted], { axis: 1 })));
+    if (cosines !== null) {
+      const alike = historyCosines(target, compared, length);
+      vectors.set(`${name}.similarity`, cosines.forward(concat([alike.cosines, alike.sorted], { axis: 1 })));
+    }
+    return makeHistory({ name: 'content', target, rows, offsets, mask: age });
   }
 
   private clicks(batch: Batch): Jagged {
@@ -421,7 +435,7 @@ export const defaultLemurOptions: LemurOptions = {
       evaluation: 'frozen',
     },
   },
-  sequences: { short: 50, long: 1000 },
+  sequences: { short: 50, long: 1000, toRanker: 'none' },
   decoder: { layers: 2, queries: 1, heads: 4, ffn: 512, paperLiteral: false, positions: true },
   similarity: 'cosines',
   sqdc: { weight: 0.1, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false, sessionMask: true },

@@ -104,7 +104,11 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
         evaluation: bank.evaluation,
       },
     },
-    sequences: model.sequences,
+    sequences: {
+      short: model.sequences.short,
+      long: model.sequences.long,
+      toRanker: model.sequences.to_ranker,
+    },
     decoder: {
       layers: decoder.layers,
       queries: decoder.queries,

@@ -317,6 +317,10 @@ const bank = z.strictObject({
 const sequences = z.strictObject({
   short: count().default(50).describe('clicks of the short sequence; 0: none'),
   long: count().default(1000).describe('clicks of the long sequence; 0: none'),
+  to_ranker: z
+    .enum(['none', 'short', 'long'])
+    .default('none')
+    .describe(ours('whose rows the ranker sees too, as a history beside those of ids')),
 });
 
 const decoder = z.strictObject({

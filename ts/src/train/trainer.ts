@@ -140,6 +140,8 @@ export interface EvalEvent {
   readonly epoch: number;
   readonly metrics: Slices;
   readonly best: boolean;
+  /** Numbers about the stored content as of the last step, where the model keeps some (`RecommenderModel.contentStats`). */
+  readonly content: Readonly<Record<string, number>>;
 }
 
 export interface CheckpointEvent {
@@ -452,17 +454,18 @@ export class Trainer implements AsyncDisposable {
     );
   }
 
-  /** Numbers about the stored content, as a line of metrics. */
-  private async tellContent(): Promise<void> {
-    const stats = await this.#model.contentStats?.();
-    if (stats === undefined || Object.keys(stats).length === 0) return;
-    this.#run?.metrics({ step: this.#cursor.step, epoch: this.#cursor.epoch, part: 'bank', ...stats });
+  /** Numbers about the stored content, also as a line of metrics. */
+  private async contentStats(): Promise<Readonly<Record<string, number>>> {
+    const stats = (await this.#model.contentStats?.()) ?? {};
+    const { step, epoch } = this.#cursor;
+    if (Object.keys(stats).length > 0) this.#run?.metrics({ step, epoch, part: 'bank', ...stats });
+    return stats;
   }
 
   /** Metrics of valid; returns whether they are the best so far. */
   private async *validate(): AsyncGenerator<TrainEvent, boolean> {
     const cursor = this.#cursor;
-    await this.tellContent();
+    const content = await this.contentStats();
     const metrics = await metricsOf(await this.predict('valid'));
     const value = metricValue(metrics.all, this.settings.validMetric);
     const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;
@@ -481,7 +484,7 @@ export class Trainer implements AsyncDisposable {
       split: this.#data.splitManifest.rule,
       ...flatMetrics(metrics),
     });
-    yield { type: 'eval', part: 'valid', step: cursor.step, epoch: cursor.epoch, metrics, best };
+    yield { type: 'eval', part: 'valid', step: cursor.step, epoch: cursor.epoch, metrics, best, content };
     return best;
   }
 

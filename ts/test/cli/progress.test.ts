@@ -22,6 +22,7 @@ describe('progressText', () => {
       'epoch 1/3  step 400/1200',
     );
     expect(progressText({ ...state, loss: Number.NaN })).toContain('loss NaN');
+    expect(progressText({ ...state, bank: { hitRate: 0.956, age: 31.04 } })).toMatch(/ {2}bank hit 96% {2}age 31.0$/);
   });
 });
 

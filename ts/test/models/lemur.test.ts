@@ -63,7 +63,7 @@ describe('a step of LEMUR', () => {
     ['texts alone', { content: { modalities: ['text'] } }],
     ['pictures alone', { content: { modalities: ['image'] } }],
     ['bfloat16 rows', { content: { bank: { dtype: 'bfloat16' } } }],
-    ['din', { ranker: 'din' }],
+    ['din over both kinds of clicks', { ranker: 'din', sequences: { toRanker: 'short' } }],
     ['dcnv2', { ranker: 'dcnv2' }],
     ['fm', { ranker: 'fm' }],
   ])('trains with %s: every parameter gets a gradient', async (_, changes) => {

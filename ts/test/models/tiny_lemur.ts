@@ -28,7 +28,7 @@ const tiny: LemurOptions = {
       evaluation: 'frozen',
     },
   },
-  sequences: { short: 4, long: 8 },
+  sequences: { short: 4, long: 8, toRanker: 'none' },
   decoder: { layers: 1, queries: 1, heads: 2, ffn: 12, paperLiteral: false, positions: true },
   similarity: 'cosines',
   sqdc: { weight: 0.1, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false, sessionMask: true },
