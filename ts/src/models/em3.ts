@@ -153,7 +153,7 @@ export class Em3 extends Module implements RecommenderModel {
       vectors.set('cosines', this.#options.historyLen);
       vectors.set('sortedCosines', this.#options.historyLen);
       floats.push('cosines', 'sortedCosines');
-      histories.push({ name: 'content', width });
+      histories.push({ name: 'content', width, timed: true });
     }
     return { vectors, histories, ids: base.ids, floats };
   }
@@ -343,10 +343,10 @@ export class Em3 extends Module implements RecommenderModel {
       throw new ConfigError('em3: expected batches with a history but the data set has no history feature', {
         key: 'feature_cols',
       });
-    const { values, offsets } = lastEntries(batch.history, historyLen);
+    const { values, offsets, gaps } = lastEntries(batch.history, historyLen);
     const live = this.#options.training === 'end_to_end';
     const { rows, age } = this.content.history(values, context.step, context, live);
-    const history = makeHistory({ name: 'content', target, rows, offsets, mask: age });
+    const history = makeHistory({ name: 'content', target, rows, offsets, mask: age, ...(gaps && { gaps }) });
     const cosines = padJagged(cosineSimilarity(target, rows, { offsets: history.offsets, mask: age }), {
       offsets: history.offsets,
       length: historyLen,

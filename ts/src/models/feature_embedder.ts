@@ -131,7 +131,7 @@ export class FeatureEmbedder extends Module {
     if (this.#numeric.length > 0) vectors.set(numbersName, this.#numeric.length);
     const names = this.#histories.map(({ name }) => name);
     const width = names.reduce((total, name) => total + this.tableOf(name).embeddingDim, 0);
-    const histories = names.length === 0 ? [] : [{ name: historiesName, width, ids: names }];
+    const histories = names.length === 0 ? [] : [{ name: historiesName, width, ids: names, timed: true }];
     return { vectors, ids, histories, floats: this.#numeric.length > 0 ? [numbersName] : [] };
   }
 

@@ -1,4 +1,5 @@
 /** Histories as rankers take them: jagged rows beside their target. */
+import type { Jagged } from '../data/batch.js';
 import { ArgumentError } from '../errors.js';
 import { concat } from '../ops/concat.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
@@ -14,19 +15,21 @@ export function segmentsOf(offsets: Int32Array): Int32Array {
   return segments;
 }
 
-/** The last `count` entries of every row. */
-export function lastEntries(
-  { values, offsets }: { values: Int32Array; offsets: Int32Array },
-  count: number,
-): { values: Int32Array; offsets: Int32Array } {
+/** The last `count` entries of every row, with their gaps where there are some. */
+export function lastEntries(history: Jagged, count: number): Jagged {
+  const { values, offsets, gaps } = history;
   const rows = offsets.length - 1;
   const bounds = new Int32Array(rows + 1);
   for (let b = 0; b < rows; b++) bounds[b + 1] = bounds[b]! + Math.min(count, offsets[b + 1]! - offsets[b]!);
-  if (bounds[rows] === values.length) return { values, offsets };
+  if (bounds[rows] === values.length) return history;
   const kept = new Int32Array(bounds[rows]!);
-  for (let b = 0; b < rows; b++)
-    kept.set(values.subarray(offsets[b + 1]! - (bounds[b + 1]! - bounds[b]!), offsets[b + 1]!), bounds[b]!);
-  return { values: kept, offsets: bounds };
+  const keptGaps = gaps && new Float32Array(kept.length);
+  for (let b = 0; b < rows; b++) {
+    const from = offsets[b + 1]! - (bounds[b + 1]! - bounds[b]!);
+    kept.set(values.subarray(from, offsets[b + 1]), bounds[b]);
+    if (gaps) keptGaps!.set(gaps.subarray(from, offsets[b + 1]), bounds[b]);
+  }
+  return { values: kept, offsets: bounds, ...(keptGaps && { gaps: keptGaps }) };
 }
 
 /** A `HistoryInput` of target (B, D), rows (T, D), and offsets (B+1) on the host; `mask` (T) int32 hides rows where negative. */

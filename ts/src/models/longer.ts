@@ -164,9 +164,10 @@ export class LongerEncoder extends Module {
   readonly #options: LongerOptions;
 
   /** `width` of the history's rows, `featureWidth` of the other features side by side. */
-  constructor(init: Initializer, { width }: HistorySpec, featureWidth: number, options: LongerOptions) {
+  constructor(init: Initializer, { width, timed = false }: HistorySpec, featureWidth: number, options: LongerOptions) {
     super();
-    const { width: W, heads, merge, layers, positions, gapDim } = options;
+    const { width: W, heads, merge, layers, positions } = options;
+    const gapDim = timed ? options.gapDim : 0;
     if (W % merge !== 0 || W % heads !== 0)
       throw new ArgumentError(
         `LongerEncoder: expected a width that merge ${merge} and heads ${heads} divide but received ${W} (model.longer.width)`,

@@ -49,11 +49,14 @@ export interface RankerInput {
   readonly ids: ReadonlyMap<string, IdInput>;
 }
 
-/** Width of a history's rows; `ids`: the id features whose vectors, equally wide, stand side by side in them (content has none). */
 export interface HistorySpec {
   readonly name: string;
+  /** Width of its rows. */
   readonly width: number;
+  /** The id features whose vectors, equally wide, stand side by side in the rows (content has none). */
   readonly ids?: readonly string[];
+  /** Its inputs come with `gaps`. Default false. */
+  readonly timed?: boolean;
 }
 
 /** Sizes of a `RankerInput`, known when the model is built. */

@@ -36,7 +36,7 @@ export interface SimOptions {
   readonly hardFeature: string | null;
   /** k [sibling: 50]. */
   readonly topK: number;
-  /** Adds a vector of the time between row and target, by log2 of its seconds, to the chosen rows [sibling; default true]. */
+  /** Adds a vector of the time between row and target, by log2 of its seconds, to the rows of timed histories [sibling; default true]. */
   readonly timeGaps: boolean;
 }
 
@@ -119,11 +119,14 @@ class SearchedAttention extends Module {
   readonly gaps: Embedding | null;
   readonly attention: TargetAttention;
 
-  constructor(init: Initializer, { width, ids }: HistorySpec, { attentionMlp, attentionSoftmax, sim }: RankerOptions) {
+  constructor(
+    init: Initializer,
+    { width, timed = false }: HistorySpec,
+    { attentionMlp, attentionSoftmax, sim }: RankerOptions,
+  ) {
     super();
     const { timeGaps: withGaps } = sim ?? defaultSim;
-    // content histories carry no times
-    this.gaps = withGaps && ids !== undefined ? new Embedding(init.at('gaps'), GAP_BUCKETS, width) : null;
+    this.gaps = withGaps && timed ? new Embedding(init.at('gaps'), GAP_BUCKETS, width) : null;
     const unit = { hidden: attentionMlp, softmax: attentionSoftmax };
     this.attention = new TargetAttention(init.at('attention'), width, unit);
   }

@@ -19,7 +19,7 @@ describe('FeatureEmbedder', () => {
       ['tags', 3],
       ['numeric', 2],
     ]);
-    expect(spec.histories).toEqual([{ name: 'ids', width: 6, ids: ['item_history', 'category_history'] }]);
+    expect(spec.histories).toEqual([{ name: 'ids', width: 6, ids: ['item_history', 'category_history'], timed: true }]);
     expect(spec.ids.get('category_history')).toBe(4);
     tidy(() => {
       const input = embedder.forward(batchOf(rowsWith([0, 3, 1, 2])));

@@ -67,7 +67,7 @@ describe('LongerBlock', () => {
 });
 
 describe('LongerEncoder', () => {
-  const encoder = new LongerEncoder(init, { name: 'ids', width: D, ids: ['items'] }, 3, small);
+  const encoder = new LongerEncoder(init, { name: 'ids', width: D, ids: ['items'], timed: true }, 3, small);
   const features = (B: number) => tensor(normals(B * 3, 1, 3), [B, 3]);
 
   it('merges neighbours from the latest on', async () => {

@@ -93,8 +93,8 @@ describe('Sim', () => {
   const spec: RankerSpec = {
     vectors: new Map([['user', 3]]),
     histories: [
-      { name: 'ids', width: D, ids: ['items', 'categories'] },
-      { name: 'content', width: 3 },
+      { name: 'ids', width: D, ids: ['items', 'categories'], timed: true },
+      { name: 'content', width: 3, timed: true },
     ],
     ids: new Map(),
   };
