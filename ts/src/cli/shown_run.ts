@@ -25,6 +25,11 @@ export async function shownRun(
           const value = event.metrics.all[metric as 'AUC' | 'gAUC' | 'QAUC' | 'logloss'];
           valid = value === null ? null : { metric, value };
           bank = historyOfBank(event.content);
+        } else if (event.type === 'window') {
+          const { AUC, logloss, rows } = event.metrics.all;
+          const shown = (value: number | null) => value?.toFixed(4) ?? '-';
+          const scores = `AUC ${shown(AUC)}, logloss ${shown(logloss)}`;
+          line.note(`window ${event.window}/${event.windows} before training on its ${rows} rows: ${scores}`);
         } else if (event.type === 'step') {
           const { epoch, epochs, loss, samplesPerSecond, dataWait } = event;
           const step = (event.epoch - 1) * steps + event.epochStep;

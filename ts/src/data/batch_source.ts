@@ -11,6 +11,7 @@ import { gatherImages, type ImageStore } from './image_store.js';
 import { drawNegative, type NegativeTable } from './negatives.js';
 import type { FeatureSource } from './schema.js';
 import { shuffler } from './shuffle.js';
+import { timeOrderedUnits } from './time_windows.js';
 import { gatherTokens, type TokenStore } from './token_store.js';
 
 /** Vocabulary rows, one per row of the table that `source` names. */
@@ -82,6 +83,10 @@ export interface PassOptions {
   readonly unit?: 'row' | 'session';
   /** Default: true for train, false else (natural order). */
   readonly shuffle?: boolean;
+  /** Time order instead, by `timeOrderedUnits` (train only). Default false. */
+  readonly byTime?: boolean;
+  /** Samples of the whole pass after which it ends, those before `position` included; at the end of a session. Default: all. */
+  readonly end?: number;
   readonly seed: number;
   /** Leave out a last batch that is not full. Default false. */
   readonly dropLast?: boolean;
@@ -94,7 +99,7 @@ export class BatchSource {
   /** Samples before the next batch. */
   private position = 0;
   private unit = 0;
-  private readonly units: number;
+  private units: number;
   private readonly bySession: BatchColumns['sessions'];
   private readonly rows: Int32Array;
   private readonly order: (k: number) => number;
@@ -107,7 +112,17 @@ export class BatchSource {
     private readonly columns: BatchColumns,
     private readonly options: PassOptions,
   ) {
-    const { part, epoch, position = 0, batchSize, unit = 'row', seed, shuffle = part === 'train' } = options;
+    const {
+      part,
+      epoch,
+      position = 0,
+      batchSize,
+      unit = 'row',
+      seed,
+      shuffle = part === 'train',
+      byTime = false,
+      end,
+    } = options;
     if (!Number.isInteger(batchSize) || batchSize < 1) {
       throw new ArgumentError(`loader: expected batchSize of at least 1 but received ${batchSize}`, {
         argument: 'batchSize',
@@ -124,9 +139,15 @@ export class BatchSource {
     this.bySession = unit === 'session' ? columns.sessions : null;
     this.rows = this.bySession?.rows ?? columns.parts[part];
     this.units = this.bySession === null ? this.rows.length : this.bySession.offsets.length - 1;
-    this.order = shuffle ? shuffler(this.units, seed, epoch) : (k) => k;
+    if (byTime && part !== 'train')
+      throw new ArgumentError(`loader: expected byTime with part train but received ${part}`, { argument: 'byTime' });
+    const ordered = byTime ? timeOrderedUnits(columns, unit) : null;
+    if (ordered !== null) this.order = (k) => ordered[k]!;
+    else this.order = shuffle ? shuffler(this.units, seed, epoch) : (k) => k;
     this.itemPlace = new Int32Array(columns.items);
-    this.seek(position);
+    if (end !== undefined) this.units = this.unitsBefore(end, 'end');
+    this.unit = this.unitsBefore(position, 'position');
+    this.position = position;
   }
 
   /** Samples of the whole pass. */
@@ -134,19 +155,21 @@ export class BatchSource {
     return this.rows.length;
   }
 
-  private seek(position: number): void {
-    if (!Number.isInteger(position) || position < 0 || position > this.rows.length) {
-      throw new ArgumentError(`loader: expected position in [0, ${this.rows.length}] but received ${position}`, {
-        argument: 'position',
+  /** Units that make up the first `samples` samples of the pass. */
+  private unitsBefore(samples: number, argument: 'position' | 'end'): number {
+    if (!Number.isInteger(samples) || samples < 0 || samples > this.rows.length) {
+      throw new ArgumentError(`loader: expected ${argument} in [0, ${this.rows.length}] but received ${samples}`, {
+        argument,
       });
     }
-    if (this.bySession === null) this.unit = this.position = position;
-    else while (this.position < position) this.position += this.unitSize(this.order(this.unit++));
-    if (this.position !== position) {
-      throw new ArgumentError(`loader: expected position at the start of a session but received ${position}`, {
-        argument: 'position',
-      });
-    }
+    if (this.bySession === null) return samples;
+    let unit = 0;
+    let before = 0;
+    while (before < samples) before += this.unitSize(this.order(unit++));
+    if (before === samples) return unit;
+    throw new ArgumentError(`loader: expected ${argument} at the start of a session but received ${samples}`, {
+      argument,
+    });
   }
 
   private unitSize(unit: number): number {
@@ -157,7 +180,7 @@ export class BatchSource {
   next(): Batch | null {
     const { batchSize, dropLast = false } = this.options;
     const end = Math.min(this.unit + batchSize, this.units);
-    if (this.unit === end || (dropLast && end - this.unit < batchSize)) return null;
+    if (this.unit >= end || (dropLast && end - this.unit < batchSize)) return null;
     const samples = this.takeSamples(end);
     const batch = this.assemble(samples);
     this.position += samples.length;

@@ -154,6 +154,8 @@ export function trainSettings(config: Config): TrainSettings {
       train.optimizer.sparse
     ],
     lastEpochFactor: train.last_epoch_factor,
+    order: train.order,
+    windows: train.windows,
     clipNorm: train.clip_norm,
     seed: train.seed,
     validMetric: train.valid_metric,

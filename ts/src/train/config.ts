@@ -317,6 +317,12 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
   if (config.data.more_labels.length > 0 && ranker !== 'mmoe') {
     fail('data.more_labels', `expected model.ranker mmoe, which learns several labels, but received ${ranker}`);
   }
+  if (config.train.order === 'time') {
+    if (config.model.training === 'two_stage')
+      fail('train.order', 'expected shuffled with model.training two_stage, whose first stage makes passes of its own');
+    if (['uniform', 'popularity'].includes(config.train.negatives.kind))
+      fail('train.order', 'expected shuffled with sampled negatives: windows are scored on their rows as they are');
+  }
   if (!config.eval.metrics.includes(config.train.valid_metric)) {
     fail(
       'train.valid_metric',

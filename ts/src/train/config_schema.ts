@@ -483,6 +483,13 @@ const train = z.strictObject({
     })
     .prefault({})
     .describe('optimizers'),
+  order: z
+    .enum(['shuffled', 'time'])
+    .default('shuffled')
+    .describe(
+      'time: one pass over the train part in time order, each window scored before it is trained on; no epochs then',
+    ),
+  windows: count(1).default(10).describe(ours('order time: windows of about equally many units')),
   last_epoch_factor: z
     .number()
     .positive()

@@ -51,7 +51,7 @@ export async function encodeItems(
   while (!next()) await device(model.device).synchronize();
 }
 
-/** Logits of every row that `loader` gives. */
+/** Logits of every row that `loader` gives; `items` are those that targets and histories may name. */
 export async function predict(
   model: RecommenderModel,
   data: Dataset,
@@ -59,6 +59,7 @@ export async function predict(
   rows: Int32Array,
   step: number,
   precision: Precision = 'float32',
+  items: Int32Array = readItems(data, rows),
 ): Promise<Predictions> {
   const n = rows.length;
   const result: Predictions = {
@@ -76,7 +77,7 @@ export async function predict(
     waiting.logits.dispose();
   };
   try {
-    await encodeItems(model, data, 'overlay', readItems(data, rows), step, precision);
+    await encodeItems(model, data, 'overlay', items, step, precision);
     for await (const batch of loader) {
       const logits = tidy(() => inPrecision(precision, () => model.predict(batch, step)));
       if (pending !== null) await collect(pending);

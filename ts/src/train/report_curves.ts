@@ -9,14 +9,19 @@ export interface ReportCurve {
   /** What is measured; each metric gets a chart of its own. */
   readonly metric: string;
   /** Lines of one part share a dash, where a chart has several parts. */
-  readonly part: 'train' | 'valid' | 'test';
+  readonly part: 'train' | 'window' | 'valid' | 'test';
   readonly points: readonly { readonly step: number; readonly value: number | null }[];
 }
 
 /** Readable on light and on dark ground, and apart for colour-blind eyes. */
 const SERIES = ['#3b82f6', '#f97316', '#10a37f', '#c026d3', '#ca8a04', '#64748b', '#ef4444', '#0ea5e9'];
 const SOLID = [1, 0];
-const DASHES: Readonly<Record<ReportCurve['part'], number[]>> = { train: SOLID, valid: [6, 3], test: [2, 2] };
+const DASHES: Readonly<Record<ReportCurve['part'], number[]>> = {
+  train: SOLID,
+  window: [4, 1],
+  valid: [6, 3],
+  test: [2, 2],
+};
 
 /** Colour of each run, in order of appearance: for the legend that all charts share. */
 export function runColours(curves: readonly ReportCurve[]): Map<string, string> {

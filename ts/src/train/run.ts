@@ -19,7 +19,7 @@ import { datasetRequest } from './dataset_request.js';
 import type { Slices } from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { dataNotes, tableFooter, writeRunReport } from './run_report.js';
-import { flatMetrics, type TrainEvent, Trainer } from './trainer.js';
+import { flatMetrics, type TrainEvent, Trainer, type TrainSettings } from './trainer.js';
 
 export interface TrainRunOptions {
   /** Folder of the run; without it a new one is made below `root`. */
@@ -57,14 +57,14 @@ export interface RunResult {
   readonly model: RecommenderModel;
 }
 
-/** Optimizer steps of one epoch. */
+/** Optimizer steps of one epoch, or of one window of order 'time', about. */
 export function stepsPerEpoch(
   data: Dataset,
-  { batchSize, unit }: { batchSize: number; unit: 'row' | 'session' },
+  { batchSize, unit, order, windows }: Pick<TrainSettings, 'batchSize' | 'unit' | 'order' | 'windows'>,
 ): number {
   const sessions = data.columns.sessions;
   const units = unit === 'session' && sessions !== null ? sessions.offsets.length - 1 : data.sizes.train;
-  return Math.ceil(units / batchSize);
+  return Math.ceil(units / (order === 'time' ? windows : 1) / batchSize);
 }
 
 /** The configuration that a run folder was made with, to go on with on `device` where given. Throws `ConfigError`. */

@@ -35,7 +35,7 @@ export interface RunFolderOptions {
 export interface MetricsRecord {
   readonly step: number;
   readonly epoch?: number;
-  /** `train`, `valid`, `test`; absent for lines that are `event`s. */
+  /** `train`, `window`, `valid`, `test`; absent for lines that are `event`s. */
   readonly part?: string;
   readonly event?: string;
   readonly [key: string]: unknown;

@@ -55,7 +55,7 @@ export function reportRow(name: string, test: Slices): ReportRow {
   return { name, known: reportScores(test['warm'] ?? test.all), fresh: reportScores(test['cold']) };
 }
 
-/** Loss of train, thinned to what a chart can show, and the metrics of valid. */
+/** Loss of train, thinned to what a chart can show, and the metrics of windows (order 'time') and of valid. */
 export function curvesOf(run: string, records: readonly MetricsRecord[]): ReportCurve[] {
   const trained = records.filter(({ part }) => part === 'train');
   const width = Math.max(1, Math.ceil(trained.length / MAX_POINTS));
@@ -67,17 +67,20 @@ export function curvesOf(run: string, records: readonly MetricsRecord[]): Report
     loss.push({ step: block.at(-1)!.step, value: values.length === 0 ? null : mean });
   }
   const curves: ReportCurve[] = [{ run, metric: 'loss', part: 'train', points: loss }];
-  const valid = records.filter(({ part }) => part === 'valid');
   for (const [metric, key] of [
     ['AUC, known items', 'warm.AUC'],
     ['AUC, new items', 'cold.AUC'],
     ['logloss', 'logloss'],
   ] as const) {
-    const points = valid.map((record) => {
-      const value = record[key];
-      return { step: record.step, value: typeof value === 'number' ? value : null };
-    });
-    if (points.some(({ value }) => value !== null)) curves.push({ run, metric, part: 'valid', points });
+    for (const part of ['window', 'valid'] as const) {
+      const points = records
+        .filter((record) => record.part === part)
+        .map((record) => {
+          const value = record[key];
+          return { step: record.step, value: typeof value === 'number' ? value : null };
+        });
+      if (points.some(({ value }) => value !== null)) curves.push({ run, metric, part, points });
+    }
   }
   return curves;
 }

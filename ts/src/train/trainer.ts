@@ -5,6 +5,7 @@ import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
 import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
+import { type TimeWindow, timeWindows } from '../data/time_windows.js';
 import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
 import type { HostTensor } from '../io/safetensors.js';
@@ -36,6 +37,9 @@ export interface TrainSettings {
   readonly weightDecay: number;
   readonly sparseAlgorithm: Exclude<Algorithm, 'adamw'>;
   readonly lastEpochFactor: number;
+  /** 'time': one pass in time order, in `windows` windows, each scored before it is trained on; `epochs` and `lastEpochFactor` say nothing then. */
+  readonly order: 'shuffled' | 'time';
+  readonly windows: number;
   readonly clipNorm: number | null;
   readonly seed: number;
   /** AUC, gAUC, QAUC or logloss over all rows of valid. */
@@ -61,6 +65,8 @@ export const defaultSettings: TrainSettings = {
   weightDecay: 0.01,
   sparseAlgorithm: 'rowwise_adam',
   lastEpochFactor: 1,
+  order: 'shuffled',
+  windows: 10,
   clipNorm: 10,
   seed: 7,
   validMetric: 'AUC',
@@ -144,6 +150,17 @@ export interface EvalEvent {
   readonly content: Readonly<Record<string, number>>;
 }
 
+/** Order 'time': a window was scored, by weights that no row of it or of later ones has reached. */
+export interface WindowEvent {
+  readonly type: 'window';
+  /** From 1. */
+  readonly window: number;
+  readonly windows: number;
+  readonly step: number;
+  /** Of all its rows; `cold` are those of items that no earlier window shows. */
+  readonly metrics: Slices;
+}
+
 export interface CheckpointEvent {
   readonly type: 'checkpoint';
   readonly step: number;
@@ -166,13 +183,15 @@ export interface EndEvent {
   readonly bestStep: number | null;
 }
 
-export type TrainEvent = StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;
+export type TrainEvent = StepEvent | EvalEvent | WindowEvent | CheckpointEvent | WarningEvent | EndEvent;
 
 /** Where training stands: what a checkpoint stores besides tensors. */
 interface Cursor {
   stage: 'encoder' | 'ranker';
   epoch: number;
   position: number;
+  /** Order 'time': windows that were scored. */
+  windows: number;
   step: number;
   bestScore: number | null;
   bestStep: number | null;
@@ -229,6 +248,13 @@ export class Trainer implements AsyncDisposable {
           argument: 'precision',
         },
       );
+    if (this.settings.order === 'time' && (model.encoderStageEpochs > 0 || data.columns.negatives !== null))
+      throw new ArgumentError(
+        `trainer: expected one stage and the rows as they are with order 'time' but received ${
+          data.columns.negatives === null ? 'a model of two stages' : 'data with sampled negatives'
+        }`,
+        { argument: 'order' },
+      );
     this.#model = model;
     this.#data = data;
     this.#run = run;
@@ -239,6 +265,7 @@ export class Trainer implements AsyncDisposable {
       stage: model.encoderStageEpochs > 0 ? 'encoder' : 'ranker',
       epoch: 0,
       position: 0,
+      windows: 0,
       step: 0,
       bestScore: null,
       bestStep: null,
@@ -298,10 +325,12 @@ export class Trainer implements AsyncDisposable {
       if (this.#cursor.epoch >= model.encoderStageEpochs) this.beginRanker();
     }
     if (model.frozenContent && !this.#cursor.tableFilled) await this.fillTable();
-    while (this.#cursor.epoch < epochs) {
-      yield* this.epoch(epochs, signal);
+    const byTime = this.settings.order === 'time';
+    const passes = byTime ? 1 : epochs;
+    while (this.#cursor.epoch < passes) {
+      yield* byTime ? this.stream(signal) : this.epoch(epochs, signal);
       const { epoch, step } = this.#cursor;
-      if (epoch % this.settings.evalEveryEpochs === 0 || epoch === epochs) {
+      if (epoch % this.settings.evalEveryEpochs === 0 || epoch === passes) {
         const improved = yield* this.validate();
         if (this.#run !== null) yield* this.checkpoint();
         const { earlyStopPatience } = this.settings;
@@ -332,11 +361,56 @@ export class Trainer implements AsyncDisposable {
     this.#cursor.tableFilled = true;
   }
 
-  private async *epoch(epochs: number, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+  /** The one pass of order 'time': every window is scored, then trained on. Goes on where the cursor stands, also inside a window. */
+  private async *stream(signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+    const cursor = this.#cursor;
+    const { columns } = this.#data;
+    const windows = timeWindows(columns, this.settings.unit, this.settings.windows);
+    /** By item: the first window that shows it. */
+    const firstWindow = new Int32Array(columns.items).fill(windows.length);
+    for (const { index, rows } of [...windows].reverse())
+      for (const event of rows) firstWindow[columns.item[event]!] = index;
+    for (const window of windows) {
+      if (cursor.position >= window.end) continue;
+      if (cursor.windows <= window.index) {
+        const metrics = await this.scoreWindow(window, firstWindow);
+        cursor.windows = window.index + 1;
+        const { step, windows: number } = cursor;
+        this.#run?.metrics({ step, part: 'window', window: number, windows: windows.length, ...flatMetrics(metrics) });
+        yield { type: 'window', window: number, windows: windows.length, step, metrics };
+      }
+      yield* this.epoch(windows.length, signal, window);
+      if (this.#run !== null && cursor.position < windows.at(-1)!.end) yield* this.checkpoint();
+    }
+    cursor.epoch = 1;
+    cursor.position = 0;
+  }
+
+  /** Metrics of a window with the weights as they are. Items that only later windows show are not looked at. */
+  private async scoreWindow(window: TimeWindow, firstWindow: Int32Array): Promise<Slices> {
+    const { unit, evalBatchSize, prefetch, seed, precision } = this.settings;
+    const { start: position, end, rows, units, index } = window;
+    const batchSize = Math.max(1, Math.floor((evalBatchSize * units) / rows.length));
+    const loader = this.#data.loader({ part: 'train', byTime: true, position, end, batchSize, unit, prefetch, seed });
+    const items = Int32Array.from([...firstWindow.keys()].filter((item) => firstWindow[item]! <= index));
+    const predictions = await predict(this.#model, this.#data, loader, rows, this.#cursor.step, precision, items);
+    const cold = Uint8Array.from(predictions.events, (event) =>
+      firstWindow[this.#data.columns.item[event]!] === index ? 1 : 0,
+    );
+    return metricsOf({ ...predictions, cold });
+  }
+
+  /** The rest of an epoch, or of a window of order 'time', which is told as an epoch. */
+  private async *epoch(
+    epochs: number,
+    signal: AbortSignal | undefined,
+    window: TimeWindow | null = null,
+  ): AsyncGenerator<TrainEvent, void> {
     const { batchSize, unit, prefetch, seed, refreshSteps, lastEpochFactor, checkpointEveryMinutes } = this.settings;
     const cursor = this.#cursor;
     // Between two epochs, after the evaluation: what is evaluated is what was trained.
-    if (refreshSteps === null && cursor.epoch > 0 && cursor.position === 0) this.refresh();
+    const number = window?.index ?? cursor.epoch;
+    if (refreshSteps === null && number > 0 && cursor.position === (window?.start ?? 0)) this.refresh();
     const loader = this.#data.loader({
       part: 'train',
       epoch: cursor.epoch + (cursor.stage === 'encoder' ? 1_000_000 : 0),
@@ -345,9 +419,11 @@ export class Trainer implements AsyncDisposable {
       unit,
       prefetch,
       seed,
+      ...(window === null ? {} : { byTime: true, end: window.end }),
     });
     const encodes = this.#model.encodesItems && (cursor.stage === 'encoder' || !this.#model.frozenContent);
-    const factor = cursor.stage === 'ranker' && cursor.epoch === epochs - 1 ? lastEpochFactor : 1;
+    const isLast = window === null && cursor.stage === 'ranker' && cursor.epoch === epochs - 1;
+    const factor = isLast ? lastEpochFactor : 1;
     const inFlight: (QueuedStep & { step: number; epochStep: number; size: number })[] = [];
     const started = performance.now();
     let samples = 0;
@@ -366,7 +442,7 @@ export class Trainer implements AsyncDisposable {
         type: 'step',
         stage: cursor.stage,
         step,
-        epoch: cursor.epoch + 1,
+        epoch: number + 1,
         epochs,
         epochStep: at,
         loss: value,
@@ -429,6 +505,7 @@ export class Trainer implements AsyncDisposable {
       }
       signal.throwIfAborted();
     }
+    if (window !== null) return;
     cursor.epoch++;
     cursor.position = 0;
   }
@@ -610,7 +687,7 @@ export class Trainer implements AsyncDisposable {
         {},
       );
     const cursor = loaded.manifest.cursor as unknown as Cursor;
-    this.#cursor = { ...cursor };
+    this.#cursor = { ...cursor, windows: cursor.windows ?? 0 };
     this.#model.load(fromHost(dense));
     this.optimizer.load(new Map([...fromHost(optimizer)].map(([name, { data }]): [string, HostArray] => [name, data])));
     return { name: loaded.name, step: cursor.step, rejected: loaded.rejected };
