@@ -373,6 +373,7 @@ export class Trainer implements AsyncDisposable {
     for (const window of windows) {
       if (cursor.position >= window.end) continue;
       if (cursor.windows <= window.index) {
+        if (cursor.step > 0) await this.tellContent();
         const metrics = await this.scoreWindow(window, firstWindow);
         cursor.windows = window.index + 1;
         const { step, windows: number } = cursor;

@@ -3,7 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ConfigError } from '../../src/errors.js';
-import { type ConfigInput, configDigest, learningRates, parseConfigText, resolveConfig } from '../../src/train/config.js';
+import {
+  type ConfigInput,
+  configDigest,
+  learningRates,
+  parseConfigText,
+  resolveConfig,
+} from '../../src/train/config.js';
 import { editDistance, knownPaths } from '../../src/train/config_keys.js';
 import { configJsonSchema } from '../../src/train/config_schema.js';
 
@@ -371,8 +377,12 @@ describe('schema', () => {
     const order = (rest: ConfigInput) => () =>
       resolveConfig({ object: { data: { shop: {} }, ...rest, train: { order: 'time', ...rest.train } } });
     expect(order({})().config.train).toMatchObject({ order: 'time', windows: 10 });
-    expect(order({ model: { training: 'two_stage' } })).toThrow(/train.order.*expected shuffled with model.training two_stage/);
-    expect(order({ train: { negatives: { kind: 'uniform' } } })).toThrow(/train.order.*expected shuffled with sampled negatives/);
+    expect(order({ model: { training: 'two_stage' } })).toThrow(
+      /train.order.*expected shuffled with model.training two_stage/,
+    );
+    expect(order({ train: { negatives: { kind: 'uniform' } } })).toThrow(
+      /train.order.*expected shuffled with sampled negatives/,
+    );
   });
 
   it('counts edits', () => {

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
 import { stepFlops } from '../../src/train/step_flops.js';
 import { bytesByName, tinyData, tinyEm3 } from '../models/tiny_em3.js';
+import { sampled, tinyLemur } from '../models/tiny_lemur.js';
 
 let data: Dataset;
 beforeAll(async () => {
@@ -41,6 +42,18 @@ describe('stepFlops', () => {
     expect(live).toBeGreaterThan(frozen);
     expect(frozen).toBeGreaterThan(ids);
     expect(ids).toBeGreaterThan(0);
+  });
+
+  it('counts less of the encoder of LEMUR where the bank has the items', async () => {
+    const encoder = async (p: number) => {
+      using model = tinyLemur(data, sampled(p));
+      const { modules } = await stepFlops(model, data, settings);
+      const rows = modules.filter(({ module }) => module.startsWith('content.document'));
+      return rows.reduce((sum, row) => sum + row.forward + row.backward, 0);
+    };
+    const [all, some] = [await encoder(100), await encoder(20)];
+    expect(some).toBeGreaterThan(0);
+    expect(some).toBeLessThan(0.6 * all);
   });
 
   it('counts the same step the same', async () => {

@@ -3,10 +3,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
 import { datasetFromShop } from '../../src/data/load_dataset.js';
 import { timeWindows } from '../../src/data/time_windows.js';
+import type { RecommenderModel } from '../../src/models/model.js';
 import { readMetrics } from '../../src/train/run_folder.js';
 import { curvesOf } from '../../src/train/run_report.js';
 import { flatMetrics, type TrainEvent, Trainer, type TrainSettings } from '../../src/train/trainer.js';
 import { bytesByName, tinyData, tinyEm3, tinyShop } from '../models/tiny_em3.js';
+import { tinyLemur } from '../models/tiny_lemur.js';
 import { temporaryFolder } from './tiny_shop.js';
 
 const settings: Partial<TrainSettings> = {
@@ -25,6 +27,12 @@ beforeAll(async () => {
 });
 afterAll(() => data[Symbol.asyncDispose]());
 
+const em3 =
+  (changes: Parameters<typeof tinyEm3>[1] = {}) =>
+  (source: Dataset): RecommenderModel =>
+    tinyEm3(source, { content: { lora: { mode: 'lora_cached' } }, ...changes });
+const models = { em3: em3(), lemur: (source: Dataset): RecommenderModel => tinyLemur(source) } as const;
+
 /** What a streamed run saw, in order. */
 interface Streamed {
   /** Events that were trained on, and those that were scored, one list per window. */
@@ -41,15 +49,15 @@ async function stream({
   changes = {},
   options = {},
   stopAt = Number.POSITIVE_INFINITY,
-  model: modelChanges = {},
+  make = em3(),
 }: {
   source?: Dataset;
   changes?: Partial<TrainSettings>;
   options?: { runDir?: string; resume?: boolean };
   stopAt?: number;
-  model?: Parameters<typeof tinyEm3>[1];
+  make?: (data: Dataset) => RecommenderModel;
 } = {}): Promise<Streamed> {
-  using model = tinyEm3(source, { content: { lora: { mode: 'lora_cached' } }, ...modelChanges });
+  using model = make(source);
   const trained: number[] = [];
   let scoring: number[] = [];
   const scored: number[][] = [];
@@ -107,7 +115,7 @@ describe('training in time order', () => {
   });
 
   it('takes as new the items that no earlier window shows', async () => {
-    const { windows, scored } = await stream({ model: { training: 'id_only' } });
+    const { windows, scored } = await stream({ make: em3({ training: 'id_only' }) });
     const seen = new Set<number>();
     scored.forEach((rows, w) => {
       const items = rows.map((event) => data.columns.item[event]!);
@@ -116,10 +124,10 @@ describe('training in time order', () => {
     });
   });
 
-  it('leaks nothing of later windows: with other labels and items there, earlier scores and weights stay the same bytes', async () => {
+  it.each(Object.entries(models))('leaks nothing of later windows, whatever stands there: %s', async (_name, make) => {
     const third = timeWindows(data.columns, 'session', 4)[2]!;
     const steps = (losses: readonly number[]) => losses.slice(0, Math.ceil(third.start / 6 / 8));
-    const first = await stream();
+    const first = await stream({ make });
     const late = new Set(
       timeWindows(data.columns, 'session', 4).flatMap(({ rows, index }) => (index < 2 ? [] : [...rows])),
     );
@@ -129,7 +137,7 @@ describe('training in time order', () => {
       const { item, parts } = planted.columns;
       const known = Array.from(parts.train.subarray(0, 6), (event) => item[event]!);
       for (const event of late) item[event] = known[event % known.length]!;
-      const second = await stream({ source: planted });
+      const second = await stream({ source: planted, make });
       expect(second.windows.slice(0, 2)).toEqual(first.windows.slice(0, 2));
       expect(steps(second.losses)).toEqual(steps(first.losses));
       expect(second.windows[2]).not.toEqual(first.windows[2]);
@@ -139,26 +147,29 @@ describe('training in time order', () => {
     }
   });
 
-  it('goes on inside a window to the same bytes, without scoring it again', async () => {
-    using whole = temporaryFolder();
-    using halted = temporaryFolder();
-    const expected = await stream({ options: { runDir: join(whole.path, 'run') } });
-    const stepsOfWindow = Math.ceil(timeWindows(data.columns, 'session', 4)[0]!.units / 8);
-    const runDir = join(halted.path, 'run');
-    const stopAt = stepsOfWindow + 2; // in the second window
-    const before = await stream({ options: { runDir }, stopAt });
-    expect(before.windows.length).toBe(2);
-    const after = await stream({ options: { runDir, resume: true } });
-    expect(after.windows.length).toBe(2);
-    expect([...before.windows, ...after.windows]).toEqual(expected.windows);
-    expect([...before.losses, ...after.losses]).toEqual(expected.losses);
-    expect(after.bytes).toEqual(expected.bytes);
-  });
+  it.each(Object.entries(models))(
+    'goes on inside a window to the same bytes, without scoring it again: %s',
+    async (_name, make) => {
+      using whole = temporaryFolder();
+      using halted = temporaryFolder();
+      const expected = await stream({ make, options: { runDir: join(whole.path, 'run') } });
+      const stepsOfWindow = Math.ceil(timeWindows(data.columns, 'session', 4)[0]!.units / 8);
+      const runDir = join(halted.path, 'run');
+      const stopAt = stepsOfWindow + 2; // in the second window
+      const before = await stream({ make, options: { runDir }, stopAt });
+      expect(before.windows.length).toBe(2);
+      const after = await stream({ make, options: { runDir, resume: true } });
+      expect(after.windows.length).toBe(2);
+      expect([...before.windows, ...after.windows]).toEqual(expected.windows);
+      expect([...before.losses, ...after.losses]).toEqual(expected.losses);
+      expect(after.bytes).toEqual(expected.bytes);
+    },
+  );
 
   it('tells the windows to the run folder and to the report', async () => {
     using folder = temporaryFolder();
     const runDir = join(folder.path, 'run');
-    const { windows } = await stream({ options: { runDir }, model: { training: 'id_only' } });
+    const { windows } = await stream({ options: { runDir }, make: em3({ training: 'id_only' }) });
     const { records } = await readMetrics(runDir);
     const told = records.filter(({ part }) => part === 'window');
     expect(told.map(({ window, windows: all }) => [window, all])).toEqual([1, 2, 3, 4].map((number) => [number, 4]));
