@@ -26,6 +26,7 @@ export async function shownRun(
           valid = value === null ? null : { metric, value };
           bank = historyOfBank(event.content);
         } else if (event.type === 'window') {
+          bank = historyOfBank(event.content);
           const { AUC, logloss, rows } = event.metrics.all;
           const shown = (value: number | null) => value?.toFixed(4) ?? '-';
           const scores = `AUC ${shown(AUC)}, logloss ${shown(logloss)}`;

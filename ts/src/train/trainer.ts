@@ -159,6 +159,8 @@ export interface WindowEvent {
   readonly step: number;
   /** Of all its rows; `cold` are those of items that no earlier window shows. */
   readonly metrics: Slices;
+  /** As of `EvalEvent`. */
+  readonly content: Readonly<Record<string, number>>;
 }
 
 export interface CheckpointEvent {
@@ -373,12 +375,12 @@ export class Trainer implements AsyncDisposable {
     for (const window of windows) {
       if (cursor.position >= window.end) continue;
       if (cursor.windows <= window.index) {
-        if (cursor.step > 0) await this.tellContent();
+        const content = cursor.step > 0 ? await this.contentStats() : {};
         const metrics = await this.scoreWindow(window, firstWindow);
         cursor.windows = window.index + 1;
         const { step, windows: number } = cursor;
         this.#run?.metrics({ step, part: 'window', window: number, windows: windows.length, ...flatMetrics(metrics) });
-        yield { type: 'window', window: number, windows: windows.length, step, metrics };
+        yield { type: 'window', window: number, windows: windows.length, step, metrics, content };
       }
       yield* this.epoch(windows.length, signal, window);
       if (this.#run !== null && cursor.position < windows.at(-1)!.end) yield* this.checkpoint();
