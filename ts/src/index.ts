@@ -126,12 +126,12 @@ export {
 export type { Fields, FieldValue, IdValue } from './serve/feature_values.js';
 export { type EncodedItems, ItemEncoder, type NewItem } from './serve/item_encoder.js';
 export {
-  type Prediction,
   Predictor,
   type PredictorOptions,
   type PredictorStats,
   type PredictRequest,
 } from './serve/predictor.js';
+export type { Prediction } from './serve/serving_batch.js';
 export {
   type DeviceControl,
   type DeviceName,

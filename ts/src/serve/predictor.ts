@@ -2,7 +2,7 @@
  * Scores candidates from ids and stored item vectors alone: no item encoder is loaded (models.md 11). Requests that wait together are scored
  * in one batch; a score does not depend on what else is in it. On the CPU scores are those of the evaluation, bit for bit.
  */
-import type { Batch, Jagged, TokenBatch } from '../data/batch.js';
+import type { TokenBatch } from '../data/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { ArgumentError, DisposedError, QueueFullError } from '../errors.js';
 import type { DeviceName } from '../tensor.js';
@@ -10,9 +10,10 @@ import { tidy } from '../tidy.js';
 import { inPrecision } from '../train/evaluate.js';
 import { exportFiles, mismatch, readExportTensors } from './export_files.js';
 import { EntityTable, type FeatureRow, type Fields, type IdValue, idText, tableFeatures } from './feature_values.js';
-import { type EncodedItems, type ItemEncoder, joinTexts, type NewItem, words } from './item_encoder.js';
+import { type EncodedItems, type ItemEncoder, type NewItem, words } from './item_encoder.js';
 import { unpackTexts } from './packed_text.js';
 import { openServedModel, type ServedModel } from './served_model.js';
+import { batchOf, type Part, type Prediction, type State, type Waiting } from './serving_batch.js';
 import { type VectorAges, VectorStore } from './vector_store.js';
 
 export interface PredictorOptions {
@@ -40,15 +41,6 @@ export interface PredictRequest {
   /** How long before the request each of them was, in units of the data's times: for rankers that read time gaps (SIM, LONGER). */
   readonly historyGaps?: readonly number[];
   readonly candidates: readonly IdValue[];
-}
-
-export interface Prediction {
-  /** (n) logits in the order of the candidates; the probability of a click is 1 / (1 + exp(-score)). */
-  readonly scores: Float32Array;
-  /** (n) 1 where the candidate has a vector; 0: it was scored with the learned missing vector and waits to be encoded. */
-  readonly found: Uint8Array;
-  /** Step of the weights. */
-  readonly step: number;
 }
 
 export interface PredictorStats {
@@ -81,44 +73,6 @@ export interface PredictorStats {
   readonly pendingForgotten: number;
 }
 
-/** One export in use. Requests hold it, so that all candidates of a request meet the same weights. */
-interface State {
-  readonly served: ServedModel;
-  readonly items: EntityTable;
-  readonly users: EntityTable;
-  readonly vectors: VectorStore | null;
-  readonly since: number;
-  /** Ids whose encoded vector was refused: asking again would not help. */
-  readonly hopeless: Set<string>;
-  requests: number;
-  retired: boolean;
-}
-
-interface Waiting {
-  readonly state: State;
-  /** Features of request, user and query. */
-  readonly row: FeatureRow;
-  readonly history: Int32Array;
-  readonly gaps: Float32Array | null;
-  readonly query: TokenBatch | null;
-  /** (n) item numbers. */
-  readonly candidates: Int32Array;
-  readonly scores: Float32Array;
-  readonly found: Uint8Array;
-  /** Candidates that a batch has taken, and that are scored. */
-  taken: number;
-  done: number;
-  readonly resolve: (prediction: Prediction) => void;
-  readonly reject: (error: unknown) => void;
-}
-
-/** Candidates `from` .. `to` of a request. */
-interface Part {
-  readonly request: Waiting;
-  readonly from: number;
-  readonly to: number;
-}
-
 /** Batches on the device: one runs while the next is made. */
 const IN_FLIGHT = 2;
 
@@ -128,7 +82,7 @@ export class Predictor implements AsyncDisposable {
   readonly #waiting: Waiting[] = [];
   readonly #pending = new Set<string>();
   #queued = 0;
-  #running = 0;
+  readonly #running = new Set<Promise<void>>();
   #closed = false;
   /** The last `refresh` or `add`: they run one after the other. */
   #change: Promise<unknown> = Promise.resolve();
@@ -295,7 +249,7 @@ export class Predictor implements AsyncDisposable {
     await this.#change.catch(() => undefined);
     const error = new DisposedError('Predictor: it was closed while this request waited', { op: 'Predictor.predict' });
     for (const waiting of this.#waiting.splice(0)) this.fail(waiting, error);
-    await this.#state.served.place.synchronize().catch(() => undefined);
+    await Promise.all(this.#running);
     this.#state.retired = true;
     if (this.#state.requests === 0) release(this.#state);
   }
@@ -400,14 +354,13 @@ export class Predictor implements AsyncDisposable {
   // ---- from rows to batches
 
   private pump(): void {
-    while (this.#running < IN_FLIGHT && this.#waiting.length > 0) {
-      const parts = this.take();
-      this.#running++;
+    while (this.#running.size < IN_FLIGHT && this.#waiting.length > 0) {
       this.#counts.batches++;
-      void this.score(parts).finally(() => {
-        this.#running--;
+      const batch = this.score(this.take()).finally(() => {
+        this.#running.delete(batch);
         this.pump();
       });
+      this.#running.add(batch);
     }
   }
 
@@ -528,91 +481,4 @@ function queryFields({ resolver, text }: ServedModel, query: PredictRequest['que
   }
   resolver.checkNames('Predictor.predict', query, ['query'], names);
   return query;
-}
-
-/** A batch as evaluation has it; item rows are rows of the vector table. */
-function batchOf({ served, items, vectors }: State, parts: readonly Part[]): Batch {
-  const { schema, historyLen } = served.serving;
-  const size = parts.reduce((total, { from, to }) => total + to - from, 0);
-  const owner = new Int32Array(size);
-  const candidates = new Int32Array(size);
-  let at = 0;
-  parts.forEach(({ request, from, to }, p) => {
-    candidates.set(request.candidates.subarray(from, to), at);
-    owner.fill(p, at, at + to - from);
-    at += to - from;
-  });
-  const rowOf = (b: number): FeatureRow => parts[owner[b]!]!.request.row;
-  const categorical: Record<string, Int32Array> = {};
-  const numeric: Record<string, Float32Array> = {};
-  const sequences: Record<string, Jagged> = {};
-  for (const feature of schema.features) {
-    const { name, type, source } = feature;
-    const ofItem = source === 'item';
-    if (type === 'categorical')
-      categorical[name] = Int32Array.from({ length: size }, (_, b) =>
-        ofItem ? items.categorical(name, candidates[b]!) : rowOf(b).categorical.get(name)!,
-      );
-    else if (type === 'numeric')
-      numeric[name] = Float32Array.from({ length: size }, (_, b) =>
-        ofItem ? items.numeric(name, candidates[b]!) : rowOf(b).numeric.get(name)!,
-      );
-    else if (type === 'sequence')
-      sequences[name] = jagged(size, (b) =>
-        ofItem ? items.sequence(name, candidates[b]!) : rowOf(b).sequences.get(name)!,
-      );
-    else if (type === 'history') {
-      const past = parts.map(({ request }) =>
-        request.history.slice(-feature.maxLen).map((item) => items.categorical(feature.of, item)),
-      );
-      const list = jagged(size, (b) => past[owner[b]!]!);
-      sequences[name] = parts[0]!.request.gaps === null ? list : { ...list, gaps: gapsOf(list, parts, owner) };
-    }
-  }
-  const rows = vectors === null ? new Int32Array(size) : candidates.map((item) => vectors.targetRow(item));
-  const clicks = parts.map(({ request }) =>
-    vectors === null || historyLen === 0
-      ? new Int32Array(0)
-      : request.history.slice(-historyLen).map((item) => vectors.historyRow(item)),
-  );
-  const texts = parts.flatMap(({ request }) => (request.query === null ? [] : [request.query]));
-  return {
-    part: 'test',
-    epoch: 0,
-    position: 0,
-    size,
-    events: new Int32Array(size),
-    user: new Int32Array(size),
-    session: new Int32Array(size).fill(-1),
-    labels: {},
-    categorical,
-    numeric,
-    sequences,
-    items: {
-      rows,
-      index: Int32Array.from(rows.keys()),
-      ...(vectors?.content(candidates) ?? { text: null, image: null }),
-    },
-    queries: texts.length === 0 ? null : { rows: Int32Array.from(parts.keys()), index: owner, text: joinTexts(texts) },
-    history: historyLen === 0 ? null : jagged(size, (b) => clicks[owner[b]!]!),
-  };
-}
-
-/** Time gaps of the histories in `list`, each the latest of its request. */
-function gapsOf({ values, offsets }: Jagged, parts: readonly Part[], owner: Int32Array): Float32Array {
-  const gaps = new Float32Array(values.length);
-  owner.forEach((part, b) => {
-    const own = parts[part]!.request.gaps!;
-    gaps.set(own.subarray(own.length - (offsets[b + 1]! - offsets[b]!)), offsets[b]);
-  });
-  return gaps;
-}
-
-/** Lists of `size` rows one after the other. */
-function jagged(size: number, list: (b: number) => Int32Array): Jagged {
-  const offsets = new Int32Array(size + 1);
-  for (let b = 0; b < size; b++) offsets[b + 1] = offsets[b]! + list(b).length;
-  const values = new Int32Array(offsets[size]!);
-  for (let b = 0; b < size; b++) values.set(list(b), offsets[b]);
-  return { values, offsets };
 }

@@ -15,6 +15,7 @@ import {
 import { exportRun } from '../../src/serve/export_model.js';
 import { ItemEncoder, type NewItem } from '../../src/serve/item_encoder.js';
 import { Predictor } from '../../src/serve/predictor.js';
+import { device } from '../../src/tensor.js';
 import { evaluatedLogits, shop, type TestRequest, testRequests, trainedRun } from './served_shop.js';
 
 const cpu = { device: 'cpu' } as const;
@@ -194,6 +195,23 @@ describe('a predictor over an export', () => {
     for (const result of await settled)
       if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(DisposedError);
     await expect(predictor.predict(requests[0]!.request)).rejects.toThrow(DisposedError);
+  });
+
+  it('returns its memory, that of replaced exports included', async () => {
+    const round = async (): Promise<void> => {
+      await using predictor = await Predictor.open(all, cpu);
+      const first = served(predictor, requests);
+      await predictor.refresh(train);
+      await Promise.all([first, served(predictor, requests)]);
+      using encoder = await ItemEncoder.open(train, cpu);
+      await predictor.encodePending(encoder, itemsOfShop);
+    };
+    await round();
+    await device('cpu').synchronize();
+    const { live } = device('cpu').memory();
+    await round();
+    await device('cpu').synchronize();
+    expect(device('cpu').memory().live).toBe(live);
   });
 
   it('never holds the event loop', async () => {
