@@ -1,6 +1,6 @@
 // Serves an export over HTTP on loopback with nothing but Node: POST /score, GET /stats, and a background pass for new items.
 //   npx galago export --run runs/<run> --out exports/1
-//   node examples/serve.ts exports/1 8080
+//   node examples/serve.ts exports/1 8080      (Node 22.18 or newer reads TypeScript as it is)
 //   curl -d '{"user": "7", "query": "red lamp", "history": ["3"], "candidates": ["1", "2"]}' localhost:8080/score
 import { createServer, type IncomingMessage } from 'node:http';
 import { GalagoError, IdError, ItemEncoder, type NewItem, Predictor, type PredictRequest } from 'galago';

@@ -21,6 +21,11 @@ export function idText(value: IdValue | FieldValue, column: string): string {
   });
 }
 
+/** The value of a field; null where it is not given. */
+export function fieldOf(fields: Fields, name: string): FieldValue {
+  return Object.hasOwn(fields, name) ? (fields[name] ?? null) : null;
+}
+
 /** Values of one row by feature name. */
 export interface FeatureRow {
   readonly categorical: ReadonlyMap<string, number>;
@@ -65,14 +70,16 @@ export class FeatureResolver {
       sequences: new Map<string, Int32Array>(),
     };
     for (const feature of tableFeatures(this.schema, source)) {
-      const value = fields[feature.name] ?? null;
+      const value = fieldOf(fields, feature.name);
       if (feature.type === 'numeric') row.numeric.set(feature.name, this.number(feature, value));
       else if (feature.type === 'sequence') {
         const words = value === null ? [] : value;
         if (!Array.isArray(words)) throw wrongKind(feature.name, 'a list of words', value);
         row.sequences.set(
           feature.name,
-          Int32Array.from(words.slice(0, feature.maxLen) as string[], (word) => this.vocabularyRow(feature.name, word)),
+          Int32Array.from(words.slice(0, feature.maxLen) as string[], (word) =>
+            this.vocabularyRow(feature.name, idText(word, feature.name)),
+          ),
         );
       } else {
         if (value === null || value === '') this.unknown++;

@@ -7,7 +7,7 @@ import type { DeviceName } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { inPrecision } from '../train/evaluate.js';
 import { exportFiles, mismatch } from './export_files.js';
-import { type Fields, type FieldValue, type IdValue, idText } from './feature_values.js';
+import { type Fields, type FieldValue, fieldOf, type IdValue, idText } from './feature_values.js';
 import { openServedModel, type ServedModel } from './served_model.js';
 
 /** An item as the data had it: texts and features by column name, and its picture as the bytes of an image file. */
@@ -96,7 +96,7 @@ export class ItemEncoder implements Disposable {
     const names = this.textNames;
     return joinTexts(
       items.map(({ fields = {} }) =>
-        pipeline.encode(Object.fromEntries(names.map((name) => [name, words(name, fields[name] ?? null)]))),
+        pipeline.encode(Object.fromEntries(names.map((name) => [name, words(name, fieldOf(fields, name))]))),
       ),
     );
   }

@@ -9,7 +9,15 @@ import type { DeviceName } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { inPrecision } from '../train/evaluate.js';
 import { exportFiles, mismatch, readExportTensors } from './export_files.js';
-import { EntityTable, type FeatureRow, type Fields, type IdValue, idText, tableFeatures } from './feature_values.js';
+import {
+  EntityTable,
+  type FeatureRow,
+  type Fields,
+  fieldOf,
+  type IdValue,
+  idText,
+  tableFeatures,
+} from './feature_values.js';
 import { type EncodedItems, type ItemEncoder, type NewItem, words } from './item_encoder.js';
 import { unpackTexts } from './packed_text.js';
 import { openServedModel, type ServedModel } from './served_model.js';
@@ -140,6 +148,7 @@ export class Predictor implements AsyncDisposable {
    */
   async predict(request: PredictRequest): Promise<Prediction> {
     if (this.#closed) throw new DisposedError('Predictor: it was closed before this call', { op: 'Predictor.predict' });
+    checkRequest(request);
     const count = request.candidates.length;
     if (this.#queued + count > this.#options.maxQueued) {
       this.#counts.refusedRequests++;
@@ -206,6 +215,8 @@ export class Predictor implements AsyncDisposable {
     if (ids.length === 0) return 0;
     const items = await content(ids);
     await this.add(await encoder.encode(items));
+    // What nobody knows anything about goes to the end, so that it does not keep others from their turn.
+    for (const id of ids) if (this.#pending.delete(id)) this.#pending.add(id);
     return items.length;
   }
 
@@ -334,9 +345,9 @@ export class Predictor implements AsyncDisposable {
       sequences: new Map(rows.flatMap(({ sequences }) => [...sequences])),
     };
     const own = tableFeatures(schema, 'user');
-    const given = own.some(({ name }) => name in context) ? resolver.resolve('user', context) : null;
+    const given = own.some(({ name }) => Object.hasOwn(context, name)) ? resolver.resolve('user', context) : null;
     for (const { name, type } of own) {
-      const from = name in context && given !== null ? given : null;
+      const from = Object.hasOwn(context, name) && given !== null ? given : null;
       if (type === 'categorical')
         row.categorical.set(name, from?.categorical.get(name) ?? users.categorical(name, number));
       else if (type === 'numeric') row.numeric.set(name, from?.numeric.get(name) ?? users.numeric(name, number));
@@ -345,7 +356,7 @@ export class Predictor implements AsyncDisposable {
     if (!serving.queries || text.query === null) return { row, query: null };
     const names = text.query.fields.map(({ name }) => name);
     const tokens = text.query.encode(
-      Object.fromEntries(names.map((name) => [name, words(name, fields[name] ?? null)])),
+      Object.fromEntries(names.map((name) => [name, words(name, fieldOf(fields, name))])),
     );
     if (tokens.tokens.length > 0) this.#counts.queriesEncoded++;
     return { row, query: tokens };
@@ -481,4 +492,24 @@ function queryFields({ resolver, text }: ServedModel, query: PredictRequest['que
   }
   resolver.checkNames('Predictor.predict', query, ['query'], names);
   return query;
+}
+
+/** Requests often come as JSON from elsewhere. Throws ArgumentError. */
+function checkRequest(request: PredictRequest): void {
+  const check = (name: string, expected: string, value: unknown, fits: boolean): void => {
+    if (!fits)
+      throw new ArgumentError(
+        `Predictor.predict: expected ${name} to be ${expected} but received ${value === null ? 'null' : typeof value}`,
+        { op: 'Predictor.predict', argument: name },
+      );
+  };
+  const isMap = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+  check('the request', 'an object', request, isMap(request));
+  const { context, query, history, historyGaps, candidates } = request;
+  check('candidates', 'a list of ids', candidates, Array.isArray(candidates));
+  check('history', 'a list of ids', history, history === undefined || Array.isArray(history));
+  check('context', 'fields by name', context, context === undefined || isMap(context));
+  check('query', 'a text or fields by name', query, query == null || typeof query === 'string' || isMap(query));
+  const gaps = historyGaps === undefined || (Array.isArray(historyGaps) && historyGaps.every(Number.isFinite));
+  check('historyGaps', 'a list of finite numbers', historyGaps, gaps);
 }

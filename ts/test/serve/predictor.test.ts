@@ -14,7 +14,7 @@ import {
 } from '../../src/errors.js';
 import { exportRun } from '../../src/serve/export_model.js';
 import { ItemEncoder, type NewItem } from '../../src/serve/item_encoder.js';
-import { Predictor } from '../../src/serve/predictor.js';
+import { Predictor, type PredictRequest } from '../../src/serve/predictor.js';
 import { device } from '../../src/tensor.js';
 import { evaluatedLogits, shop, type TestRequest, testRequests, trainedRun } from './served_shop.js';
 
@@ -143,6 +143,19 @@ describe('a predictor over an export', () => {
     );
     await expect(predictor.predict({ user, candidates: ['1'], query: { query: 7 } })).rejects.toThrow(ArgumentError);
     await expect(predictor.predict({ user, candidates: ['1', '2', '3', '4'] })).rejects.toThrow(QueueFullError);
+    for (const wrong of [
+      null,
+      [],
+      { user },
+      { user, candidates: '1' },
+      { user, candidates: ['1'], history: 3 },
+      { user, candidates: ['1'], context: null },
+      { user, candidates: ['1'], query: ['a'] },
+      { user, candidates: ['1'], history: ['2', '3'], historyGaps: [1] },
+      { user, candidates: ['1'], history: ['2'], historyGaps: [Number.NaN] },
+    ])
+      await expect(predictor.predict(wrong as unknown as PredictRequest)).rejects.toThrow(ArgumentError);
+    await expect(predictor.predict({ candidates: ['1'] } as unknown as PredictRequest)).rejects.toThrow(IdError);
     const full = await Promise.allSettled([1, 2].map(() => predictor.predict({ user, candidates: ['1', '2'] })));
     expect(full.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
     expect((await predictor.predict({ user, candidates: ['1', '2', '3'] })).scores).toHaveLength(3);
@@ -161,6 +174,9 @@ describe('a predictor over an export', () => {
     await predictor.predict({ user: '1', candidates: ['a', 'b', 'c', 'x'] });
     expect(predictor.pending()).toEqual(['a', 'b']);
     expect(predictor.stats()).toMatchObject({ added: 2, pending: 2, pendingForgotten: 1 });
+    // What the catalogue does not know waits behind the others.
+    expect(await predictor.encodePending(encoder, () => [], { limit: 1 })).toBe(0);
+    expect(predictor.pending()).toEqual(['b', 'a']);
     await expect(encoder.encode([{ id: 'z', fields: { weight: 3 } }])).rejects.toThrow(ArgumentError);
   });
 
