@@ -7,7 +7,13 @@ export { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } fr
 export type { Dataset, ItemTable, SplitManifest, TestPart } from './data/dataset.js';
 export type { FeatureSpec } from './data/features.js';
 export { type DecodedImages, type DecodeImagesOptions, decodeImage, decodeImages } from './data/images.js';
-export { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from './data/load_dataset.js';
+export {
+  datasetFromShop,
+  LONG_SHOP_FEATURES,
+  type LoadOptions,
+  loadDataset,
+  SHOP_FEATURES,
+} from './data/load_dataset.js';
 export { Loader, type LoaderOptions } from './data/loader.js';
 export { type Feature, featureNamed, featuresOf, type Schema } from './data/schema.js';
 export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop.js';

@@ -16,6 +16,7 @@ import { emptyImageStore } from './image_store.js';
 import { type DecodeImagesOptions, decodeImages } from './images.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
 import { PICTURE_SIZE } from './shop_pictures.js';
+import { LONG_DOCUMENT_WORDS } from './shop_words.js';
 import type { SplitRule } from './split.js';
 import type { Column, Table } from './table.js';
 
@@ -246,6 +247,14 @@ export const SHOP_FEATURES: readonly FeatureSpec[] = [
   { name: 'picture', type: 'image', source: 'item', size: PICTURE_SIZE },
 ];
 
+/** Those of a shop with long documents: title, ocr, asr and cover at their full lengths make up to 183 tokens an item. */
+export const LONG_SHOP_FEATURES: readonly FeatureSpec[] = [
+  ...SHOP_FEATURES.filter(({ name }) => name !== 'title' && name !== 'tags'),
+  ...Object.entries(LONG_DOCUMENT_WORDS).map(
+    ([name, maxLen]): FeatureSpec => ({ name, type: 'text', source: 'item', maxLen }),
+  ),
+];
+
 /**
  * The generated shop as a data set, with its own parts and new items; event numbers are those of `shop.events`. Labels `click` and
  * `buy`; histories hold the user's clicked items of earlier sessions. Options say what differs.
@@ -293,6 +302,16 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
       texts('title', items.title),
       texts('tags', items.tags),
       float('price', items.price),
+      ...(['ocr', 'asr', 'cover'] as const).flatMap((field) =>
+        items.documents === null
+          ? []
+          : [
+              texts(
+                field,
+                items.documents.map((document) => document[field]),
+              ),
+            ],
+      ),
     ]),
     user: table('shop.user', shop.users.count, [token('user_id', userNames)]),
     pictures: async (_, spec) => {
@@ -316,7 +335,7 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
     session: 'session_id',
     query: 'query_id',
     labels: [{ column: 'click' }, { column: 'buy' }],
-    features: SHOP_FEATURES,
+    features: items.documents === null ? SHOP_FEATURES : LONG_SHOP_FEATURES,
     split: {
       kind: 'given',
       part: events.part,

@@ -29,6 +29,8 @@ export interface ShopOptions {
   sessions?: number;
   /** `long`: the material word moves from `tags` into a long text of meaningless words. Clicks and ceilings stay. Default `short`. */
   documents?: 'short' | 'long';
+  /** `long`: 40 users instead of 1,000 where `users` is not given, each with about as many clicks as a history of 1,000 holds. Default `short`. */
+  histories?: 'short' | 'long';
 }
 
 /** What a model may read of an item. Item ids are 0 .. count. */
@@ -233,7 +235,9 @@ function* generateItems(
     items.tags.push(tagsMissing ? '' : tags);
     if (items.documents) {
       draw(seed, STREAM_DOCUMENT, item, text);
-      items.documents.push(longDocument(text, tagsMissing ? null : MATERIALS[material]!));
+      const document = longDocument(text, items.title[item]!, tagsMissing ? null : MATERIALS[material]!);
+      items.title[item] = document.title;
+      items.documents.push(document);
     }
     items.price[item] = 5 + choose(95, 37);
 
@@ -477,14 +481,15 @@ export async function generateShopAside(options: ShopOptions = {}, signal?: Abor
 function* shopInSteps(options: ShopOptions): Generator<void, Shop> {
   const seed = positiveInteger('seed', options.seed ?? 1, 0);
   const itemCount = positiveInteger('items', options.items ?? 2000, 40);
-  const userCount = positiveInteger('users', options.users ?? 1000, 1);
+  const { documents = 'short', histories = 'short' } = options;
+  for (const [argument, length] of Object.entries({ documents, histories }))
+    if (length !== 'short' && length !== 'long')
+      throw new ArgumentError(`generateShop: ${argument} must be short or long, got ${String(length)}`, {
+        op: 'generateShop',
+        argument,
+      });
+  const userCount = positiveInteger('users', options.users ?? (histories === 'long' ? 40 : 1000), 1);
   const sessionCount = positiveInteger('sessions', options.sessions ?? 24000, 20);
-  const { documents = 'short' } = options;
-  if (documents !== 'short' && documents !== 'long')
-    throw new ArgumentError(`generateShop: documents must be short or long, got ${String(documents)}`, {
-      op: 'generateShop',
-      argument: 'documents',
-    });
   const validFrom = Math.floor(0.75 * sessionCount);
   const testFrom = Math.floor(0.85 * sessionCount);
   const { items, itemFactors } = yield* generateItems(seed, itemCount, validFrom, testFrom, documents === 'long');

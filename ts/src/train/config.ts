@@ -3,7 +3,14 @@ import { Document, isPair, isScalar, isSeq, visit } from 'yaml';
 import type { z } from 'zod';
 import { ConfigError } from '../errors.js';
 import { alternatives, checkKeys, displayPath, type SchemaNode, schemaAt, unknownKey } from './config_keys.js';
-import { type Config, type ConfigInput, configSchema, shopDefaults } from './config_schema.js';
+import {
+  type Config,
+  type ConfigInput,
+  configSchema,
+  longDocumentDefaults,
+  longHistoryDefaults,
+  shopDefaults,
+} from './config_schema.js';
 import {
   type ConfigMap,
   type ConfigSource,
@@ -64,8 +71,13 @@ export function resolveConfig(request: ConfigRequest): ResolvedConfig {
     ...(request.overrides ?? []).map(parseOverride),
   ];
   const usesShop = given.some(({ values }) => isConfigMap(values.data) && isConfigMap(values.data.shop));
+  /** As the source that counts most says it. */
+  const isLong = (key: 'documents' | 'histories'): boolean =>
+    given.map(({ values }) => valueAt(values, `data.shop.${key}`)).findLast((value) => value !== undefined) === 'long';
   const defaults: ConfigSource[] = [
     ...(usesShop ? [configFromObject(shopDefaults, 'defaults of the shop')] : []),
+    ...(isLong('documents') ? [configFromObject(longDocumentDefaults, 'defaults of long documents')] : []),
+    ...(isLong('histories') ? [configFromObject(longHistoryDefaults, 'defaults of long histories')] : []),
     ...(request.datasetDefaults ? [configFromObject(request.datasetDefaults, 'defaults of the data set')] : []),
   ];
 

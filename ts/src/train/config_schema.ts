@@ -26,6 +26,14 @@ const data = z.strictObject({
       items: count(20).default(2000).describe('number of items'),
       users: count(1).default(1000).describe('number of users'),
       sessions: count(100).default(24000).describe('number of sessions of six rows each'),
+      documents: z
+        .enum(['short', 'long'])
+        .default('short')
+        .describe('long: fields title, ocr, asr and cover of up to 31, 124, 12 and 12 words'),
+      histories: z
+        .enum(['short', 'long'])
+        .default('short')
+        .describe('long: 40 users, with histories of up to 1,000 clicks'),
     })
     .nullable()
     .default(null)
@@ -587,4 +595,21 @@ export const shopDefaults: ConfigInput = {
     decoder: { layers: 1 },
   },
   train: { epochs: 8, train_batch_size: 128, unit: 'session', learning_rate: 2e-3, last_epoch_factor: 0.3 },
+};
+
+/** Defaults of a shop with `documents: long`: its four fields are the text of an item. */
+export const longDocumentDefaults: ConfigInput = {
+  feature_cols: [
+    ...shopDefaults.feature_cols!.filter(({ name }) => name !== 'title' && name !== 'tags'),
+    { name: 'title', type: 'text', source: 'item', max_len: 31 },
+    { name: 'ocr', type: 'text', source: 'item', max_len: 124 },
+    { name: 'asr', type: 'text', source: 'item', max_len: 12 },
+    { name: 'cover', type: 'text', source: 'item', max_len: 12 },
+  ],
+};
+
+/** Defaults of a shop with `histories: long`. */
+export const longHistoryDefaults: ConfigInput = {
+  data: { shop: { users: 40 } },
+  model: { history_len: 1000, sequences: { long: 1000 } },
 };

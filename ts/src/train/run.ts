@@ -5,7 +5,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Dataset, SplitManifest } from '../data/dataset.js';
-import { loadDataset } from '../data/load_dataset.js';
+import { datasetFromShop, loadDataset } from '../data/load_dataset.js';
+import { generateShopAside, type Shop } from '../data/shop.js';
 import { CheckpointMismatchError, CheckpointNotFoundError, ConfigError } from '../errors.js';
 import { loadCheckpoint } from '../io/checkpoint.js';
 import { nodeEnv, replaceFile } from '../io/env.js';
@@ -18,7 +19,7 @@ import { type Config, configDigest, type ResolvedConfig, resolveConfig } from '.
 import { datasetRequest } from './dataset_request.js';
 import type { Slices } from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
-import { dataNotes, tableFooter, writeRunReport } from './run_report.js';
+import { ceilingNote, dataNotes, tableFooter, writeRunReport } from './run_report.js';
 import { flatMetrics, type TrainEvent, Trainer, type TrainSettings } from './trainer.js';
 
 export interface TrainRunOptions {
@@ -85,15 +86,19 @@ export function runDevice({ device: name, train }: Pick<Config, 'device' | 'trai
   return opened;
 }
 
-/** Data of a configuration; `path` says where they lie now, if they moved. */
+/** Data of a configuration; `path` says where they lie now, if they moved. `onShop` sees the generated shop behind them, if there is one. */
 export async function runData(
   config: Config,
-  { path, signal }: { path?: string | null; signal?: AbortSignal } = {},
+  { path, signal, onShop }: { path?: string | null; signal?: AbortSignal; onShop?: (shop: Shop) => void } = {},
 ): Promise<Dataset> {
   const { where, options } = datasetRequest(
     path === undefined || path === null ? config : { ...config, data: { ...config.data, path } },
   );
-  return loadDataset(where, signal === undefined ? options : { ...options, signal });
+  const request = signal === undefined ? options : { ...options, signal };
+  if (typeof where === 'string') return loadDataset(where, request);
+  const shop = await generateShopAside(where.shop, signal);
+  onShop?.(shop);
+  return datasetFromShop(shop, request);
 }
 
 /** Trains what `resolved` says, or the rest of it. Throws `ConfigError`, `DataError`, `StorageError` and what training throws. */
@@ -104,7 +109,12 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
   signal?.throwIfAborted();
   const place = runDevice(config); // before data are read
   const restart = options.resume === true ? await restartPoint(options.runDir ?? null, onNote) : null;
-  const data = options.data ?? (await runData(config, signal === undefined ? {} : { signal }));
+  const data =
+    options.data ??
+    (await runData(config, {
+      ...(signal === undefined ? {} : { signal }),
+      onShop: (shop) => onNote(ceilingNote(shop)),
+    }));
   try {
     if (options.data === undefined) for (const line of dataNotes(data, place)) onNote(line);
     if (restart !== null) await checkSplit(restart.path, data.splitManifest);

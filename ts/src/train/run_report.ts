@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
 import { pictureBytes } from '../data/image_store.js';
 import { featuresOf } from '../data/schema.js';
+import { knownScores, PART_TEST, type Shop } from '../data/shop.js';
+import { auc } from '../metrics/auc.js';
 import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
@@ -42,6 +44,21 @@ export function dataNotes(data: Dataset, { name, reason }: DeviceControl): strin
     ),
     `memory ${Math.round(rss / 2 ** 20)} MiB resident before the first step`,
   ];
+}
+
+/** The best AUC that anything could reach on test: that of the true click probabilities. */
+export function ceilingNote(shop: Shop): string {
+  const { events } = shop;
+  const { everything } = knownScores(shop);
+  const best = (cold: 0 | 1): string => {
+    const rows = [...events.part.keys()].filter((row) => events.part[row] === PART_TEST && events.cold[row] === cold);
+    const value = auc(
+      rows.map((row) => everything[row]!),
+      rows.map((row) => events.click[row]!),
+    );
+    return value?.toFixed(4) ?? '-';
+  };
+  return `best possible AUC on test, by the true click probabilities: ${best(0)} known items, ${best(1)} new items`;
 }
 
 export function reportScores(metrics: SliceMetrics | undefined): ReportScores | null {

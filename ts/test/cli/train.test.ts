@@ -17,6 +17,9 @@ describe('galago train and eval', () => {
       /^split by time \.75\/\.10\/\.15, shop seed 1; new = 20 % of items.* seed 7; \d+ s on \d+ threads$/m,
     );
     expect(trained.stderr).toMatch(/epoch 1\/1 {2}step \d+\/6/);
+    expect(trained.stderr).toMatch(
+      /best possible AUC on test, by the true click probabilities: 0\.[89]\d+ known items, 0\.\d+ new/,
+    );
     const result = lastJson(trained.stdout) as { valid: object; test: object };
     expect(result).toMatchObject({ verb: 'train', run: path, stopped: false, step: 6 });
 

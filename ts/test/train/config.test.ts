@@ -82,7 +82,14 @@ describe('layers', () => {
 
   it('brings the defaults of the shop only where the shop is used', () => {
     const { config, originOf } = fromText('data: { shop: { seed: 3 } }\ntrain: { epochs: 2 }');
-    expect(config.data.shop).toEqual({ seed: 3, items: 2000, users: 1000, sessions: 24000 });
+    expect(config.data.shop).toEqual({
+      seed: 3,
+      items: 2000,
+      users: 1000,
+      sessions: 24000,
+      documents: 'short',
+      histories: 'short',
+    });
     expect(config.train).toMatchObject({ epochs: 2, unit: 'session', train_batch_size: 128, last_epoch_factor: 0.3 });
     expect(config.model.sqdc).toMatchObject({ weight: 0.1, scale: 50 });
     expect(originOf('model.sqdc.weight')).toBe('defaults of the shop');
@@ -371,6 +378,21 @@ describe('schema', () => {
     };
     walk(configJsonSchema(), '');
     expect(undescribed).toEqual([]);
+  });
+
+  it('gives a shop with long documents or histories the features and lengths that go with them', () => {
+    const resolve = (shop: object, overrides: string[] = []) =>
+      resolveConfig({ object: { data: { shop } }, overrides }).config;
+    const fields = (config: ReturnType<typeof resolve>) =>
+      config.feature_cols.flatMap((column) => (column.type === 'text' ? [`${column.name} ${column.max_len}`] : []));
+    expect(fields(resolve({}))).toEqual(['query 8', 'title 8', 'tags 4']);
+    const long = resolve({ documents: 'long', histories: 'long' });
+    expect(fields(long)).toEqual(['query 8', 'title 31', 'ocr 124', 'asr 12', 'cover 12']);
+    expect(long.data.shop).toMatchObject({ users: 40, sessions: 24000 });
+    expect(long.model).toMatchObject({ history_len: 1000, sequences: { short: 20, long: 1000 }, ranker: 'dnn' });
+    expect(resolve({ histories: 'long', users: 7 }).data.shop?.users).toBe(7);
+    expect(resolve({}, ['data.shop.histories=long']).data.shop?.users).toBe(40);
+    expect(resolve({ histories: 'long' }, ['data.shop.histories=short']).data.shop?.users).toBe(1000);
   });
 
   it('streams one stage over the rows as they are', () => {
