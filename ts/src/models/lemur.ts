@@ -393,19 +393,24 @@ export class Lemur extends Module implements RecommenderModel {
   private anchors(batch: Batch, step: StepVectors | null, now: number): { anchors: Tensor; labels: Float32Array } {
     const { values, offsets } = this.clicks(batch);
     const labels = Float32Array.from(batch.labels[this.#label]!);
-    const encoded = new Set<number>();
+    const live = new Map<number, number>();
     if (step !== null && this.#options.content.bank.dedup)
       step.at.forEach((row, i) => {
-        if (row < step.encoded.items) encoded.add(batch.items.rows[i]!);
+        if (row < step.encoded.items) live.set(batch.items.rows[i]!, row);
       });
-    const latest = new Int32Array(batch.size);
+    const liveAt = new Int32Array(batch.size).fill(-1);
+    const storedAt = new Int32Array(batch.size).fill(-1);
+    const stored: number[] = [];
     for (let b = 0; b < batch.size; b++) {
       const item = offsets[b + 1]! > offsets[b]! ? values[offsets[b + 1]! - 1]! : -1;
-      const usable = item >= 0 && item !== batch.items.rows[batch.items.index[b]!];
-      if (usable && (encoded.has(item) || this.content!.known(item, now))) latest[b] = item;
+      const row = live.get(item);
+      if (item < 0 || item === batch.items.rows[batch.items.index[b]!]) labels[b] = 0;
+      else if (row !== undefined) liveAt[b] = row;
+      else if (this.content!.known(item, now)) storedAt[b] = stored.push(item) - 1;
       else labels[b] = 0;
     }
-    return { anchors: this.content!.joined(latest, now).rows, labels };
+    const held = gatherRows(this.content!.stored(Int32Array.from(stored), now), this.place(storedAt));
+    return { anchors: step === null ? held : add(gatherRows(step.vectors, this.place(liveAt)), held), labels };
   }
 }
 

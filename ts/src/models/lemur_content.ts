@@ -99,6 +99,10 @@ export class LemurContent extends Module {
           'a target that was evicted would have no vector',
         { key: 'model.bank.capacity' },
       );
+    if (bank.historyGrad === 'joined' && bank.dtype === 'bfloat16')
+      throw new ConfigError('lemur: expected a bank of float32 for history_grad joined but received bfloat16', {
+        key: 'model.bank.dtype',
+      });
     this.#options = options;
     this.#items = schema.items;
     this.#init = init;
@@ -174,11 +178,6 @@ export class LemurContent extends Module {
     return this.read(keys, now, { sequence, historyGrad: live ? this.#options.bank.historyGrad : 'none' });
   }
 
-  /** The rows that this step encoded keep their gradient; others come from the bank. For anchors of the contrastive loss. */
-  joined(keys: Int32Array, now: number): BankRows {
-    return this.read(keys, now, { historyGrad: 'joined' });
-  }
-
   /** Whether `item` has a vector in step `now` for sure: the host's knowledge, two steps late. */
   known(item: number, now: number): boolean {
     return this.record.lastWrite(item, now) >= 0;
@@ -223,6 +222,7 @@ export class LemurContent extends Module {
     const held = copies ? keys.filter((key) => this.record.holds(key)) : new Int32Array(0);
     const missing = copies ? keys.filter((key) => !this.record.holds(key)) : keys;
     const overlay = target === 'overlay' ? this.makeOverlay() : null;
+    this.#overlay = overlay;
     const put = (part: Int32Array, vectors: Tensor): void => {
       if (overlay === null) {
         this.bank.write(bankKeys(part), vectors, { step: now });
@@ -247,7 +247,6 @@ export class LemurContent extends Module {
           put(part, vectors);
         });
       }
-    this.#overlay = overlay;
   }
 
   private makeOverlay(): ContentTable {

@@ -116,11 +116,9 @@ export class TransformerBlock extends Module {
     const residual = only === undefined ? x.rows : gatherRows(x.rows, only.index);
     const offsets = only?.offsets ?? x.offsets;
     const drop = (y: Tensor) => (this.#dropout > 0 && context.training ? dropout(y, { p: this.#dropout }) : y);
-    const mixed = add(
-      residual,
-      drop(this.attention.forward({ rows: asking, offsets }, { rows: normed, offsets: x.offsets })),
-    );
+    const mixed = add(residual, drop(this.attention.forward({ rows: asking, offsets }, { ...x, rows: normed })));
     const fed = this.down.forward(this.up.forward(this.ffnNorm.forward(mixed), 'gelu'));
-    return { rows: add(mixed, drop(fed)), offsets };
+    const rows = add(mixed, drop(fed));
+    return only === undefined ? { ...x, rows } : { rows, offsets };
   }
 }

@@ -14,6 +14,7 @@ import { batches, bytesByName, fillTable, Steps, tinyData } from './tiny_em3.js'
 import { type LemurChanges, sampled, tinyLemur } from './tiny_lemur.js';
 
 const ranker = { training: true, step: 1, stage: 'ranker' } as const;
+const longer = { width: 8, heads: 2, latest: 3, ffn: 12 };
 const still = { rankerOptions: { dropout: 0 } } as const;
 let data: Dataset;
 let some: Batch[];
@@ -66,6 +67,17 @@ describe('a step of LEMUR', () => {
     ['din over both kinds of clicks', { ranker: 'din', sequences: { toRanker: 'short' } }],
     ['dcnv2', { ranker: 'dcnv2' }],
     ['fm', { ranker: 'fm' }],
+    [
+      'rankmixer over longer',
+      { ranker: 'rankmixer', rankerOptions: { rankMixer: { tokens: 4, width: 16, sequence: 'longer' }, longer } },
+    ],
+    ['dlrm', { ranker: 'dlrm' }],
+    ['longer', { ranker: 'longer', rankerOptions: { longer } }],
+    [
+      'sim by content',
+      { ranker: 'sim', sequences: { toRanker: 'long' }, rankerOptions: { sim: { search: 'content', topK: 3 } } },
+    ],
+    ['mmoe', { ranker: 'mmoe' }],
   ])('trains with %s: every parameter gets a gradient', async (_, changes) => {
     using model = tinyLemur(data, changes);
     const { loss, gradients } = await stepOf(model, some[0]!);
@@ -210,9 +222,11 @@ describe('a step of LEMUR', () => {
     expect(Number.isFinite(numberOf(await steps.take(some[3]!)))).toBe(true);
   });
 
-  it('refuses a bank that may lose targets', () => {
+  it('refuses a bank that may lose targets, and gradient to rounded rows', () => {
     expect(() => tinyLemur(data, { content: { bank: { capacity: 10 } } })).toThrow(/room for all 60 items/);
     tinyLemur(data, { content: { bank: { capacity: 10, p: 100 } } }).dispose();
+    const rounded: LemurChanges = { content: { bank: { dtype: 'bfloat16', historyGrad: 'joined' } } };
+    expect(() => tinyLemur(data, rounded)).toThrow(/float32 for history_grad joined/);
   });
 });
 

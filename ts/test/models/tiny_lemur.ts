@@ -1,6 +1,6 @@
 /** LEMUR on the tiny shop: one step takes milliseconds. */
 import type { Dataset } from '../../src/data/dataset.js';
-import { Lemur, type LemurOptions } from '../../src/models/lemur.js';
+import { defaultLemurOptions, Lemur, type LemurOptions } from '../../src/models/lemur.js';
 import { mergeOptions, type Partially } from '../../src/models/options.js';
 
 const tiny: LemurOptions = {
@@ -35,7 +35,13 @@ const tiny: LemurOptions = {
   embeddingDim: 8,
   itemIdDropout: 0,
   features: null,
-  rankerOptions: { mlp: [16], dropout: 0.1, crossLayers: 2, attentionMlp: [8] },
+  rankerOptions: {
+    ...defaultLemurOptions.rankerOptions,
+    mlp: [16],
+    dropout: 0.1,
+    crossLayers: 2,
+    attentionMlp: [8],
+  },
   seed: 5,
 };
 

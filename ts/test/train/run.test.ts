@@ -75,6 +75,30 @@ describe('trainRun', () => {
     expect(report.match(/<img class="picture small"/g)!.length).toBeGreaterThan(8);
   });
 
+  it('tells what the memory bank of LEMUR did', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'run');
+    const content: Readonly<Record<string, number>>[] = [];
+    const result = await trainRun(tinyConfig({ model: { name: 'lemur', bank: { p: 40, q: 40 } } }), {
+      runDir: path,
+      onEvent: (event) => {
+        if (event.type === 'eval') content.push(event.content);
+      },
+    });
+    result.model.dispose();
+    const { bank, encoder_calls: calls } = json(path, 'summary.json') as Record<string, Record<string, number>>;
+    expect(bank).toEqual(content.at(-1));
+    expect(bank).toMatchObject({ rows: 32, evicted: 0, dropped: 0, refused: 0 });
+    for (const name of ['short.hit_rate', 'short.age', 'short.age_p99', 'target.hit_rate', 'cosine'])
+      expect(Number.isFinite(bank![name]), name).toBe(true);
+    const { rows, slots, distinct, items, live } = calls!;
+    expect(rows).toBe(2 * 1080);
+    expect(slots).toBeGreaterThan(rows!);
+    expect(distinct).toBeGreaterThan(items!);
+    expect(items).toBe(live);
+    expect(readFileSync(join(path, 'metrics.jsonl'), 'utf8')).toContain('"part":"bank"');
+  });
+
   it.each<[string, ConfigInput['model'], number[]]>([
     ['end_to_end', {}, [3, 8]],
     ['two_stage', { training: 'two_stage', two_stage_epochs: 1 }, [3, 8]],
