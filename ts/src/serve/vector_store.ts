@@ -9,7 +9,7 @@ import { type DeviceControl, tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
 
 /** Rows written at once: a copy that the event loop does not notice. */
-const BLOCK = 2048;
+const BLOCK = 512;
 /** Row of the table that stands for items without a vector. */
 const MISSING = 0;
 
