@@ -30,7 +30,7 @@ describe('datasetRequest', () => {
 
   it('asks for labels beside the main one', () => {
     const more = [{ column: 'buy' }, { column: 'rating', at_least: 4 }];
-    const { options } = request({ data: { shop: {}, more_labels: more } });
+    const { options } = request({ data: { shop: {}, more_labels: more }, model: { ranker: 'mmoe' } });
     expect(options.labels).toEqual([
       { column: 'click', atLeast: null },
       { column: 'buy', atLeast: null },
