@@ -82,7 +82,7 @@ function readTable(path) {
   let compiler = null;
   if (!existsSync(path)) return { rows, compiler };
   for (const line of readFileSync(path, 'utf8').split('\n')) {
-    if (line.startsWith('#')) compiler ??= /^# nvcc (\S+)/.exec(line)?.[1] ?? null;
+    if (line.startsWith('#')) compiler ??= /^# nvcc ([^\s:]+)/.exec(line)?.[1] ?? null;
     if (line === '' || line.startsWith('#') || line.startsWith('file\t')) continue;
     const cells = line.split('\t');
     const row = Object.fromEntries(columns.map((column, i) => [column, cells[i] ?? '']));

@@ -60,7 +60,7 @@ describe('check:cuda', () => {
     expect(table()).toContain(`add.cu\tsm_80\t${addText}\t32\t0\t1024\t\t`);
     expect(check()).toEqual({
       status: 0,
-      text: expect.stringMatching(/2 kernels of 1 files, at most 32 registers, 0 spill/) as string,
+      text: expect.stringMatching(/2 kernels of 1 files, at most 32 registers, 0 of them spill/) as string,
     });
 
     report('add.cu', entry(add, { shared: 1024, registers: 40 }) + entry(scale));
