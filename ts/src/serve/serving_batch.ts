@@ -87,8 +87,11 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
       const past = parts.map(({ request }) =>
         request.history.slice(-feature.maxLen).map((item) => items.categorical(feature.of, item)),
       );
-      const list = jagged(size, (b) => past[owner[b]!]!);
-      sequences[name] = parts[0]!.request.gaps === null ? list : { ...list, gaps: gapsOf(list, parts, owner) };
+      sequences[name] = withGaps(
+        jagged(size, (b) => past[owner[b]!]!),
+        parts,
+        owner,
+      );
     }
   }
   const rows = vectors === null ? new Int32Array(size) : candidates.map((item) => vectors.targetRow(item));
@@ -116,18 +119,27 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
       ...(vectors?.content(candidates) ?? { text: null, image: null }),
     },
     queries: texts.length === 0 ? null : { rows: Int32Array.from(parts.keys()), index: owner, text: joinTexts(texts) },
-    history: historyLen === 0 ? null : jagged(size, (b) => clicks[owner[b]!]!),
+    history:
+      historyLen === 0
+        ? null
+        : withGaps(
+            jagged(size, (b) => clicks[owner[b]!]!),
+            parts,
+            owner,
+          ),
   };
 }
 
-/** Time gaps of the histories in `list`, each the latest of its request. */
-function gapsOf({ values, offsets }: Jagged, parts: readonly Part[], owner: Int32Array): Float32Array {
+/** Histories with the time gaps of their requests, where those have any. */
+function withGaps(histories: Jagged, parts: readonly Part[], owner: Int32Array): Jagged {
+  if (parts[0]!.request.gaps === null) return histories;
+  const { values, offsets } = histories;
   const gaps = new Float32Array(values.length);
   owner.forEach((part, b) => {
     const own = parts[part]!.request.gaps!;
     gaps.set(own.subarray(own.length - (offsets[b + 1]! - offsets[b]!)), offsets[b]);
   });
-  return gaps;
+  return { ...histories, gaps };
 }
 
 /** Lists of `size` rows one after the other. */
