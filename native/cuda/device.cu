@@ -110,7 +110,12 @@ void* PinnedPool::take(size_t bytes) {
   std::lock_guard lock(mutex_);
   std::vector<void*>& blocks = free_[size];
   try {
-    if (blocks.empty()) blocks.push_back(page_locked(size));
+    // Small ones by the slab: the system is asked once, not whenever one more read is under way than ever before.
+    if (blocks.empty()) {
+      const uint32_t slab = std::max(size, small_slab);
+      char* const memory = static_cast<char*>(page_locked(slab));
+      for (uint32_t at = slab; at > 0; at -= size) blocks.push_back(memory + at - size);
+    }
   } catch (...) {
     taken_ -= size;
     throw;

@@ -30,7 +30,7 @@ class EventPool {
 // back: a checkpoint is read tensor by tensor. Any thread.
 class PinnedPool {
  public:
-  static constexpr uint32_t most = 64 << 20;
+  static constexpr uint32_t most = 64 << 20, small_slab = 1 << 18;
   void* take(size_t bytes);  // at most a quarter of `most`
   void give(void* block, size_t bytes) noexcept;
 
