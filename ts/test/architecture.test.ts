@@ -72,7 +72,11 @@ describe('a planted fault', () => {
     ],
     ['ts/src/ops/x.ts', "export * from '../nn/linear.js';", /imports run/],
     ['ts/src/nn/linear.ts', "const late = await import('../models/em3.js');", /imports run/],
-    ['ts/src/nn/linear.ts', "import {\n  bce,\n} from '../losses/bce.js';", /only models, train, serve and cli import losses/],
+    [
+      'ts/src/nn/linear.ts',
+      "import {\n  bce,\n} from '../losses/bce.js';",
+      /only models, train, serve and cli import losses/,
+    ],
     ['ts/src/nn/linear.ts', "import '../data/table.js';", /only models, train, serve and cli import data/],
     ['ts/src/models/em3.ts', "import '../train/trainer.js';", /imports run/],
     ['ts/src/losses/bce.ts', "import '../nn/linear.js';", /losses stands below nn/],
