@@ -28,6 +28,8 @@ const rows = [
   ['F27', 'same bytes from two runs, thread counts, resumed runs'],
   ['F29', 'device out of memory'],
   ['F31', 'a failed kernel poisons its device'],
+  ['F33', 'a kernel that never ends'],
+  ['F34', 'no GPU, old driver, unsupported GPU, no module'],
   ['F40', 'event loop not blocked'],
   ['F41', 'exit and errors during work'],
   ['F42', 'worker threads, terminated at any moment'],
@@ -57,7 +59,7 @@ writeFileSync(
   `# Reliability: faults and the tests that prove what happens
 
 Written by \`node scripts/write_reliability.mjs\` from the names of the tests; \`npx vitest run -t F17\` runs one row. Rows that belong to
-parts that do not exist yet (Parquet, memory bank, GPUs, streams, HTTP, many processes) are not listed.
+parts that do not exist yet (Parquet, streams, HTTP, many processes) are not listed. CUDA rows run on \`cuda-emu\`: no GPU has run them yet.
 
 ${rows.length - open.length} of ${rows.length} rows have tests. Open: ${open.map(([id]) => id).join(', ') || 'none'}.
 
