@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/**', 'build/**', 'node_modules/**', 'ts/src/native_kernels.ts'] },
+  { ignores: ['dist/**', 'build*/**', 'node_modules/**', 'ts/src/native_kernels.ts'] },
   ...tseslint.configs.strict,
   {
     files: ['ts/**/*.ts', 'bench/**/*.ts', 'examples/**/*.ts'],
