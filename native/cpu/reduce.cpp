@@ -5,33 +5,12 @@ Long sums go in fixed chunks whose partials are added in order.
 */
 #include <vector>
 
+#include "../core/reduction.h"
 #include "dispatch.h"
 
 namespace galago::cpu {
 
 namespace {
-
-struct Dimension {
-  int64_t size;
-  bool summed;
-};
-
-std::vector<Dimension> merged(const Tensor& x, const Tensor& out) {
-  std::vector<Dimension> dimensions;
-  const int shift = x.rank - out.rank;
-  for (int d = 0; d < x.rank; d++) {
-    const int64_t kept = d < shift ? 1 : out.shape[d - shift];
-    CHECK(kept == 1 || kept == x.shape[d], "reduce_sum: shapes do not match");
-    if (x.shape[d] == 1) continue;
-    const bool summed = kept == 1;
-    if (!dimensions.empty() && dimensions.back().summed == summed) {
-      dimensions.back().size *= x.shape[d];
-    } else {
-      dimensions.push_back({x.shape[d], summed});
-    }
-  }
-  return dimensions;
-}
 
 // out[c] = scale * sum_r x[r * columns + c]
 template <class T>
@@ -93,7 +72,7 @@ void sum_middle(const T* x, T* out, int64_t outer, int64_t middle, int64_t inner
 }  // namespace
 
 void reduce_sum(const Tensor& x, Tensor& out, double scale_argument) {
-  std::vector<Dimension> dimensions = merged(x, out);
+  std::vector<ReductionDimension> dimensions = reduction_dimensions(x, out);
   dispatch_float(x.dtype, [&]<class T>() {
     const T* from = x.data<T>();
     T* po = out.data<T>();

@@ -6,34 +6,13 @@ along rows (row_sums.cuh) or down columns (column_sums.cuh), in chunks that foll
 #include <memory>
 #include <vector>
 
+#include "../core/reduction.h"
 #include "column_sums.cuh"
 #include "row_sums.cuh"
 
 namespace galago::cuda {
 
 namespace {
-
-struct Dimension {
-  int64_t size;
-  bool summed;
-};
-
-std::vector<Dimension> merged(const Tensor& x, const Tensor& out) {
-  std::vector<Dimension> dimensions;
-  const int shift = x.rank - out.rank;
-  for (int d = 0; d < x.rank; d++) {
-    const int64_t kept = d < shift ? 1 : out.shape[d - shift];
-    CHECK(kept == 1 || kept == x.shape[d], "reduce_sum: shapes do not match");
-    if (x.shape[d] == 1) continue;
-    const bool summed = kept == 1;
-    if (!dimensions.empty() && dimensions.back().summed == summed) {
-      dimensions.back().size *= x.shape[d];
-    } else {
-      dimensions.push_back({x.shape[d], summed});
-    }
-  }
-  return dimensions;
-}
 
 // x (outer, middle, inner) -> out (outer, inner), summed over the middle.
 template <class From, class To>
@@ -46,7 +25,7 @@ void sum_middle(const From* x, To* out, int64_t outer, int64_t middle, int64_t i
 
 // Sums one dimension after the other, the last one first.
 template <class From, class T>
-void sum_dimensions(const From* x, T* out, std::vector<Dimension> dimensions, float scale) {
+void sum_dimensions(const From* x, T* out, std::vector<ReductionDimension> dimensions, float scale) {
   size_t at = dimensions.size(), summed = 0;
   for (size_t d = 0; d < dimensions.size(); d++)
     if (dimensions[d].summed) at = d, summed++;
@@ -66,7 +45,7 @@ void sum_dimensions(const From* x, T* out, std::vector<Dimension> dimensions, fl
 
 void reduce_sum(const Tensor& x, Tensor& out, double scale) {
   if (x.size() == 0) return fill(out, 0);
-  dispatch_float(x.dtype, [&]<class T>() { sum_dimensions(x.data<T>(), out.data<T>(), merged(x, out), float(scale)); });
+  dispatch_float(x.dtype, [&]<class T>() { sum_dimensions(x.data<T>(), out.data<T>(), reduction_dimensions(x, out), float(scale)); });
 }
 
 }  // namespace galago::cuda
