@@ -34,6 +34,10 @@ has() { case ",$parts," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 failures=
 failed() { failures="$failures $1"; echo "FAILED: $1"; }
 
+if [ ! -f .carry/galago.tar.xz ]; then
+  echo "gpu.sh: there is no .carry/galago.tar.xz; bench/gpu_pack.sh makes it on the machine that builds" >&2
+  exit 66
+fi
 # unpacked once per archive
 if [ ! -f "$run/unpacked" ] || [ .carry/galago.tar.xz -nt "$run/unpacked" ]; then
   rm -rf "$run" && mkdir -p "$run"
