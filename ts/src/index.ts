@@ -22,6 +22,7 @@ export { type TextPipeline, type TextPipelineOptions, textPipeline } from './dat
 export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
 export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';
 export * from './errors.js';
+export { type RowIds, readFbin, readRowIds, type VectorRows, writeFbin, writeRowIds } from './io/fbin.js';
 export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
 // losses
 export { bpr } from './losses/bpr.js';

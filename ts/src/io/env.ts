@@ -136,11 +136,13 @@ export async function createDurably(env: Env, path: string, fill: (file: EnvFile
   await guard('close', path, () => file.close());
 }
 
-/** Writes a small file whole: beside its place, then renamed over what was there. Throws `StorageError`. */
-export async function replaceFile(env: Env, path: string, bytes: Uint8Array): Promise<void> {
+/** Writes a file whole, out of `parts`: beside its place, then renamed over what was there. Throws `StorageError`. */
+export async function replaceFile(env: Env, path: string, ...parts: readonly Uint8Array[]): Promise<void> {
   const draft = join(dirname(path), `.tmp-${basename(path)}-${randomBytes(8).toString('hex')}`);
   try {
-    await createDurably(env, draft, (file) => writeAll(file, draft, bytes));
+    await createDurably(env, draft, async (file) => {
+      for (const part of parts) await writeAll(file, draft, part);
+    });
     await guard('rename', path, () => env.rename(draft, path));
   } catch (error) {
     await env.remove(draft).catch(() => undefined);
