@@ -7,6 +7,10 @@ export interface ItemSampling {
   /** Percent of the items that are encoded with gradient. */
   readonly q: number;
   readonly seed: number;
+  /** Until this step every item is encoded with gradient. */
+  readonly warmupSteps: number;
+  /** Items with more training rows than this are encoded less: with p and q times popularAt / rows. Null: all alike. */
+  readonly popularAt: number | null;
   /** Steps after which a stored vector is too old to serve as a target; null: never. */
   readonly maxAge: number | null;
 }
@@ -30,14 +34,19 @@ const stream = streamOf('lemur.choose_items');
 export function chooseItems(
   items: Int32Array,
   step: number,
-  { p, q, seed, maxAge }: ItemSampling,
-  lastWrite: (item: number) => number,
+  { p, q, seed, warmupSteps, popularAt, maxAge }: ItemSampling,
+  { lastWrite, trainRows }: { lastWrite: (item: number) => number; trainRows: (item: number) => number },
 ): ChosenItems {
+  if (step <= warmupSteps) {
+    const none = new Int32Array(0);
+    return { live: Int32Array.from(items.keys()), fresh: none, cached: none };
+  }
   const live: number[] = [];
   const fresh: number[] = [];
   const cached: number[] = [];
   items.forEach((item, at) => {
-    const u = 100 * uniformAt(item, step, seed, stream);
+    const rarer = popularAt === null ? 1 : Math.min(1, popularAt / trainRows(item));
+    const u = (100 / rarer) * uniformAt(item, step, seed, stream);
     const last = lastWrite(item);
     const forced = last < 0 || (maxAge !== null && step - last > maxAge);
     if (u < p || forced) (u < q || (forced && q > 0) ? live : fresh).push(at);

@@ -7,7 +7,6 @@ import { detach, noGrad } from '../autograd.js';
 import type { Batch } from '../data/batch.js';
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
-import { cic } from '../losses/cic.js';
 import { sqdc } from '../losses/sqdc.js';
 import { CicHeads } from '../nn/cic_heads.js';
 import { ContentTable } from '../nn/content_table.js';
@@ -21,6 +20,7 @@ import { streamOf } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
 import { presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentOptions, ContentPart } from './content.js';
+import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultDlrm } from './dlrm.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { lastEntries, makeHistory } from './history.js';
@@ -59,12 +59,7 @@ export interface Em3Options {
     readonly columns: 'positives' | 'all';
     readonly maskSameItem: boolean;
   };
-  readonly cic: {
-    readonly mode: 'exact' | 'ctr';
-    readonly weight: number;
-    readonly temperature: number;
-    readonly negatives: number;
-  };
+  readonly cic: ContentIdContrastOptions;
   /** Content history items; 0 for none. */
   readonly historyLen: number;
   readonly embeddingDim: number;
@@ -193,7 +188,10 @@ export class Em3 extends Module implements RecommenderModel {
       loss = add(loss, scaleBy(parts['sqdc'], contrast.weight * growth));
     }
     if (this.heads !== null && target !== null && alignment.weight > 0) {
-      parts['cic'] = this.align(this.heads, given, target, context);
+      const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
+      const table = this.features.tables.get(this.#item!)!;
+      const key = { seed: this.#options.seed, step: context.step };
+      parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...alignment, ...key });
       loss = add(loss, scaleBy(parts['cic'], alignment.weight));
     }
     return { loss, parts, logits };
@@ -375,28 +373,6 @@ export class Em3 extends Module implements RecommenderModel {
     });
   }
 
-  /**
-   * Content-ID contrast over the distinct items of the batch, in both modes ('exact' was published over all items of a catalogue). Each
-   * item meets its own id, also where `itemIdDropout` hides that from the ranker.
-   */
-  private align(heads: CicHeads, batch: Batch, target: Tensor, context: StepContext): Tensor {
-    const { mode, temperature, negatives } = this.#options.cic;
-    const first = firstRows(batch.items.index, batch.items.rows.length);
-    const ids = batch.categorical[this.#item!]!;
-    const table = this.features.tables.get(this.#item!)!;
-    const projected = heads.forward(
-      gatherRows(target, this.place(first)),
-      table.forward(this.place(first.map((row) => ids[row]!))),
-    );
-    return cic(projected.content, projected.id, {
-      mode,
-      temperature,
-      negatives,
-      seed: this.#options.seed,
-      step: context.step,
-    });
-  }
-
   /** First stage of `two_stage`: query to item where there are queries, else latest clicked item to the clicked target (models.md 4.1). */
   private encoderStage(batch: Batch, encoded: Tensor | null, context: StepContext): StepGraph {
     if (encoded === null || this.content === null)
@@ -440,15 +416,6 @@ export class Em3 extends Module implements RecommenderModel {
       labels,
     };
   }
-}
-
-/** For each of `count` items, the first batch row that shows it. */
-function firstRows(index: Int32Array, count: number): Int32Array {
-  const first = new Int32Array(count).fill(-1);
-  index.forEach((item, b) => {
-    if (first[item] === -1) first[item] = b;
-  });
-  return first;
 }
 
 /** What `em3` uses where nothing is said: the defaults of the configuration (models.md marks which are the papers'). */

@@ -1,6 +1,7 @@
 /** Histories as rankers take them: jagged rows beside their target. */
 import type { Jagged } from '../data/batch.js';
 import { ArgumentError } from '../errors.js';
+import { gapBuckets } from '../nn/time_gaps.js';
 import { concat } from '../ops/concat.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import { crossAttention } from '../ops/cross_attention.js';
@@ -66,19 +67,13 @@ export function historyField(name: string): string {
   return `${name} history`;
 }
 
-/** Number of classes of time gaps. */
-export const GAP_BUCKETS = 32;
-
-/** (T) int32: floor(log2(1 + gap)) of each event, below `GAP_BUCKETS`. Errors: ArgumentError where the history has no gaps. */
+/** (T) int32: the class of each event's gap. Errors: ArgumentError where the history has no gaps. */
 export function timeGaps({ name, gaps, rows }: HistoryInput): Tensor {
   if (gaps === undefined)
     throw new ArgumentError(`timeGaps: expected times of the events of history ${name} but received none`, {
       argument: 'history',
     });
-  const buckets = Int32Array.from(gaps, (gap) =>
-    Math.min(GAP_BUCKETS - 1, Math.floor(Math.log2(1 + Math.max(0, gap)))),
-  );
-  return tensor(buckets, [buckets.length], { device: rows.device });
+  return tensor(gapBuckets(gaps), [gaps.length], { device: rows.device });
 }
 
 /** What DNN, DCNv2 and the MLP behind DIN read, side by side: `vectors`, and one vector per history. (B, sum of widths). */

@@ -7,6 +7,7 @@ import type { Batch, Jagged } from '../data/batch.js';
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { sqdc } from '../losses/sqdc.js';
+import { CicHeads } from '../nn/cic_heads.js';
 import { HistoryDecoder } from '../nn/history_decoder.js';
 import { Linear } from '../nn/linear.js';
 import { Initializer, Module } from '../nn/module.js';
@@ -17,6 +18,7 @@ import { gatherRows } from '../ops/gather_rows.js';
 import { streamOf } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
 import { presence, withoutSomeIds } from './batch_inputs.js';
+import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultEm3Options, type TrainingMode } from './em3.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { lastEntries, makeHistory } from './history.js';
@@ -57,6 +59,8 @@ export interface LemurOptions {
     readonly paperLiteral: boolean;
     /** Whether history rows get a learned vector by their position. */
     readonly positions: boolean;
+    /** Whether they get one by the time between click and target; needs event times. */
+    readonly timeGaps: boolean;
   };
   /** How alike target and history are: cosines and a sorted copy, a histogram, or nothing. */
   readonly similarity: 'cosines' | 'sim_tier' | 'none';
@@ -70,6 +74,8 @@ export interface LemurOptions {
     /** False: rows of one session count as negatives of each other. */
     readonly sessionMask: boolean;
   };
+  /** Of document vectors beside id embeddings: the papers' comparison, off in LEMUR. */
+  readonly cic: ContentIdContrastOptions;
   readonly embeddingDim: number;
   /** Share of training rows whose item id is replaced by the unknown one. */
   readonly itemIdDropout: number;
@@ -111,6 +117,7 @@ export class Lemur extends Module implements RecommenderModel {
   readonly features: FeatureEmbedder;
   readonly content: LemurContent | null;
   readonly sequences: SequencePart[];
+  readonly heads: CicHeads | null;
   readonly ranker: Ranker;
   readonly encoderStageEpochs: number;
   readonly encodesItems: boolean;
@@ -151,6 +158,11 @@ export class Lemur extends Module implements RecommenderModel {
               (name) =>
                 new SequencePart(init.at(`sequences.${name}`), name, sequences[name], { features, width, options }),
             );
+    const idWidth = schema.itemId === null ? 0 : (this.features.tables.get(schema.itemId)?.embeddingDim ?? 0);
+    this.heads =
+      this.content !== null && options.cic.weight > 0 && idWidth > 0
+        ? new CicHeads(init.at('heads'), width, idWidth)
+        : null;
     this.ranker = makeRanker(ranker, init.at('ranker'), { ...this.spec(), tasks: schema.labels }, rankerOptions);
     this.encoderStageEpochs = training === 'two_stage' ? options.twoStageEpochs : 0;
     this.encodesItems = this.content !== null;
@@ -231,6 +243,13 @@ export class Lemur extends Module implements RecommenderModel {
       const growth = warmupSteps === 0 ? 1 : Math.min(1, context.step / warmupSteps);
       loss = add(loss, scaleBy(parts['sqdc'], weight * growth));
     }
+    if (this.heads !== null && target !== null) {
+      const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
+      const table = this.features.tables.get(this.#item!)!;
+      const key = { seed, step: context.step };
+      parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...this.#options.cic, ...key });
+      loss = add(loss, scaleBy(parts['cic'], this.#options.cic.weight));
+    }
     return { loss, parts, logits, encoded };
   }
 
@@ -244,6 +263,10 @@ export class Lemur extends Module implements RecommenderModel {
 
   groups(): ParameterGroups {
     return parameterGroups(this);
+  }
+
+  prepare({ trainCount }: { readonly trainCount: Int32Array }): void {
+    this.content?.prepare(trainCount);
   }
 
   commit(_step: number, factor: Tensor | null): void {
@@ -346,10 +369,10 @@ export class Lemur extends Module implements RecommenderModel {
     { step }: StepContext,
     vectors: Map<string, Tensor>,
   ): HistoryInput {
-    const { values, offsets } = lastEntries(this.clicks(batch), length);
+    const { values, offsets, gaps } = lastEntries(this.clicks(batch), length);
     const live = this.#options.training === 'end_to_end';
     const { rows, age } = this.content!.history(values, step, { sequence: name, live });
-    const interest = decoder.forward(features, { rows, offsets, mask: age });
+    const interest = decoder.forward(features, { rows, offsets, mask: age, gaps });
     vectors.set(`${name}.interest`, interest);
     if (interest.shape[1] === target.shape[1]) vectors.set(`${name}.content*interest`, mul(target, interest));
     const compared = { rows, age, offsets: this.place(offsets) };
@@ -432,6 +455,9 @@ export const defaultLemurOptions: LemurOptions = {
     bank: {
       p: 20,
       q: 20,
+      warmupSteps: 0,
+      popularAt: null,
+      qScale: 'none',
       maxAge: null,
       capacity: null,
       dtype: 'float32',
@@ -441,9 +467,10 @@ export const defaultLemurOptions: LemurOptions = {
     },
   },
   sequences: { short: 50, long: 1000, toRanker: 'none' },
-  decoder: { layers: 2, queries: 1, heads: 4, ffn: 512, paperLiteral: false, positions: true },
+  decoder: { layers: 2, queries: 1, heads: 4, ffn: 512, paperLiteral: false, positions: true, timeGaps: false },
   similarity: 'cosines',
   sqdc: { weight: 0.1, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false, sessionMask: true },
+  cic: { ...defaultEm3Options.cic, weight: 0 },
   embeddingDim: 32,
   itemIdDropout: 0,
   features: null,

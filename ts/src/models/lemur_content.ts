@@ -5,7 +5,7 @@
  * Order of a step: `encode` chooses, encodes and stages; `history` reads, staged rows first; `commit` writes what was staged if the
  * optimizer accepted the step.
  */
-import { noGrad } from '../autograd.js';
+import { detach, noGrad } from '../autograd.js';
 import type { ItemBatch, TokenBatch } from '../data/batch.js';
 import { gatherImages } from '../data/image_store.js';
 import { featuresOf, type Schema } from '../data/schema.js';
@@ -19,6 +19,7 @@ import { type ForwardContext, Initializer, Module } from '../nn/module.js';
 import { TextEncoder } from '../nn/text_encoder.js';
 import { cast } from '../ops/cast.js';
 import { concat } from '../ops/concat.js';
+import { add, scaleBy, sub } from '../ops/elementwise.js';
 import type { Tensor } from '../tensor.js';
 import { chooseItems } from './choose_items.js';
 import type { ItemContent } from './content.js';
@@ -45,6 +46,12 @@ export interface LemurContentOptions {
     /** Percent of the items of a step that are encoded, and that are encoded with gradient. */
     readonly p: number;
     readonly q: number;
+    /** Until this step every item is encoded with gradient: while the encoder changes fast. */
+    readonly warmupSteps: number;
+    /** Items with more training rows than this are encoded less often, by popularAt / rows; null: all alike. */
+    readonly popularAt: number | null;
+    /** 'inverse': the gradient of the items that pass one is multiplied by 100 / q, for those that pass none. */
+    readonly qScale: 'none' | 'inverse';
     /** Steps after which a stored target is encoded again whatever p says; null: never. */
     readonly maxAge: number | null;
     /** Rows that the bank has room for; null: one and a quarter of the items. Fewer than the items only where p = 100. */
@@ -75,6 +82,8 @@ export class LemurContent extends Module {
   readonly #options: LemurContentOptions;
   readonly #items: number;
   readonly #init: Initializer;
+  /** (items) training rows of each item, and its decile by them; null before `prepare`. */
+  #popularity: { readonly rows: Int32Array; readonly deciles: Uint8Array } | null = null;
   #overlay: ContentTable | null = null;
   /** Whether the overlay belongs to whoever gave it. */
   #overlayIsGiven = false;
@@ -135,6 +144,11 @@ export class LemurContent extends Module {
     this.record = new BankRecord(init.at('record'), schema.items);
   }
 
+  /** Before training: rows (items) of each item in the train part. */
+  prepare(trainCount: Int32Array): void {
+    this.#popularity = { rows: trainCount, deciles: popularityDeciles(trainCount) };
+  }
+
   /** Vectors (n, width) of documents in float32, as the bank may hold them. */
   private documents(content: ItemContent, context: ForwardContext): Tensor {
     return cast(this.document.vectors(content, context), 'float32');
@@ -142,26 +156,38 @@ export class LemurContent extends Module {
 
   /** Vectors of the items of a step: live, encoded without gradient, or from the bank. What is encoded is staged. */
   encode(items: ItemBatch, context: StepContext): StepVectors {
-    const { p, q, maxAge } = this.#options.bank;
+    const { bank, seed } = this.#options;
     const { step } = context;
     const { rows } = items;
     this.bank.discard(); // of a step that failed before its end
-    const { live, fresh, cached } = chooseItems(rows, step, { p, q, maxAge, seed: this.#options.seed }, (item) =>
-      this.record.lastWrite(item, step),
+    const { live, fresh, cached } = chooseItems(
+      rows,
+      step,
+      { ...bank, seed },
+      {
+        lastWrite: (item) => this.record.lastWrite(item, step),
+        trainRows: (item) => this.#popularity?.rows[item] ?? 0,
+      },
     );
     const parts: Tensor[] = [];
-    if (live.length > 0) parts.push(this.documents(contentOf(items, live), context));
+    if (live.length > 0) {
+      const vectors = this.documents(contentOf(items, live), context);
+      const sampled = bank.qScale === 'inverse' && bank.q > 0 && step > bank.warmupSteps;
+      parts.push(sampled ? scaleGradient(vectors, 100 / bank.q) : vectors);
+    }
     if (fresh.length > 0) parts.push(noGrad(() => this.documents(contentOf(items, fresh), context)));
     const order = Int32Array.from([...live, ...fresh, ...cached]);
     const encoded = { items: live.length + fresh.length, live: live.length };
     if (encoded.items > 0) {
       const keys = order.subarray(0, encoded.items).map((position) => rows[position]!);
-      this.bank.stage(bankKeys(keys), concat(parts, { axis: 0 }), { step, measure: true });
+      const deciles = this.decilesOf(keys);
+      this.bank.stage(bankKeys(keys), concat(parts, { axis: 0 }), { step, measure: true, ...deciles });
       this.record.stage(step, keys);
     }
     if (cached.length > 0) {
-      const keys = bankKeys(cached.map((position) => rows[position]!));
-      parts.push(cast(this.bank.read(keys, { now: step, sequence: 'target' }).rows, 'float32'));
+      const keys = cached.map((position) => rows[position]!);
+      const options = { now: step, sequence: 'target', ...this.decilesOf(keys) };
+      parts.push(cast(this.bank.read(bankKeys(keys), options).rows, 'float32'));
     }
     const at = new Int32Array(rows.length);
     order.forEach((position, row) => {
@@ -194,8 +220,14 @@ export class LemurContent extends Module {
     options: { sequence?: string; historyGrad?: 'none' | 'joined' },
   ): BankRows {
     if (this.#overlay !== null) return this.#overlay.read(keys, now);
-    const { rows, age } = this.bank.read(bankKeys(keys), { now, ...options });
+    const deciles = options.sequence === undefined ? {} : this.decilesOf(keys);
+    const { rows, age } = this.bank.read(bankKeys(keys), { now, ...options, ...deciles });
     return { rows: cast(rows, 'float32'), age };
+  }
+
+  private decilesOf(keys: Int32Array): { deciles?: Uint8Array } {
+    const all = this.#popularity?.deciles;
+    return all === undefined ? {} : { deciles: Uint8Array.from(keys, (key) => all[key]!) };
   }
 
   /** Vectors (n, width) of query texts; null where the data have none. */
@@ -292,18 +324,30 @@ export class LemurContent extends Module {
     };
   }
 
-  /** Rows of the bank and what became of writes; of the last step: hit rate and ages per sequence, cosine of fresh and held rows. */
+  /**
+   * Rows of the bank and what became of writes; of the last step: hit rate and ages per sequence, cosine of fresh and held rows. Names that
+   * end in `_d0` to `_d9` are those of one popularity decile, 9 the most popular items.
+   */
   async stats(): Promise<Record<string, number>> {
     const { rows, refused, evicted, dropped, sequences, staleness } = await this.bank.stats();
     const flat: Record<string, number> = { rows, refused, evicted, dropped };
-    for (const [name, { hitRate, mean, p50, p99 }] of Object.entries(sequences))
+    for (const [name, { hitRate, mean, p50, p99, deciles }] of Object.entries(sequences)) {
       Object.assign(flat, {
         [`${name}.hit_rate`]: hitRate,
         [`${name}.age`]: mean,
         [`${name}.age_p50`]: p50,
         [`${name}.age_p99`]: p99,
       });
-    return staleness === null ? flat : { ...flat, cosine: staleness.cosine };
+      deciles?.forEach((of, decile) => {
+        if (of.keys > 0) flat[`${name}.hit_rate_d${decile}`] = of.hitRate;
+        if (of.found > 0) flat[`${name}.age_d${decile}`] = of.mean;
+      });
+    }
+    if (staleness === null) return flat;
+    staleness.deciles?.forEach((of, decile) => {
+      if (of.rows > 0) flat[`cosine_d${decile}`] = of.cosine;
+    });
+    return { ...flat, cosine: staleness.cosine };
   }
 
   override dispose(): void {
@@ -311,6 +355,23 @@ export class LemurContent extends Module {
     this.bank.dispose();
     super.dispose();
   }
+}
+
+/** (items) 0 .. 9: the tenth of the items with training rows that an item belongs to, 9 the most popular; 0 also without any. */
+export function popularityDeciles(trainCount: Int32Array): Uint8Array {
+  const deciles = new Uint8Array(trainCount.length);
+  const order = trainCount.map((_, item) => item).filter((item) => trainCount[item]! > 0);
+  order.sort((a, b) => trainCount[a]! - trainCount[b]! || a - b);
+  order.forEach((item, rank) => {
+    deciles[item] = Math.floor((10 * rank) / order.length);
+  });
+  return deciles;
+}
+
+/** The values of `x`, exactly; its gradient times `scale`. */
+function scaleGradient(x: Tensor, scale: number): Tensor {
+  const value = detach(x);
+  return add(value, scaleBy(sub(x, value), scale));
 }
 
 /** Item rows (n) as 64-bit keys. */

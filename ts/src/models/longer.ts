@@ -4,13 +4,14 @@ import { Embedding } from '../nn/embedding.js';
 import { LayerNorm } from '../nn/layer_norm.js';
 import { Linear, Mlp } from '../nn/linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
+import { GAP_BUCKETS } from '../nn/time_gaps.js';
 import { concat, slice } from '../ops/concat.js';
 import { crossAttention } from '../ops/cross_attention.js';
 import { add } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { reshape } from '../ops/transpose.js';
 import type { Tensor } from '../tensor.js';
-import { GAP_BUCKETS, historyField, timeGaps } from './history.js';
+import { historyField, timeGaps } from './history.js';
 import {
   type HistoryInput,
   type HistorySpec,

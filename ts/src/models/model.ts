@@ -58,6 +58,8 @@ export interface ServedContent {
 }
 
 export interface RecommenderModel extends Module {
+  /** Before training: what the train part says of the items, here how many rows each has (items). */
+  prepare?(items: { readonly trainCount: Int32Array }): void;
   /** Builds the graph of one batch. Runs inside `tidy`; only queues work. */
   graph(batch: Batch, context: StepContext): StepGraph;
   /** Logits (B) of one batch, without gradient. */

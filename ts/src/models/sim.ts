@@ -4,6 +4,7 @@ import { ArgumentError } from '../errors.js';
 import { Embedding } from '../nn/embedding.js';
 import { Mlp } from '../nn/linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
+import { GAP_BUCKETS } from '../nn/time_gaps.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import { add, affine, mul } from '../ops/elementwise.js';
 import { embedding } from '../ops/embedding.js';
@@ -14,7 +15,7 @@ import { topK } from '../ops/top_k.js';
 import { reshape } from '../ops/transpose.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { TargetAttention } from './din.js';
-import { GAP_BUCKETS, segmentsOf, sideBySide, timeGaps, visibility } from './history.js';
+import { segmentsOf, sideBySide, timeGaps, visibility } from './history.js';
 import {
   type AttendedRows,
   type HistoryInput,

@@ -12,6 +12,7 @@ import { Embedding } from './embedding.js';
 import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
 import { type Initializer, Module } from './module.js';
+import { GAP_BUCKETS, gapBuckets } from './time_gaps.js';
 
 export interface HistoryDecoderOptions {
   /** Of history rows and query tokens. */
@@ -30,6 +31,8 @@ export interface HistoryDecoderOptions {
   readonly paperLiteral?: boolean;
   /** A learned vector per position, counted from the latest row, is added to the rows; of older ones the last. Default 0: none. */
   readonly positions?: number;
+  /** A learned vector per class of the time between row and target is added to the rows. Default false. */
+  readonly timeGaps?: boolean;
 }
 
 /** One layer; what `paperLiteral` leaves out is null. */
@@ -72,6 +75,7 @@ class DecoderLayer extends Module {
 export class HistoryDecoder extends Module {
   readonly compress: Linear;
   readonly position: Embedding | null;
+  readonly gap: Embedding | null;
   readonly layers: DecoderLayer[];
   /** Of the result: `queries` tokens side by side. */
   readonly width: number;
@@ -88,6 +92,7 @@ export class HistoryDecoder extends Module {
       ffn = 4 * width,
       paperLiteral = false,
       positions = 0,
+      timeGaps = false,
     }: HistoryDecoderOptions,
   ) {
     super();
@@ -99,6 +104,7 @@ export class HistoryDecoder extends Module {
     this.compress = new Linear(init.at('compress'), features, queries * width);
     this.position =
       positions === 0 ? null : new Embedding(init.at('position'), positions, width, { std: 1 / Math.sqrt(width) });
+    this.gap = timeGaps ? new Embedding(init.at('gap'), GAP_BUCKETS, width, { std: 1 / Math.sqrt(width) }) : null;
     this.layers = Array.from(
       { length: layers },
       (_, i) => new DecoderLayer(init.at(`layers.${i}`), { width, heads, ffn, paperLiteral }),
@@ -109,23 +115,41 @@ export class HistoryDecoder extends Module {
 
   /**
    * features (B, F) and the history of each row: rows (T, width), row b's at offsets[b] .. offsets[b+1] (host), oldest first, to (B,
-   * width of the result). `mask` (T) int32 hides rows where negative. A history without visible rows counts as a sum of zeros.
+   * width of the result). `mask` (T) int32 hides rows where negative; `gaps` (T), for `timeGaps`: time from each row to its target. A
+   * history without visible rows counts as a sum of zeros. Throws ArgumentError for `timeGaps` without gaps.
    */
   forward(
     features: Tensor,
-    { rows, offsets, mask = null }: { rows: Tensor; offsets: Int32Array; mask?: Tensor | null },
+    {
+      rows,
+      offsets,
+      mask = null,
+      gaps,
+    }: { rows: Tensor; offsets: Int32Array; mask?: Tensor | null; gaps?: Float32Array | undefined },
   ): Tensor {
     const B = offsets.length - 1;
     const width = this.width / this.#queries;
     let queries = reshape(this.compress.forward(features), [B * this.#queries, width]);
     const starts = this.place(Int32Array.from({ length: B + 1 }, (_, b) => b * this.#queries));
     const history: JaggedRows = {
-      rows: this.position === null ? rows : add(rows, this.position.forward(this.place(this.recency(offsets)))),
+      rows: this.withGaps(
+        this.position === null ? rows : add(rows, this.position.forward(this.place(this.recency(offsets)))),
+        gaps,
+      ),
       offsets: this.place(offsets),
       ...(mask === null ? {} : { mask }),
     };
     for (const layer of this.layers) queries = layer.forward({ rows: queries, offsets: starts }, history);
     return reshape(queries, [B, this.width]);
+  }
+
+  private withGaps(rows: Tensor, gaps: Float32Array | undefined): Tensor {
+    if (this.gap === null) return rows;
+    if (gaps === undefined)
+      throw new ArgumentError('HistoryDecoder: expected times of the events of a history but received none', {
+        argument: 'gaps',
+      });
+    return add(rows, this.gap.forward(this.place(gapBuckets(gaps))));
   }
 
   /** (T) 0 for the latest row of each history, 1 for the one before it. */

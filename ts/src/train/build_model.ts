@@ -65,7 +65,7 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
       columns: sqdc.columns,
       maskSameItem: sqdc.mask_same_item,
     },
-    cic,
+    cic: { ...cic, weight: cic.weight ?? 1e-3 },
     historyLen: model.history_len,
     embeddingDim: model.embedding_dim,
     itemIdDropout: model.item_id_dropout,
@@ -78,7 +78,7 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
 
 /** Options of the `lemur` preset. */
 export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): LemurOptions {
-  const { encoder, bank, decoder, sqdc } = model;
+  const { encoder, bank, decoder, sqdc, cic } = model;
   return {
     ranker: model.ranker,
     training: model.training,
@@ -96,6 +96,9 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
       bank: {
         p: bank.p,
         q: bank.q,
+        warmupSteps: bank.warmup_steps,
+        popularAt: bank.popular_at,
+        qScale: bank.q_scale,
         maxAge: bank.max_age,
         capacity: bank.capacity,
         dtype: bank.dtype,
@@ -116,6 +119,7 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
       ffn: decoder.ffn ?? 4 * encoder.width,
       paperLiteral: decoder.paper_literal,
       positions: decoder.positions,
+      timeGaps: decoder.time_gaps,
     },
     similarity: model.similarity,
     sqdc: {
@@ -126,6 +130,7 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
       maskSameItem: sqdc.mask_same_item,
       sessionMask: sqdc.session_mask,
     },
+    cic: { ...cic, weight: cic.weight ?? 0 },
     embeddingDim: model.embedding_dim,
     itemIdDropout: model.item_id_dropout,
     features: model.features,

@@ -278,7 +278,10 @@ const lora = z.strictObject({
 
 const cic = z.strictObject({
   mode: z.enum(['exact', 'ctr']).default('ctr').describe('content-ID contrast over the catalogue, or over the batch'),
-  weight: rate.default(1e-3).describe('weight in the loss; 0 runs no kernel'),
+  weight: rate
+    .nullable()
+    .default(null)
+    .describe('weight in the loss; 0 runs no kernel; null: 1e-3 for em3, 0 for lemur'),
   temperature: z.number().positive().default(0.1).describe('divides the similarities'),
   negatives: count(1).default(16).describe('exact: draws per item, with replacement'),
 });
@@ -302,6 +305,17 @@ const percent = z.number().min(0).max(100);
 const bank = z.strictObject({
   p: percent.default(20).describe('percent of the items of a step that are encoded; unseen ones always are'),
   q: percent.default(20).describe('percent of the items of a step that are encoded with gradient'),
+  warmup_steps: count()
+    .default(0)
+    .describe(ours('steps at the beginning that encode every item with gradient: while the encoder changes fast')),
+  popular_at: count(1)
+    .nullable()
+    .default(null)
+    .describe(ours('items with more training rows than this are encoded less, by popular_at / rows; null: all alike')),
+  q_scale: z
+    .enum(['none', 'inverse'])
+    .default('none')
+    .describe(ours('inverse: the gradient of the items that pass one is multiplied by 100 / q')),
   max_age: count(1)
     .nullable()
     .default(null)
@@ -344,6 +358,10 @@ const decoder = z.strictObject({
     .default(false)
     .describe(ours('no scale, no projections, no residual, no norm: as printed')),
   positions: z.boolean().default(true).describe(ours('a learned vector per position is added to the rows')),
+  time_gaps: z
+    .boolean()
+    .default(false)
+    .describe(ours('a learned vector of the time since each click is added to the rows')),
 });
 
 const rankmixer = z.strictObject({

@@ -72,7 +72,28 @@ export function reportRow(name: string, test: Slices): ReportRow {
   return { name, known: reportScores(test['warm'] ?? test.all), fresh: reportScores(test['cold']) };
 }
 
-/** Loss of train, thinned to what a chart can show, and the metrics of windows (order 'time') and of valid. */
+/** What a memory bank says of itself over training, as lines of metrics name it. */
+function bankCurves(run: string, records: readonly MetricsRecord[]): ReportCurve[] {
+  const told = records.filter(({ part }) => part === 'bank');
+  const curve = (metric: string, key: string): ReportCurve => ({
+    run,
+    metric,
+    part: 'train',
+    points: told.map((record) => {
+      const value = record[key];
+      return { step: record.step, value: typeof value === 'number' ? value : null };
+    }),
+  });
+  const curves = ['short', 'long', 'target'].flatMap((sequence) => [
+    curve(`bank hit rate, ${sequence}`, `${sequence}.hit_rate`),
+    curve(`bank age in steps, ${sequence}`, `${sequence}.age`),
+  ]);
+  return [...curves, curve('cosine of stored and fresh vectors', 'cosine')].filter(({ points }) =>
+    points.some(({ value }) => value !== null),
+  );
+}
+
+/** Loss of train, thinned to what a chart can show, the metrics of windows (order 'time') and of valid, and those of a memory bank. */
 export function curvesOf(run: string, records: readonly MetricsRecord[]): ReportCurve[] {
   const trained = records.filter(({ part }) => part === 'train');
   const width = Math.max(1, Math.ceil(trained.length / MAX_POINTS));
@@ -99,7 +120,7 @@ export function curvesOf(run: string, records: readonly MetricsRecord[]): Report
       if (points.some(({ value }) => value !== null)) curves.push({ run, metric, part, points });
     }
   }
-  return curves;
+  return [...curves, ...bankCurves(run, records)];
 }
 
 /** Curves of a run folder. */

@@ -30,6 +30,7 @@ export async function stepFlops(
   data: Dataset,
   { batchSize, unit, seed }: Pick<TrainSettings, 'batchSize' | 'unit' | 'seed'>,
 ): Promise<StepFlops> {
+  model.prepare?.(data.items);
   const step = 3; // the choice of a step counts on stored vectors that are two steps old
   for await (const batch of data.loader({ part: 'train', epoch: 0, batchSize, unit, prefetch: 1, seed })) {
     if (model.encodesItems) {

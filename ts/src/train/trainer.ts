@@ -258,6 +258,7 @@ export class Trainer implements AsyncDisposable {
         { argument: 'order' },
       );
     this.#model = model;
+    model.prepare?.(data.items);
     this.#data = data;
     this.#run = run;
     this.#runDir = run === null ? (runDir ?? null) : null;

@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { chooseItems, type ItemSampling } from '../../src/models/choose_items.js';
 
 const items = Int32Array.from({ length: 2000 }, (_, i) => 3 * i + 1);
-const held = (): number => 5;
-const sampling: ItemSampling = { p: 30, q: 10, seed: 7, maxAge: null };
+const held = { lastWrite: () => 5, trainRows: (item: number) => item };
+const sampling: ItemSampling = { p: 30, q: 10, seed: 7, warmupSteps: 0, popularAt: null, maxAge: null };
 /** The items, not their positions, of each group. */
 const named = (list: Int32Array, chosen: ReturnType<typeof chooseItems>) =>
   Object.fromEntries(
@@ -35,7 +35,7 @@ describe('chooseItems', () => {
   });
 
   it('encodes what is unseen or too old, with gradient where there is any', () => {
-    const unseen = (item: number): number => (item % 2 === 0 ? -1 : 5);
+    const unseen = { ...held, lastWrite: (item: number) => (item % 2 === 0 ? -1 : 5) };
     const even = (positions: Int32Array): number => [...positions].filter((at) => items[at]! % 2 === 0).length;
     const all = chooseItems(items, 9, { ...sampling, p: 0, q: 10 }, unseen);
     expect([all.live.length, even(all.live), all.fresh.length]).toEqual([1000, 1000, 0]);
@@ -44,6 +44,22 @@ describe('chooseItems', () => {
     const old = chooseItems(items, 9, { ...sampling, p: 0, maxAge: 3 }, held);
     expect(old.cached).toHaveLength(0);
     expect(chooseItems(items, 8, { ...sampling, p: 0, maxAge: 3 }, held).cached).toHaveLength(2000);
+  });
+
+  it('takes all with gradient until the warm-up is over', () => {
+    const warm: ItemSampling = { ...sampling, warmupSteps: 8 };
+    expect([...chooseItems(items, 8, warm, held).live]).toEqual([...items.keys()]);
+    expect(chooseItems(items, 9, warm, held)).toEqual(chooseItems(items, 9, sampling, held));
+  });
+
+  it('takes popular items in inverse proportion to their rows, the others as ever', () => {
+    const rarer: ItemSampling = { ...sampling, popularAt: 1000 };
+    const [plain, less] = [sampling, rarer].map((options) => named(items, chooseItems(items, 9, options, held)));
+    const rare = (list: readonly number[]) => list.filter((item) => item <= 1000);
+    for (const group of ['live', 'fresh', 'cached']) expect(rare(less![group]!)).toEqual(rare(plain![group]!));
+    const taken = [...less!['live']!, ...less!['fresh']!].filter((item) => item > 1000);
+    const expected = [...items].filter((item) => item > 1000).reduce((sum, item) => sum + 0.3 * (1000 / item), 0);
+    expect(Math.abs(taken.length / expected - 1)).toBeLessThan(0.2);
   });
 
   it('with p = q = 100 takes all with gradient, with p = 100 and q = 0 all without', () => {

@@ -4,6 +4,7 @@ import { backward, zeroGrad } from '../../src/autograd.js';
 import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import type { Lemur } from '../../src/models/lemur.js';
+import { popularityDeciles } from '../../src/models/lemur_content.js';
 import { tidy } from '../../src/tidy.js';
 import { predict } from '../../src/train/evaluate.js';
 import { Trainer, type TrainSettings } from '../../src/train/trainer.js';
@@ -61,6 +62,8 @@ describe('a step of LEMUR', () => {
     ['nothing compared', { similarity: 'none' }],
     ['as printed', { decoder: { paperLiteral: true, positions: false } }],
     ['several query tokens', { decoder: { queries: 2 } }],
+    ['content-ID contrast', { cic: { weight: 0.1 } }],
+    ['every second step of popular items', { content: { bank: { popularAt: 2, qScale: 'inverse' } } }],
     ['texts alone', { content: { modalities: ['text'] } }],
     ['pictures alone', { content: { modalities: ['image'] } }],
     ['bfloat16 rows', { content: { bank: { dtype: 'bfloat16' } } }],
@@ -104,6 +107,22 @@ describe('a step of LEMUR', () => {
     const all = await run(sampled(100), true);
     expect(await run(sampled(1), false)).toEqual(all);
     expect(await run(sampled(30), true)).not.toEqual(all);
+  });
+
+  it('q_scale inverse: the same loss, the encoder gradient times 100 / q', async () => {
+    const gradientOf = async (qScale: 'none' | 'inverse') => {
+      using model = tinyLemur(data, { ...still, content: { bank: { p: 50, q: 50, qScale } } });
+      return stepOf(model, some[0]!); // all items are unseen, so all pass gradient
+    };
+    const [plain, scaled] = [await gradientOf('none'), await gradientOf('inverse')];
+    expect(scaled.loss).toBe(plain.loss);
+    let encoders = 0;
+    for (const [name, values] of plain.gradients) {
+      const factor = name.startsWith('content.document.') ? 2 : 1;
+      encoders += factor - 1;
+      expect(scaled.gradients.get(name), name).toEqual(values.map((value) => factor * value));
+    }
+    expect(encoders).toBeGreaterThan(5);
   });
 
   it('encodes the unseen, then about p percent; what it reads for the others is what it wrote', async () => {
@@ -320,4 +339,13 @@ describe('a training run of LEMUR', () => {
       whole.dispose();
     },
   );
+});
+
+describe('popularityDeciles', () => {
+  it('ranks the items of train into ten parts, the rarest first', () => {
+    const counts = Int32Array.from({ length: 21 }, (_, item) => 20 - item);
+    expect([...popularityDeciles(counts)]).toEqual(
+      Array.from({ length: 21 }, (_, item) => (item === 20 ? 0 : 9 - Math.floor(item / 2))),
+    );
+  });
 });

@@ -37,6 +37,16 @@ describe('HistoryDecoder', () => {
     expect(worstDifference(await run(placed), await run(placed, reordered([2, 0, 3, 1, 5, 4])))).toBeGreaterThan(1e-3);
   });
 
+  it('tells rows apart by the time since, where it is asked to; without times it says so', async () => {
+    using timed = new HistoryDecoder(new Initializer(4, 'float64'), { ...sizes, timeGaps: true });
+    const at = (...gaps: number[]) =>
+      valuesOf(timed.forward(features, { rows, offsets, gaps: Float32Array.from(gaps) }));
+    const early = await at(0, 1, 10, 100, 5, 5);
+    expect(worstDifference(early, await at(0, 1, 10, 100_000, 5, 5))).toBeGreaterThan(1e-3);
+    expect(worstDifference(early, await at(0, 1, 10, 110, 5, 5))).toBe(0); // one class of log2
+    expect(() => timed.forward(features, { rows, offsets })).toThrow(/expected times of the events/);
+  });
+
   it('leaves hidden rows out; what they hold changes nothing, and without any it is finite', async () => {
     const mask = [-1, 0, 3, -1, -1, -1];
     const hidden = await run(decoder, rows, mask);
