@@ -18,6 +18,8 @@ export interface AtomicOptions {
   seqSeparator?: string;
   /** Types of columns whose header cell has none (MMRec files). Without it such a header is refused. */
   types?: Readonly<Record<string, AtomicType>>;
+  /** Further rules of columns: given a field, what was expected of it, or null where it is right. */
+  checks?: Readonly<Record<string, (text: string) => string | null>>;
   /** `token` columns that hold 64-bit integers. Others stay strings. */
   dtypes?: Readonly<Record<string, 'int64' | 'uint64'>>;
   /** Columns to keep; default all. */
@@ -63,6 +65,16 @@ export async function readAtomicFile(path: string, options: AtomicOptions = {}):
   }
   if (!reader) throw schemaError(path, 'empty_file', 'expected a header line, the file is empty');
   return reader.finish((await stat(path)).size);
+}
+
+/** Names of the header's columns, whether they state a type or not. Throws as `readAtomicFile`. */
+export async function readAtomicHeader(path: string, options: AtomicOptions = {}): Promise<string[]> {
+  for await (const [line] of readLines(path, options)) {
+    if (line === undefined) continue;
+    if (line.fault) throw schemaError(path, line.fault, `header at byte ${line.byte}: ${FAULTS[line.fault]}`);
+    return line.text.split(options.fieldSeparator ?? '\t').map((cell) => cell.replace(/:[^:]*$/, ''));
+  }
+  throw schemaError(path, 'empty_file', 'expected a header line, the file is empty');
 }
 
 function schemaError(file: string, reason: string, message: string, fields: Record<string, unknown> = {}): DataError {
@@ -116,6 +128,7 @@ class RowReader {
   /** Builder of each field; null for a column that is not kept. */
   private readonly builders: readonly (ColumnBuilder | null)[];
   private readonly required: readonly boolean[];
+  private readonly checks: readonly (((text: string) => string | null) | null)[];
   private readonly skipped: Record<string, number> = {};
   private firstFault: DataError | null = null;
   private rows = 0;
@@ -136,6 +149,8 @@ class RowReader {
       !columns || columns.includes(name) || required.includes(name) ? columnBuilder(name, kind, seqSeparator) : null,
     );
     this.required = header.map(({ name }) => required.includes(name));
+    const { checks = {} } = options;
+    this.checks = header.map(({ name }) => (Object.hasOwn(checks, name) ? checks[name]! : null));
   }
 
   read(line: Line): void {
@@ -158,6 +173,11 @@ class RowReader {
       const { name } = this.header[index]!;
       if (text === '' && this.required[index]) {
         this.reject(line, 'missing', `expected a value of "${name}", got an empty field`, name);
+        return;
+      }
+      const expected = this.checks[index]?.(text) ?? null;
+      if (expected !== null) {
+        this.reject(line, 'value', `expected ${expected} in "${name}", got "${text.slice(0, 80)}"`, name);
         return;
       }
       const fault = this.builders[index]?.set(this.rows, text);
@@ -231,14 +251,7 @@ const IGNORED = ['.kg', '.link', '.net'];
  */
 export async function readAtomicFolder(path: string, options: AtomicFolderOptions = {}): Promise<AtomicFolder> {
   const { benchmarkFilename = [], required = {}, ...shared } = options;
-  const whole = resolve(path);
-  const isFolder = await stat(whole).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-  const folder = isFolder ? whole : dirname(whole);
-  const files = await readdir(folder).catch(() => [] as string[]);
-  const stem = chooseStem(path, folder, files, isFolder ? null : basename(whole), benchmarkFilename);
+  const { folder, stem, files } = await findStem(path, benchmarkFilename);
   const read = (suffix: string, kind: 'inter' | 'item' | 'user') =>
     readAtomicFile(join(folder, stem + suffix), { ...shared, required: required[kind] ?? [] });
   const optional = (kind: 'item' | 'user') => (files.includes(`${stem}.${kind}`) ? read(`.${kind}`, kind) : null);
@@ -253,6 +266,21 @@ export async function readAtomicFolder(path: string, options: AtomicFolderOption
     user: await optional('user'),
     ignored: IGNORED.map((suffix) => stem + suffix).filter((file) => files.includes(file)),
   };
+}
+
+/** Folder and stem of a data set, with the files of the folder. Throws as `readAtomicFolder`. */
+export async function findStem(
+  path: string,
+  parts: readonly string[] = [],
+): Promise<{ folder: string; stem: string; files: readonly string[] }> {
+  const whole = resolve(path);
+  const isFolder = await stat(whole).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+  const folder = isFolder ? whole : dirname(whole);
+  const files = await readdir(folder).catch(() => [] as string[]);
+  return { folder, stem: chooseStem(path, folder, files, isFolder ? null : basename(whole), parts), files };
 }
 
 function chooseStem(

@@ -26,12 +26,21 @@ export interface ImageBatch {
   readonly size: number;
 }
 
+/** Given vectors of n rows, values (n, dim); `present` 0 marks a row without one (its values are 0). */
+export interface VectorBatch {
+  readonly values: Float32Array;
+  readonly present: Uint8Array;
+  readonly dim: number;
+}
+
 /** The U distinct target items of a batch, ascending by item row. `index` (B): position in `rows` of each batch row's item. */
 export interface ItemBatch {
   readonly rows: Int32Array;
   readonly index: Int32Array;
   readonly text: TokenBatch | null;
   readonly image: ImageBatch | null;
+  /** Given vectors by feature name; left out where the data have none. */
+  readonly vectors?: Readonly<Record<string, VectorBatch>>;
 }
 
 /** The distinct query texts of a batch; null where the data have no queries. `index` (B). */

@@ -4,7 +4,7 @@
  */
 
 import { ArgumentError } from '../errors.js';
-import type { Batch, ImageBatch, Jagged, TokenBatch } from './batch.js';
+import type { Batch, ImageBatch, ItemBatch, Jagged, TokenBatch } from './batch.js';
 import type { PartName } from './events.js';
 import { type Histories, historyRange } from './history.js';
 import { gatherImages, type ImageStore } from './image_store.js';
@@ -13,6 +13,7 @@ import type { FeatureSource } from './schema.js';
 import { shuffler } from './shuffle.js';
 import { timeOrderedUnits } from './time_windows.js';
 import { gatherTokens, type TokenStore } from './token_store.js';
+import { gatherVectors, type VectorStore } from './vectors.js';
 
 /** Vocabulary rows, one per row of the table that `source` names. */
 export interface CategoricalColumn {
@@ -64,6 +65,8 @@ export interface BatchColumns {
   readonly itemText: TokenStore | null;
   readonly itemImage: ImageStore | null;
   readonly queryText: TokenStore | null;
+  /** Given vectors of items by feature; left out where there are none. */
+  readonly itemVectors?: readonly VectorStore[];
   /** Event numbers of each part, ascending. With sampled negatives those of train are positives only. */
   readonly parts: Readonly<Record<PartName, Int32Array>>;
   /** Train events by session: session s is `rows[offsets[s] .. offsets[s+1])`; null where there are no sessions. */
@@ -262,7 +265,7 @@ export class BatchSource {
       categorical,
       numeric,
       sequences,
-      items: { ...unique, text, image },
+      items: { ...unique, text, image, ...vectorsOf(columns.itemVectors, unique.rows) },
       queries,
       history,
     };
@@ -341,6 +344,12 @@ export class BatchSource {
     }
     return { values, offsets, gaps };
   }
+}
+
+/** Given vectors of item rows as a batch has them; nothing where the data have none. */
+export function vectorsOf(stores: BatchColumns['itemVectors'], rows: ArrayLike<number>): Pick<ItemBatch, 'vectors'> {
+  if (stores === undefined || stores.length === 0) return {};
+  return { vectors: Object.fromEntries(stores.map((store) => [store.name, gatherVectors(store, rows)])) };
 }
 
 function pick(column: Int32Array, rows: Int32Array): Int32Array {

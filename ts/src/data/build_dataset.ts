@@ -17,6 +17,7 @@ import type { Feature, FeatureSource, Schema } from './schema.js';
 import { shared, sharedFloat32 } from './shared_memory.js';
 import { type SplitRule, splitEvents } from './split.js';
 import type { Table } from './table.js';
+import { findVectors, loadVectors, type VectorFile, type VectorStore } from './vectors.js';
 
 /** What a reader or generator brings. */
 export interface DataSource {
@@ -26,6 +27,8 @@ export interface DataSource {
   readonly user: Table | null;
   /** Makes the pictures when the schema has an image feature; null where the data have none. */
   readonly pictures: PictureSource | null;
+  /** Where the `.npy` files of embedding features are; absent: only absolute paths are read. */
+  readonly folder?: string;
   /** SHA-256 (hex) of the input files by name. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -135,13 +138,20 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     itemIds: items.ids,
     counters,
   };
-  checkMemory(memoryEstimate(specs, context, labels.length, events), options.maxMemory ?? null);
+  const vectorFiles = await findVectors(specs, source.folder ?? null);
+  checkMemory(memoryEstimate(specs, context, labels.length, events, vectorFiles), options.maxMemory ?? null);
   const resolved = await resolveTables(specs, context);
   const features = new Map(resolved.features);
   const texts = await resolveTexts(specs, context, options.text ?? {}, signal);
   for (const feature of texts.features) features.set(feature.name, feature);
   const pictures = await resolvePictures(specs, source.pictures, items.entity, counters);
   if (pictures !== null) features.set(pictures.feature.name, pictures.feature);
+  const itemVectors: VectorStore[] = [];
+  for (const file of vectorFiles) {
+    const { store, feature } = await loadVectors(file, items.ids, counters);
+    itemVectors.push(store);
+    features.set(feature.name, feature);
+  }
   signal?.throwIfAborted();
 
   // ---- columns of the batches
@@ -174,6 +184,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     itemText: texts.item?.store ?? null,
     itemImage: pictures?.store ?? null,
     queryText: texts.query?.store ?? null,
+    ...(itemVectors.length === 0 ? {} : { itemVectors }),
     parts: shared({
       train: negatives === null ? trainSamples : trainSamples.filter((row) => positive[row] === 1),
       valid: samples(rowsOf(1)),
@@ -374,11 +385,13 @@ function memoryEstimate(
   { entities }: ResolveContext,
   labels: number,
   { count }: Events,
+  vectors: readonly VectorFile[],
 ): Record<string, number> {
   const bytes: Record<string, number> = { events: 20 * count, labels: 4 * labels * count, parts: 8 * count };
   for (const spec of specs) {
     const rows = entities[sourceOf(spec)]?.rows ?? 0;
-    if (spec.type === 'image') bytes[spec.name] = rows * spec.size ** 2 * 3;
+    if (spec.type === 'embedding') bytes[spec.name] = rows * 4 * (vectors.find((file) => file.spec === spec)?.dim ?? 0);
+    else if (spec.type === 'image') bytes[spec.name] = rows * spec.size ** 2 * 3;
     else if (spec.type === 'text') bytes[spec.name] = rows * (spec.maxLen + 1) * 12;
     else if (spec.type === 'sequence') bytes[spec.name] = rows * (spec.maxLen + 1) * 4;
     else if (spec.type === 'history') bytes.histories = 24 * count;

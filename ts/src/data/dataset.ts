@@ -1,7 +1,7 @@
 /** The data set: schema, parts, tables and statistics behind the batches, and the loaders that make them. */
 
-import type { ImageBatch, TokenBatch } from './batch.js';
-import type { BatchColumns } from './batch_source.js';
+import type { ImageBatch, ItemBatch, TokenBatch } from './batch.js';
+import { type BatchColumns, vectorsOf } from './batch_source.js';
 import type { Entity } from './entity.js';
 import type { Events, PartName } from './events.js';
 import type { HistoryParts } from './history.js';
@@ -100,8 +100,12 @@ export interface Dataset extends DatasetParts, AsyncDisposable {
   loader(options: PartLoaderOptions): Loader;
   /** Unseals the test part, which the choice of a model must not see (rule L8). Every call counts. */
   openTest(): TestPart;
-  /** Texts and pictures of item rows, in their order: to encode a catalogue. ArgumentError for a row outside the table. */
-  itemContent(rows: ArrayLike<number>): { text: TokenBatch | null; image: ImageBatch | null };
+  /** Texts, pictures and given vectors of item rows, in their order: to encode a catalogue. ArgumentError for a row outside the table. */
+  itemContent(rows: ArrayLike<number>): {
+    text: TokenBatch | null;
+    image: ImageBatch | null;
+    vectors?: ItemBatch['vectors'];
+  };
 }
 
 /** Puts loaders on top of finished parts. */
@@ -133,6 +137,7 @@ export function openDataset(parts: DatasetParts, options: BatchMakerOptions = {}
     itemContent: (rows) => ({
       text: columns.itemText && gatherTokens(columns.itemText, rows),
       image: columns.itemImage && gatherImages(columns.itemImage, rows),
+      ...vectorsOf(columns.itemVectors, rows),
     }),
     [Symbol.asyncDispose]: () => maker[Symbol.asyncDispose](),
   };

@@ -20,7 +20,7 @@ import { sharedInt32 } from './token_store.js';
 
 interface SpecBase {
   readonly name: string;
-  /** Default `item` for texts and pictures, else `inter`. Ids of users and items belong to their tables whatever is said here. */
+  /** Default `item` for texts, pictures and vectors, else `inter`. Ids of users and items belong to their tables whatever is said here. */
   readonly source?: FeatureSource;
 }
 
@@ -42,11 +42,13 @@ export type FeatureSpec =
   /** Fields of one source are laid out in one text, in this order. */
   | (SpecBase & { readonly type: 'text'; readonly maxLen: number })
   | (SpecBase & { readonly type: 'image'; readonly size: number })
+  /** Given vectors of items in a `.npy`; `ids` names the list of ids beside it, else `ids.npy` or `ids.txt`, else row = item row. */
+  | (SpecBase & { readonly type: 'embedding'; readonly file: string; readonly ids?: string | null })
   | (SpecBase & { readonly type: 'meta' });
 
 /** The source of a feature, default filled in. */
 export function sourceOf(spec: FeatureSpec): FeatureSource {
-  return spec.source ?? (spec.type === 'text' || spec.type === 'image' ? 'item' : 'inter');
+  return spec.source ?? (spec.type === 'text' || spec.type === 'image' || spec.type === 'embedding' ? 'item' : 'inter');
 }
 
 export type SpecOf<T extends FeatureSpec['type']> = Extract<FeatureSpec, { type: T }>;
@@ -70,7 +72,7 @@ export interface ResolvedTables {
   readonly columns: Pick<BatchColumns, 'categorical' | 'numeric' | 'sequences' | 'idHistories'>;
 }
 
-/** Resolves ids, numbers, sequences and histories, with a turn of the event loop after each; texts and pictures are the data set's own. */
+/** Resolves ids, numbers, sequences and histories, with a turn of the event loop after each; texts, pictures and vectors are the data set's own. */
 export async function resolveTables(specs: readonly FeatureSpec[], context: ResolveContext): Promise<ResolvedTables> {
   const features = new Map<string, Feature>();
   const vocabularies = new Map<string, Vocabulary>();
@@ -97,7 +99,16 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
   };
 
   // Tables that others share come first; histories need the column they are of.
-  const order = { categorical: 0, sequence: 1, numeric: 1, history: 2, text: 3, image: 3, meta: 3 } as const;
+  const order = {
+    categorical: 0,
+    sequence: 1,
+    numeric: 1,
+    history: 2,
+    text: 3,
+    image: 3,
+    embedding: 3,
+    meta: 3,
+  } as const;
   const shares = (spec: FeatureSpec): number => ('shareEmbedding' in spec && spec.shareEmbedding != null ? 0.5 : 0);
   for (const spec of specs.toSorted((a, b) => order[a.type] + shares(a) - (order[b.type] + shares(b)))) {
     await setImmediate();

@@ -1,11 +1,11 @@
-/** Where data sets come from: a folder of RecBole atomic files, or the generated shop. */
+/** Where data sets come from: a folder of RecBole atomic or MMRec files, or the generated shop. */
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { ArgumentError, DataError } from '../errors.js';
-import { type AtomicFolderOptions, readAtomicFolder } from './atomic.js';
+import { type AtomicFolderOptions, findStem, readAtomicFolder } from './atomic.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
 import type { Pictures } from './content.js';
 import type { Dataset } from './dataset.js';
@@ -14,11 +14,13 @@ import type { FeatureSpec, SpecOf } from './features.js';
 import { findImagesById } from './image_file.js';
 import { emptyImageStore } from './image_store.js';
 import { type DecodeImagesOptions, decodeImages } from './images.js';
+import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './mmrec.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
 import { PICTURE_SIZE } from './shop_pictures.js';
 import { LONG_DOCUMENT_WORDS } from './shop_words.js';
 import type { SplitRule } from './split.js';
 import type { Column, Table } from './table.js';
+import { findVectors } from './vectors.js';
 
 type ImageOptions = Pick<
   DecodeImagesOptions,
@@ -37,7 +39,7 @@ export interface LoadOptions extends Partial<DatasetOptions> {
 }
 
 /**
- * Loads `where`: a RecBole folder (or `folder/stem`), or `{ shop: options }`, the generated shop. What is not said is chosen from the
+ * Loads `where`: a RecBole or MMRec folder (or `folder/stem`), or `{ shop: options }`, the generated shop. What is not said is chosen from the
  * columns: time `timestamp`; label `label`, `click` or `rating` (at least 4); features by `defaultFeatures`; split .8/.1/.1 at random.
  * Throws DataError for data that break their contract (DATA_LEAK for a violated no-leak rule), ArgumentError for wrong options.
  */
@@ -50,9 +52,14 @@ export async function loadDataset(
     : datasetFromShop(await generateShopAside(where.shop, options.signal), options);
 }
 
-// ---- RecBole folders
+// ---- folders of files
 
 async function datasetFromFolder(path: string, options: LoadOptions): Promise<Dataset> {
+  if ((options.files?.benchmarkFilename ?? []).length === 0) {
+    const { folder, stem, files } = await findStem(path);
+    if (await isMmrec(join(folder, `${stem}.inter`), options.files))
+      return datasetFromMmrec(folder, stem, files, options);
+  }
   const { userId = 'user_id', itemId = 'item_id' } = options;
   const files = await readAtomicFolder(path, {
     ...options.files,
@@ -70,6 +77,7 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     inter,
     item: files.item,
     user: files.user,
+    folder: files.folder,
     pictures: (items, spec) => decodedPictures(items, spec, files.folder, options, files.item),
     files: Object.fromEntries(
       await Promise.all(
@@ -86,6 +94,57 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     ...chosen,
     features: options.features ?? defaultFeatures(source, chosen),
     split: given ?? options.split ?? { kind: 'RS', ratios: [0.8, 0.1, 0.1] },
+  });
+}
+
+/**
+ * MMRec data: parts as given, items by number. Without features: both ids, and the vectors of `image_feat.npy` and `text_feat.npy` where
+ * they are. Every row is a positive unless a label is asked for: ratings do not count.
+ */
+async function datasetFromMmrec(
+  folder: string,
+  stem: string,
+  files: readonly string[],
+  options: LoadOptions,
+): Promise<Dataset> {
+  const { userId = 'userID', itemId = 'itemID', labels = [] } = options;
+  const features: readonly FeatureSpec[] = options.features ?? [
+    { name: userId, type: 'categorical' },
+    { name: itemId, type: 'categorical' },
+    ...Object.entries(MMREC_VECTORS)
+      .filter(([, file]) => files.includes(file))
+      .map(([name, file]): FeatureSpec => ({ name, type: 'embedding', file })),
+  ];
+  const vectors = (await findVectors(features, folder)).filter(({ ids }) => ids === null);
+  const fewest = vectors.toSorted((a, b) => a.rows - b.rows)[0];
+  const { inter, item, part } = await readMmrec(folder, stem, {
+    ...options.files,
+    signal: options.signal,
+    userId,
+    itemId,
+    numbers: ['timestamp', 'rating', options.time ?? 'timestamp', ...labels.map(({ column }) => column)],
+    vectors: fewest === undefined ? null : { file: fewest.spec.file, rows: fewest.rows },
+  });
+  const digested = [join(folder, `${stem}.inter`), ...vectors.map((file) => file.path)];
+  const source: DataSource = {
+    name: stem,
+    inter,
+    item,
+    user: null,
+    folder,
+    pictures: (items, spec) => decodedPictures(items, spec, folder, { ...options, itemId }, null),
+    files: Object.fromEntries(
+      await Promise.all(digested.map(async (file) => [basename(file), await fileDigest(file)] as const)),
+    ),
+  };
+  return buildDataset(source, {
+    ...options,
+    userId,
+    itemId,
+    labels,
+    features,
+    time: options.time === undefined ? (inter.columns.has('timestamp') ? 'timestamp' : null) : options.time,
+    split: { kind: 'given', part, text: `as given by ${PART_COLUMN}` },
   });
 }
 

@@ -66,7 +66,7 @@ export interface ImageFeature extends FeatureBase {
   readonly size: number;
 }
 
-/** One given float32 vector per row. */
+/** One given float32 vector per row. `freeze`: it is not trained. */
 export interface EmbeddingFeature extends FeatureBase {
   readonly type: 'embedding';
   readonly dim: number;

@@ -60,6 +60,25 @@ export async function readNpy(path: string): Promise<NpyArray> {
   }
 }
 
+/** The header of a file, checked against its length. @throws as `readNpy`. */
+export async function readNpyHeader(path: string): Promise<NpyHeader> {
+  let file: FileHandle | null = null;
+  try {
+    file = await open(path, 'r');
+    const { size } = await file.stat();
+    const header = parseNpyHeader(
+      await readExactly(file, 0, new Uint8Array(Math.min(size, MAX_HEADER_BYTES + 12)), path),
+      path,
+    );
+    checkLength(header, size, path);
+    return header;
+  } catch (error) {
+    throw storageError(error, path, 'read');
+  } finally {
+    await file?.close();
+  }
+}
+
 /** Reads an array out of the bytes of a whole file. `file` is for messages. @throws ModelFileError as `readNpy`. */
 export function parseNpy(bytes: Uint8Array, file: string): NpyArray {
   const header = parseNpyHeader(bytes, file);

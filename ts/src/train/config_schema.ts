@@ -45,7 +45,7 @@ const data = z.strictObject({
   session: z.string().nullable().default(null).describe('column of the request: group of QAUC and of the SQDC mask'),
   label: z
     .strictObject({
-      column: z.string().default('label').describe('column of the label'),
+      column: z.string().nullable().default('label').describe('column of the label; null: every row is a positive'),
       at_least: z
         .number()
         .nullable()
@@ -145,8 +145,13 @@ const featureColumn = z.discriminatedUnion('type', [
     name,
     type: z.literal('embedding'),
     source: z.literal('item').default('item').describe('given vectors belong to items'),
-    file: z.string().describe('.npy file, row = item'),
-    freeze_emb: z.boolean().default(true).describe('vectors are not trained'),
+    file: z.string().describe('.npy file of vectors, relative to the data folder'),
+    ids: z
+      .string()
+      .nullable()
+      .default(null)
+      .describe('whose rows they are, beside the file; null: ids.npy or ids.txt where there is one, else row = item'),
+    freeze_emb: z.boolean().default(true).describe('vectors are not trained; false is refused'),
   }),
   z.strictObject({ name, type: z.literal('meta'), source }),
 ]);

@@ -30,7 +30,9 @@ export function datasetRequest(config: Config): DatasetRequest {
     time: data.time,
     session: data.session,
     query: data.query_id,
-    labels: [data.label, ...data.more_labels].map(({ column, at_least: atLeast }) => ({ column, atLeast })),
+    labels: [data.label, ...data.more_labels].flatMap(({ column, at_least: atLeast }) =>
+      column === null ? [] : [{ column, atLeast }],
+    ),
     ...(features.length > 0 ? { features } : {}),
     split: splitRule(config),
     ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items', data.path) }),
@@ -89,10 +91,14 @@ function featureSpec(column: FeatureColumn): FeatureSpec {
     case 'meta':
       return { name, type, source: column.source };
     case 'embedding':
-      throw new ConfigError(
-        `config: feature ${name}: given vectors (type embedding) cannot be loaded by this version`,
-        { key: name },
-      );
+      if (!column.freeze_emb)
+        throw new ConfigError(
+          `config: feature ${name}: expected freeze_emb true, the only kind of given vectors there is`,
+          {
+            key: name,
+          },
+        );
+      return { name, type, source: column.source, file: column.file, ids: column.ids };
   }
 }
 
