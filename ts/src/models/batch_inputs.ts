@@ -18,16 +18,19 @@ export function withoutSomeIds(
   return { ...batch, categorical: { ...batch.categorical, [feature]: kept } };
 }
 
-/** (B, modalities) 1 where the item of a row has a text or a picture, else 0. */
-export function presence({ size, items }: Batch, modalities: readonly ('text' | 'image')[]): Float32Array {
-  const { index, text, image } = items;
+/** (B, modalities) 1 where the item of a row has a text, a picture, or a given vector of that name, else 0. */
+export function presence({ size, items }: Batch, modalities: readonly string[]): Float32Array {
+  const { index, text, image, vectors } = items;
   const values = new Float32Array(size * modalities.length);
   index.forEach((item, b) => {
     modalities.forEach((modality, m) => {
+      const given = vectors?.[modality];
       const there =
-        modality === 'text'
-          ? text !== null && text.offsets[item + 1]! > text.offsets[item]!
-          : image?.present[item] === 1;
+        given !== undefined
+          ? given.present[item] === 1
+          : modality === 'text'
+            ? text !== null && text.offsets[item + 1]! > text.offsets[item]!
+            : image?.present[item] === 1;
       values[b * modalities.length + m] = there ? 1 : 0;
     });
   });

@@ -4,7 +4,7 @@
  */
 
 import { detach, noGrad } from '../autograd.js';
-import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import type { ImageBatch, ItemBatch, TokenBatch } from '../data/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { native } from '../native.js';
@@ -28,7 +28,8 @@ import type { StateUse } from './model.js';
 export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
 
 export interface ContentOptions {
-  readonly modalities: readonly ('text' | 'image')[];
+  /** `text`, `image`, and names of features of given vectors, which are one token each; a given one goes before a raw one of its name. */
+  readonly modalities: readonly string[];
   readonly text: {
     readonly width: number;
     readonly layers: number;
@@ -64,14 +65,14 @@ export interface ContentOptions {
   readonly tuneLayers: number | 'all';
 }
 
-/** Text and picture of n items, in one order. */
+/** Text, picture and given vectors of n items, in one order. */
 export interface ItemContent {
   readonly text: TokenBatch | null;
   readonly image: ImageBatch | null;
+  readonly vectors?: ItemBatch['vectors'];
 }
 
-type Modality = 'text' | 'image';
-type Modalities = Partial<Record<Modality, ModalityTokens>>;
+type Modalities = Record<string, ModalityTokens>;
 
 /** What encoding gives: the vectors, what the table stores of them (`cached`), per item, and the tokens behind them. */
 interface Encoded {
@@ -94,9 +95,12 @@ export class ContentPart extends Module {
   readonly width: number;
   readonly #options: ContentOptions;
   /** Most tokens of an item, by modality: 1 in mode 'exact'. */
-  readonly #maxTokens: ReadonlyMap<Modality, number>;
+  readonly #maxTokens: ReadonlyMap<string, number>;
+  /** Width of the tokens of each modality, and which of them are given vectors. */
+  readonly #widths: Readonly<Record<string, number>>;
+  readonly #given: readonly string[];
   /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
-  #counts: ReadonlyMap<Modality, Int32Array>;
+  #counts: ReadonlyMap<string, Int32Array>;
   #overlay: ContentTable | null = null;
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
@@ -106,17 +110,24 @@ export class ContentPart extends Module {
     const queryText = featuresOf(schema, 'text').find((feature) => feature.source === 'query');
     const picture = featuresOf(schema, 'image')[0];
     const widths: Record<string, number> = {};
+    const vectorFeatures = featuresOf(schema, 'embedding');
+    const given = modalities.flatMap((modality) => vectorFeatures.filter(({ name }) => name === modality));
+    const isGiven = (modality: string): boolean => given.some(({ name }) => name === modality);
     for (const modality of modalities) {
-      if ((modality === 'text' ? itemText : picture) === undefined)
+      const raw = modality === 'text' ? itemText : modality === 'image' ? picture : undefined;
+      if (!isGiven(modality) && raw === undefined)
         throw new ConfigError(
           `model: expected a ${modality} feature of items for modality ${modality} but the data set has none`,
           { key: 'model.modalities' },
         );
     }
-    const useText = modalities.includes('text') && itemText !== undefined;
-    const useImage = modalities.includes('image') && picture !== undefined;
+    const useText = modalities.includes('text') && itemText !== undefined && !isGiven('text');
+    const useImage = modalities.includes('image') && picture !== undefined && !isGiven('image');
     if (useImage) widths['image'] = image.width;
     if (useText) widths['text'] = text.width;
+    for (const { name, dim } of given) widths[name] = dim;
+    this.#widths = widths;
+    this.#given = given.map(({ name }) => name);
     const { width: textWidth, heads, ffn, dropout, layers } = text;
     this.#options = options;
     this.width = fusion.width;
@@ -157,9 +168,10 @@ export class ContentPart extends Module {
       lora.mode === 'lora_cached' ? frozen(new Linear(init.at('snapshotLast'), flat, fusion.width)) : null;
     this.update = this.snapshotLast === null ? null : new LoraLinear(init.at('update'), this.snapshotLast, lora);
     const exact = fusion.mode === 'exact';
-    this.#maxTokens = new Map<Modality, number>([
+    this.#maxTokens = new Map<string, number>([
       ...(useText ? [['text', exact ? 1 : itemText.maxTokens] as const] : []),
       ...(this.image === null ? [] : [['image', exact ? 1 : this.image.patches] as const]),
+      ...this.#given.map((name) => [name, 1] as const),
     ]);
     this.#counts = new Map([...this.#maxTokens.keys()].map((modality) => [modality, new Int32Array(schema.items)]));
     let tokens = this.#counts.size;
@@ -193,13 +205,26 @@ export class ContentPart extends Module {
   }
 
   /** Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches. */
-  private tokens({ text, image }: ItemContent, context: ForwardContext): Modalities {
+  private tokens({ text, image, vectors }: ItemContent, context: ForwardContext): Modalities {
     const modalities: Modalities = {};
+    for (const name of this.#given) {
+      const batch = vectors?.[name];
+      if (batch === undefined)
+        throw new ConfigError(`model: expected given vectors ${name} of every item but received none`, {
+          key: 'model.modalities',
+        });
+      const { values, present, dim } = batch;
+      const rows = this.place(this.fusion.query.dtype === 'float64' ? Float64Array.from(values) : values, [
+        present.length,
+        dim,
+      ]);
+      modalities[name] = { rows, starts: numbered(present.length), counts: Int32Array.from(present) };
+    }
     const exact = this.#options.fusion.mode === 'exact';
     if (this.text !== null && text !== null) {
       const { offsets } = text;
       const lengths = Int32Array.from({ length: offsets.length - 1 }, (_, i) => offsets[i + 1]! - offsets[i]!);
-      modalities.text = exact
+      modalities['text'] = exact
         ? { rows: this.text.vectors(text, context), starts: numbered(lengths.length), counts: lengths.map(Math.sign) }
         : { rows: this.text.tokens(text, context).rows, starts: offsets.slice(0, -1), counts: lengths };
     }
@@ -208,7 +233,7 @@ export class ContentPart extends Module {
       const { rows } = this.image.tokens(image, context);
       const n = image.present.length;
       const each = exact ? 1 : patches;
-      modalities.image = {
+      modalities['image'] = {
         rows: exact ? mean(reshape(rows, [n, patches, width]), { axes: [1] }) : rows,
         starts: numbered(n).map((i) => i * each),
         counts: Int32Array.from(image.present, (there) => (there ? each : 0)),
@@ -322,7 +347,7 @@ export class ContentPart extends Module {
     const n = keys.length;
     let column = 0;
     for (const [modality, length] of this.#maxTokens) {
-      const width = this[modality]!.width;
+      const width = this.#widths[modality]!;
       const part = slice(rows, { axis: 1, start: column, end: column + length * width });
       column += length * width;
       modalities[modality] = {

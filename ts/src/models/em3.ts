@@ -113,6 +113,7 @@ export class Em3 extends Module implements RecommenderModel {
       embeddingDim,
       oneWidth: ranker === 'fm',
       features: options.features,
+      content: content.modalities,
     });
     this.content = training === 'id_only' ? null : new ContentPart(init.at('content'), schema, content);
     const idWidth = schema.itemId === null ? 0 : (this.features.tables.get(schema.itemId)?.embeddingDim ?? 0);
@@ -456,7 +457,10 @@ export const defaultEm3Options: Em3Options = {
 /** EM3 over a data set's schema; options say what differs from `defaultEm3Options`. Errors: `ConfigError` where the data lack a modality. */
 export function em3(schema: Schema, options: Partially<Em3Options> = {}): Em3 {
   const present = defaultEm3Options.content.modalities.filter((modality) =>
-    schema.features.some(({ type, source }) => type === modality && source === 'item'),
+    schema.features.some(
+      ({ type, name, source }) =>
+        source === 'item' && (type === modality || (type === 'embedding' && name === modality)),
+    ),
   );
   const base =
     present.length === 0 ? defaultEm3Options : mergeOptions(defaultEm3Options, { content: { modalities: present } });

@@ -2,6 +2,7 @@
 import type { Batch, Jagged } from '../data/batch.js';
 import {
   type CategoricalFeature,
+  type EmbeddingFeature,
   type Feature,
   featureNamed,
   type HistoryFeature,
@@ -14,6 +15,7 @@ import { Embedding } from '../nn/embedding.js';
 import { type Initializer, Module } from '../nn/module.js';
 import { concat } from '../ops/concat.js';
 import { embeddingBag } from '../ops/embedding_bag.js';
+import { gatherRows } from '../ops/gather_rows.js';
 import { type DeviceName, type HostArray, type Tensor, tensor } from '../tensor.js';
 import { makeHistory } from './history.js';
 import type { HistoryInput, IdInput, RankerInput, RankerSpec } from './ranker.js';
@@ -23,8 +25,10 @@ export interface FeatureEmbedderOptions {
   readonly embeddingDim: number;
   /** All tables get `embeddingDim`, whatever their features state: FM multiplies vectors of all of them. Default false. */
   readonly oneWidth?: boolean;
-  /** Names of the features used; null: every categorical, numeric, sequence and history feature. */
+  /** Names of the features used; null: every categorical, numeric, sequence and history feature, and given vectors. */
   readonly features?: readonly string[] | null;
+  /** Given vectors that are content tokens: `features: null` leaves them out. */
+  readonly content?: readonly string[];
   /** Standard deviation of the initial id vectors. Default that of `Embedding`. */
   readonly std?: number;
 }
@@ -54,12 +58,13 @@ export class FeatureEmbedder extends Module {
   readonly #sequences: readonly SequenceFeature[];
   readonly #histories: readonly HistoryFeature[];
   readonly #numeric: readonly NumericFeature[];
+  readonly #given: readonly EmbeddingFeature[];
   readonly #dtype: Initializer['dtype'];
 
   constructor(
     init: Initializer,
     schema: Schema,
-    { embeddingDim, oneWidth = false, features = null, std }: FeatureEmbedderOptions,
+    { embeddingDim, oneWidth = false, features = null, content = [], std }: FeatureEmbedderOptions,
   ) {
     super();
     const refuse = (name: string, expected: string, got: string): never => {
@@ -69,11 +74,16 @@ export class FeatureEmbedder extends Module {
     };
     const used =
       features === null
-        ? schema.features.filter((feature) => hasTable(feature) || feature.type === 'numeric')
+        ? schema.features.filter(
+            (feature) =>
+              hasTable(feature) ||
+              feature.type === 'numeric' ||
+              (feature.type === 'embedding' && !content.includes(feature.name)),
+          )
         : features.map((name) => featureNamed(schema, name));
     for (const feature of used) {
-      if (!hasTable(feature) && feature.type !== 'numeric')
-        refuse(feature.name, 'an id, number, sequence or history feature', `type ${feature.type}`);
+      if (!hasTable(feature) && feature.type !== 'numeric' && feature.type !== 'embedding')
+        refuse(feature.name, 'an id, number, sequence, history or embedding feature', `type ${feature.type}`);
       if (feature.name === numbersName) refuse(feature.name, `another name than ${numbersName}`, feature.name);
     }
     this.#dtype = init.dtype;
@@ -81,6 +91,7 @@ export class FeatureEmbedder extends Module {
     this.#sequences = used.filter((feature) => feature.type === 'sequence');
     this.#histories = used.filter((feature) => feature.type === 'history');
     this.#numeric = used.filter((feature) => feature.type === 'numeric');
+    this.#given = used.filter((feature) => feature.type === 'embedding');
 
     const ownerOf = (feature: TableFeature): TableFeature => {
       if (feature.shareEmbedding === null) return feature;
@@ -129,6 +140,7 @@ export class FeatureEmbedder extends Module {
       if (!this.#histories.some((history) => history.name === name)) vectors.set(name, embeddingDim);
     }
     if (this.#numeric.length > 0) vectors.set(numbersName, this.#numeric.length);
+    for (const { name, dim } of this.#given) vectors.set(name, dim);
     const names = this.#histories.map(({ name }) => name);
     const width = names.reduce((total, name) => total + this.tableOf(name).embeddingDim, 0);
     const histories = names.length === 0 ? [] : [{ name: historiesName, width, ids: names, timed: true }];
@@ -160,6 +172,7 @@ export class FeatureEmbedder extends Module {
       embeddings.set(name, bag);
     }
     if (this.#numeric.length > 0) vectors.set(numbersName, this.numbers(batch, device));
+    for (const { name } of this.#given) vectors.set(name, this.given(batch, name, device));
     return { vectors, ids, embeddings, histories: this.histories(batch, ids, lookUp) };
   }
 
@@ -172,6 +185,14 @@ export class FeatureEmbedder extends Module {
       for (let b = 0; b < size; b++) host[b * n + column] = values[b]!;
     });
     return tensor(host, [size, n], { device });
+  }
+
+  /** Given vectors (B, dim) of the items of the rows; zeros where an item has none. */
+  private given({ items }: Batch, name: string, device: DeviceName): Tensor {
+    const { values, present, dim } = valueOf(items.vectors ?? {}, name);
+    const host = this.#dtype === 'float64' ? Float64Array.from(values) : values;
+    const unique = tensor(host, [present.length, dim], { device });
+    return gatherRows(unique, tensor(items.index, [items.index.length], { device }));
   }
 
   private histories(

@@ -62,6 +62,12 @@ export async function exportModel(
   data: Dataset,
   { config, step, out, items: which = 'all' }: ExportModelOptions,
 ): Promise<ExportedModel> {
+  const [given] = featuresOf(data.schema, 'embedding');
+  if (given !== undefined)
+    throw new ConfigError(
+      `export: expected a model without given vectors, which no export holds yet, but received feature ${given.name}`,
+      { key: 'feature_cols' },
+    );
   await requireEmpty(out);
   const draft = join(dirname(out), `.tmp-${basename(out)}-${randomBytes(8).toString('hex')}`);
   try {

@@ -1,5 +1,6 @@
 /** From a configuration to a model and the settings of its training. */
 import type { Schema } from '../data/schema.js';
+import { ConfigError } from '../errors.js';
 import { Em3, type Em3Options } from '../models/em3.js';
 import { Lemur, type LemurOptions } from '../models/lemur.js';
 import type { RecommenderModel } from '../models/model.js';
@@ -85,7 +86,12 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
     queryEncoder: model.query_encoder,
     twoStageEpochs: model.two_stage_epochs,
     content: {
-      modalities: model.modalities,
+      modalities: model.modalities.map((modality) => {
+        if (modality === 'text' || modality === 'image') return modality;
+        throw new ConfigError(`model.modalities: expected text or image for lemur but received ${modality}`, {
+          key: 'model.modalities',
+        });
+      }),
       width: encoder.width,
       layers: encoder.layers,
       queryLayers: encoder.query_layers,

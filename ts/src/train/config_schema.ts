@@ -444,10 +444,10 @@ const model = z.strictObject({
     .describe(ours('modes that cut the item encoder off: the query encoder is cut off alike, or stays trained')),
   two_stage_epochs: count(1).default(4).describe(ours('two_stage: epochs of the first stage')),
   modalities: z
-    .array(z.enum(['text', 'image']))
+    .array(z.string().min(1))
     .min(1)
     .default(['text', 'image'])
-    .describe('content that is read'),
+    .describe('content that is read: text, image, and em3: features of given vectors by name'),
   encoder: encoder.prefault({}).describe('content encoders'),
   fusion: fusion.prefault({}).describe('FusionQFormer'),
   lora: lora.prefault({}).describe('low-rank adaptation over the content history'),
