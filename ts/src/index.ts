@@ -123,13 +123,9 @@ export {
 export { randomScope } from './random.js';
 export { RowSparseGrad } from './row_sparse_grad.js';
 // serving
-export {
-  type ExportedModel,
-  type ExportModelOptions,
-  type ExportRunOptions,
-  exportModel,
-  exportRun,
-} from './serve/export_model.js';
+export type { ExportFormat } from './serve/export_formats.js';
+export { type ExportedModel, type ExportModelOptions, exportModel } from './serve/export_model.js';
+export { type ExportedRun, type ExportRunOptions, exportRun } from './serve/export_run.js';
 export type { Fields, FieldValue, IdValue } from './serve/feature_values.js';
 export { type EncodedItems, ItemEncoder, type NewItem } from './serve/item_encoder.js';
 export {

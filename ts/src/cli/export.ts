@@ -1,15 +1,21 @@
 import { ConfigError } from '../errors.js';
-import { exportRun } from '../serve/export_model.js';
+import { type ExportFormat, exportFormats } from '../serve/export_formats.js';
+import { exportRun } from '../serve/export_run.js';
 import { bytesText } from './text_table.js';
 import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
 export const exportDefinition: VerbDefinition = {
   name: 'export',
-  summary: 'Writes a run for serving: weights that score, item vectors and tables, tied together by step and hash.',
+  summary: 'Writes a run for serving, or in the forms that other programs read: ONNX graphs, weights, item vectors.',
   positionals: '',
   options: {
     run: { type: 'string', value: 'folder', help: 'the run' },
-    out: { type: 'string', value: 'folder', help: 'a new folder for Predictor.open' },
+    out: { type: 'string', value: 'folder', help: 'a new folder for what is written' },
+    to: {
+      type: 'string',
+      value: 'forms',
+      help: `what the folder holds, by commas: ${exportFormats.join(', ')}; default serving, for Predictor.open`,
+    },
     checkpoint: { type: 'string', value: 'which', help: 'best (default), last or step-N' },
     items: {
       type: 'string',
@@ -34,6 +40,7 @@ export const exportDefinition: VerbDefinition = {
 export interface ExportRequest {
   readonly run: string;
   readonly out: string | null;
+  readonly to: readonly ExportFormat[];
   readonly checkpoint: string;
   readonly items: 'all' | 'train';
   readonly vectors: string | null;
@@ -51,6 +58,11 @@ export function exportRequest(args: VerbArguments): ExportRequest {
   const [out, vectors] = [single(args, 'out') ?? null, single(args, 'vectors') ?? null];
   if (out === null && vectors === null) fail('out', '--out <folder> or --vectors <file.npy>', 'neither');
   if (vectors?.endsWith('.npy') === false) fail('vectors', '--vectors to end in .npy', vectors);
+  const to = (single(args, 'to') ?? 'serving').split(',').map((word) => {
+    const format = exportFormats.find((name) => name === word.trim());
+    return format ?? fail('to', `--to to name ${exportFormats.join(', ')}`, word);
+  });
+  if (out === null && single(args, 'to') !== undefined) fail('out', '--out <folder> with --to', 'none');
   const which = single(args, 'checkpoint') ?? 'best';
   if (!/^(best|last|step-\d+)$/.test(which)) fail('checkpoint', '--checkpoint best, last or step-N', which);
   const items = single(args, 'items') ?? 'all';
@@ -58,6 +70,7 @@ export function exportRequest(args: VerbArguments): ExportRequest {
   return {
     run,
     out,
+    to,
     checkpoint: which === 'last' ? 'latest' : which,
     items,
     vectors,
@@ -71,7 +84,7 @@ export const exportVerb: Verb = {
   ...exportDefinition,
   async run(args, { stdout, stderr }) {
     const request = exportRequest(args);
-    const { checkpoint, exported } = await exportRun({
+    const { checkpoint, step, exported } = await exportRun({
       ...request,
       onNote: (line) => stderr.write(`${line}\n`),
     });
@@ -80,8 +93,8 @@ export const exportVerb: Verb = {
       stdout.write(
         `${path}  step ${step}  ${vectors} vectors of ${items} items  ${bytesText(bytes)}  ${id.slice(0, 16)}\n`,
       );
-    }
+    } else if (request.out !== null) stdout.write(`${request.out}  step ${step}  ${request.to.join(', ')}\n`);
     if (request.vectors !== null) stdout.write(`${request.vectors}\n`);
-    return { run: request.run, checkpoint, vectors: request.vectors, exported };
+    return { run: request.run, out: request.out, to: request.to, checkpoint, step, vectors: request.vectors, exported };
   },
 };

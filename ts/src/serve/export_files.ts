@@ -12,12 +12,12 @@
  * Files are read by position into one buffer each, hashed on the way, and never mapped: a mapping needs native code, and a file that changes
  * under a mapping would change scores or end the process (reliability.md, F09).
  */
-import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { createHash, randomBytes } from 'node:crypto';
+import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { ExportMismatchError, StorageError } from '../errors.js';
-import { createDurably, type Env, writeAll } from '../io/env.js';
+import { ArgumentError, ExportMismatchError, StorageError } from '../errors.js';
+import { createDurably, type Env, guard, nodeEnv, writeAll } from '../io/env.js';
 import { encodeSafetensors, type HostTensor, parseSafetensors } from '../io/safetensors.js';
 
 export const exportFiles = {
@@ -61,6 +61,38 @@ export function signatureId(signature: Signature): string {
 
 export function mismatch(folder: string, diff: readonly string[], file: string | null = null): ExportMismatchError {
   return new ExportMismatchError(`export: ${folder} cannot be served: ${diff.join('; ')}`, { folder, file, diff });
+}
+
+/** ArgumentError where `out` is neither absent nor an empty folder. */
+export async function requireEmpty(out: string): Promise<void> {
+  const entries = await readdir(out).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw new ArgumentError(`export: expected a new or empty folder but ${out} is none: ${error.code}`, {
+      argument: 'out',
+    });
+  });
+  if (entries.length > 0)
+    throw new ArgumentError(`export: expected a new or empty folder but ${out} holds ${entries.length} entries`, {
+      argument: 'out',
+    });
+}
+
+/**
+ * Makes the folder `out` from what `write` puts into a draft beside it: it appears whole or, where `write` rejects, not at all. Throws
+ * `ArgumentError` for a folder that holds something, `StorageError`.
+ */
+export async function createFolder<T>(out: string, write: (draft: string) => Promise<T>): Promise<T> {
+  await requireEmpty(out);
+  const draft = join(dirname(out), `.tmp-${basename(out)}-${randomBytes(8).toString('hex')}`);
+  try {
+    await guard('mkdir', draft, () => nodeEnv.makeDirectory(draft));
+    const result = await write(draft);
+    await guard('fsync', draft, () => nodeEnv.syncDirectory(draft));
+    await guard('rename', out, () => nodeEnv.rename(draft, out));
+    return result;
+  } finally {
+    await nodeEnv.remove(draft).catch(() => undefined);
+  }
 }
 
 /** Writes one file durably; returns what the signature says of it. */

@@ -1,25 +1,22 @@
 /** Writes what serving needs: weights that score, item vectors, tables, vocabularies, and the signature that ties them together. */
-import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ImageBatch, TokenBatch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import { featuresOf } from '../data/schema.js';
-import { ArgumentError, ConfigError } from '../errors.js';
-import { guard, nodeEnv } from '../io/env.js';
-import { writeNpy } from '../io/npy.js';
+import { ConfigError } from '../errors.js';
+import { nodeEnv } from '../io/env.js';
 import { packageVersion } from '../io/package_root.js';
 import { type HostTensor, hostTensor } from '../io/safetensors.js';
 import type { ItemContent } from '../models/content.js';
 import type { RecommenderModel, StateUse } from '../models/model.js';
 import { tidy } from '../tidy.js';
-import { buildModel, trainSettings } from '../train/build_model.js';
+import { trainSettings } from '../train/build_model.js';
 import { configDigest, type ResolvedConfig } from '../train/config.js';
 import { encodeItems, inPrecision, type Precision } from '../train/evaluate.js';
-import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
 import { readTensors } from '../train/state.js';
-import { Trainer } from '../train/trainer.js';
 import {
+  createFolder,
   exportFiles,
   type FileSignature,
   type Signature,
@@ -68,10 +65,7 @@ export async function exportModel(
       `export: expected a model without given vectors, which no export holds yet, but received feature ${given.name}`,
       { key: 'feature_cols' },
     );
-  await requireEmpty(out);
-  const draft = join(dirname(out), `.tmp-${basename(out)}-${randomBytes(8).toString('hex')}`);
-  try {
-    await mkdir(draft, { recursive: true });
+  return createFolder(out, async (draft) => {
     const precision = trainSettings(config.config).precision;
     const files: Record<string, FileSignature> = {};
     const { score, encode } = await splitState(model);
@@ -104,8 +98,6 @@ export async function exportModel(
       files,
     };
     await text(exportFiles.signature, `${JSON.stringify(signature, null, 2)}\n`);
-    await guard('fsync', draft, () => nodeEnv.syncDirectory(draft));
-    await guard('rename', out, () => nodeEnv.rename(draft, out));
     return {
       path: out,
       step,
@@ -114,22 +106,7 @@ export async function exportModel(
       items: data.items.ids.length,
       bytes: Object.values(files).reduce((total, file) => total + file.bytes, 0),
     };
-  } finally {
-    await nodeEnv.remove(draft).catch(() => undefined);
-  }
-}
-
-async function requireEmpty(out: string): Promise<void> {
-  const entries = await readdir(out).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
-    throw new ArgumentError(`export: expected a new or empty folder but ${out} is none: ${error.code}`, {
-      argument: 'out',
-    });
   });
-  if (entries.length > 0)
-    throw new ArgumentError(`export: expected a new or empty folder but ${out} holds ${entries.length} entries`, {
-      argument: 'out',
-    });
 }
 
 /** Copies of the state that scores and of the state that encodes items. */
@@ -143,7 +120,8 @@ async function splitState(
   return { score: wanted('score'), encode: wanted('encode') };
 }
 
-function exportedItems({ items }: Dataset, which: 'all' | 'train'): Int32Array {
+/** Rows of the items that an export gives vectors of. */
+export function exportedItems({ items }: Dataset, which: 'all' | 'train'): Int32Array {
   const every = Int32Array.from(items.trainCount.keys());
   return which === 'all' ? every : every.filter((item) => items.trainCount[item]! > 0);
 }
@@ -213,7 +191,7 @@ function presence({ itemText: text, itemImage: image }: Dataset['columns'], keys
 }
 
 /** One item that has neither text nor picture, in the form that the data have. */
-function emptyContent({ columns }: Dataset): ItemContent {
+export function emptyContent({ columns }: Dataset): ItemContent {
   const none = new Int32Array(0);
   const text: TokenBatch | null = columns.itemText && {
     tokens: none,
@@ -286,72 +264,4 @@ async function copyTokenizer(source: string, draft: string): Promise<void> {
       if (error.code !== 'ENOENT') throw error;
     });
   }
-}
-
-// ---- from a run folder
-
-export interface ExportRunOptions {
-  readonly run: string;
-  /** Folder of the export; null: only `vectors`. */
-  readonly out: string | null;
-  /** 'best' (default where there was an evaluation), 'latest' or `step-N`. */
-  readonly checkpoint?: string;
-  readonly items?: 'all' | 'train';
-  /** Where the data are now, if they moved. */
-  readonly data?: string | null;
-  readonly device?: string | null;
-  /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
-  readonly vectors?: string | null;
-  readonly onNote?: (line: string) => void;
-}
-
-/** Exports a checkpoint of a run. Throws what `galago eval` throws, and `ArgumentError` for a folder that holds something. */
-export async function exportRun(
-  options: ExportRunOptions,
-): Promise<{ checkpoint: string; exported: ExportedModel | null }> {
-  const { run, out, items = 'all', onNote = () => undefined } = options;
-  if (out !== null) await requireEmpty(out);
-  const resolved = runConfig(run, options.device ?? null);
-  const { config } = resolved;
-  const place = runDevice(config);
-  await using data = await runData(config, { path: options.data ?? null });
-  await checkSplit(run, data.splitManifest);
-  using model = buildModel(config, data.schema, place.name);
-  await using trainer = new Trainer({
-    model,
-    data,
-    device: place.name,
-    settings: trainSettings(config),
-    configDigest: configDigest(config),
-  });
-  const { name, step, rejected } = await trainer.load(options.checkpoint ?? 'best', join(run, 'checkpoints'));
-  for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);
-  const exported = out === null ? null : await exportModel(model, data, { config: resolved, step, out, items });
-  if (options.vectors != null) await writeVectors(model, data, exportedItems(data, items), step, options.vectors);
-  return { checkpoint: name, exported };
-}
-
-/** Content vectors for search indexes: `.npy`, and the ids in row order. */
-async function writeVectors(
-  model: RecommenderModel,
-  data: Dataset,
-  keys: Int32Array,
-  step: number,
-  file: string,
-): Promise<void> {
-  if (!model.encodesItems)
-    throw new ConfigError('export: expected a model with item content for --vectors but this one has ids only', {
-      key: 'vectors',
-    });
-  try {
-    await encodeItems(model, data, 'overlay', keys, step);
-    const vectors = tidy(() => model.contentVectors(keys, step)!);
-    const values = (await vectors.values()) as Float32Array;
-    await writeNpy(file, { dtype: 'float32', shape: vectors.shape, data: Float32Array.from(values) });
-    vectors.dispose();
-  } finally {
-    model.dropOverlay();
-  }
-  const ids = Array.from(keys, (key) => `${data.items.ids[key]}\n`).join('');
-  await writeFile(`${file.replace(/\.npy$/, '')}.ids.txt`, ids);
 }

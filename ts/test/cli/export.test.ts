@@ -1,9 +1,12 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { readFbin, readRowIds } from '../../src/io/fbin.js';
 import { readNpy } from '../../src/io/npy.js';
+import { readSafetensors } from '../../src/io/safetensors.js';
 import { Predictor } from '../../src/serve/predictor.js';
-import { trainedRun } from '../serve/served_shop.js';
+import { readTensors } from '../../src/train/state.js';
+import { trainedRun, withRun } from '../serve/served_shop.js';
 import { captured, lastJson } from './captured.js';
 
 describe('galago export', () => {
@@ -29,11 +32,63 @@ describe('galago export', () => {
     expect(again.stderr).toMatch(/expected a new or empty folder/);
   });
 
+  it('writes weights by name, and item vectors with their ids as .npy and .fbin', async () => {
+    using run = await trainedRun();
+    const out = join(run.folder, 'forms');
+    const args = [
+      'export',
+      '--run',
+      run.path,
+      '--out',
+      out,
+      '--to',
+      'safetensors,npy,fbin',
+      '--device',
+      'cpu',
+      '--json',
+    ];
+    const { exitCode, stdout, stderr } = await captured(args);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+    expect(lastJson(stdout)).toMatchObject({ out, to: ['safetensors', 'npy', 'fbin'], step: 6, exported: null });
+    expect(readdirSync(out).sort()).toEqual(['ids.npy', 'vectors.fbin', 'vectors.npy', 'weights.safetensors']);
+
+    const weights = await readSafetensors(join(out, 'weights.safetensors'));
+    const state = await withRun(run.path, ({ model }) => readTensors(model.state()));
+    const kept = [...state].filter(([name]) => !/^(heads|content\.table)\./.test(name));
+    expect([...weights.keys()].sort()).toEqual(kept.map(([name]) => name).sort());
+    for (const [name, { data }] of kept) expect(Buffer.compare(weights.get(name)!.data, data), name).toBe(0);
+
+    const [npy, fbin] = [await readNpy(join(out, 'vectors.npy')), await readFbin(join(out, 'vectors.fbin'))];
+    const ids = await readRowIds(out, 40);
+    expect([npy.shape, fbin.count, ids.length]).toEqual([[40, fbin.dim], 40, 40]);
+    expect(fbin.data).toEqual(npy.data);
+    expect(new Set(fbin.data).size).toBeGreaterThan(1000);
+  });
+
+  it('leaves nothing behind where a form cannot be written', async () => {
+    using run = await trainedRun({ model: { training: 'id_only' } });
+    const out = join(run.folder, 'forms');
+    const { exitCode, stderr } = await captured([
+      'export',
+      '--run',
+      run.path,
+      '--out',
+      out,
+      '--to',
+      'safetensors,fbin',
+    ]);
+    expect(exitCode).toBe(78);
+    expect(stderr).toMatch(/expected a model with item content for item vectors/);
+    expect(readdirSync(run.folder)).toEqual(['run']);
+  });
+
   it.each([
     [[], /expected --run <folder> but received none/],
     [['--run', 'r'], /expected --out <folder> or --vectors/],
     [['--run', 'r', '--out', 'o', '--items', 'some'], /expected --items all or train but received some/],
     [['--run', 'r', '--out', 'o', '--checkpoint', 'first'], /expected --checkpoint best, last or step-N/],
+    [['--run', 'r', '--out', 'o', '--to', 'onnx,pt'], /expected --to to name serving, onnx, .* but received pt/],
+    [['--run', 'r', '--vectors', 'v.npy', '--to', 'npy'], /expected --out <folder> with --to/],
     [['--run', 'r', '--vectors', 'v.txt'], /expected --vectors to end in \.npy/],
     [['--run', 'no such run', '--out', 'no such folder'], /no such run/],
   ])('refuses %j', async (argv, says) => {

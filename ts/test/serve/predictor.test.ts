@@ -12,7 +12,7 @@ import {
   MemoryBankFullError,
   QueueFullError,
 } from '../../src/errors.js';
-import { exportRun } from '../../src/serve/export_model.js';
+import { exportRun } from '../../src/serve/export_run.js';
 import { ItemEncoder, type NewItem } from '../../src/serve/item_encoder.js';
 import { Predictor, type PredictRequest } from '../../src/serve/predictor.js';
 import { device } from '../../src/tensor.js';

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { generateShop, type Shop } from '../../src/data/shop.js';
+import type { RecommenderModel } from '../../src/models/model.js';
 import type { PredictRequest } from '../../src/serve/predictor.js';
 import { buildModel, trainSettings } from '../../src/train/build_model.js';
 import { type ConfigInput, configDigest } from '../../src/train/config.js';
@@ -23,8 +24,11 @@ export async function trainedRun(
   return { path, folder: folder.path, [Symbol.dispose]: () => folder[Symbol.dispose]() };
 }
 
-/** Logits of the test part by the best checkpoint of a run, by event. */
-export async function evaluatedLogits(run: string): Promise<Map<number, number>> {
+/** What `use` makes of a run with its best checkpoint loaded. */
+export async function withRun<T>(
+  run: string,
+  use: (run: { model: RecommenderModel; data: Dataset; trainer: Trainer; step: number }) => Promise<T>,
+): Promise<T> {
   const { config } = runConfig(run);
   await using data = await runData(config);
   using model = buildModel(config, data.schema, 'cpu');
@@ -35,9 +39,16 @@ export async function evaluatedLogits(run: string): Promise<Map<number, number>>
     settings: trainSettings(config),
     configDigest: configDigest(config),
   });
-  await trainer.load('best', join(run, 'checkpoints'));
-  const { logits, events } = await trainer.predict('test');
-  return new Map(Array.from(events, (event, i) => [event, logits[i]!]));
+  const { step } = await trainer.load('best', join(run, 'checkpoints'));
+  return use({ model, data, trainer, step });
+}
+
+/** Logits of the test part by the best checkpoint of a run, by event. */
+export function evaluatedLogits(run: string): Promise<Map<number, number>> {
+  return withRun(run, async ({ trainer }) => {
+    const { logits, events } = await trainer.predict('test');
+    return new Map(Array.from(events, (event, i) => [event, logits[i]!]));
+  });
 }
 
 /** A request, and the events that its candidates are. */

@@ -1,0 +1,103 @@
+/** From a run folder to an export: for galago's predictor, or in the forms that other programs read. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ArgumentError } from '../errors.js';
+import { writeNpy } from '../io/npy.js';
+import { buildModel, trainSettings } from '../train/build_model.js';
+import { configDigest } from '../train/config.js';
+import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
+import { Trainer } from '../train/trainer.js';
+import { createFolder, requireEmpty } from './export_files.js';
+import { type ExportFormat, type FormatContext, itemVectors, writeVectors, writeWeights } from './export_formats.js';
+import { type ExportedModel, exportedItems, exportModel } from './export_model.js';
+
+export interface ExportRunOptions {
+  readonly run: string;
+  /** Folder of the export; null: only `vectors`. */
+  readonly out: string | null;
+  /** What the folder holds. Default `serving`, what a predictor opens, which stands alone; the others may stand side by side. */
+  readonly to?: readonly ExportFormat[];
+  /** 'best' (default where there was an evaluation), 'latest' or `step-N`. */
+  readonly checkpoint?: string;
+  readonly items?: 'all' | 'train';
+  /** Where the data are now, if they moved. */
+  readonly data?: string | null;
+  readonly device?: string | null;
+  /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
+  readonly vectors?: string | null;
+  readonly onNote?: (line: string) => void;
+}
+
+export interface ExportedRun {
+  /** Name of the checkpoint. */
+  readonly checkpoint: string;
+  readonly step: number;
+  /** Of `serving`; else null. */
+  readonly exported: ExportedModel | null;
+}
+
+/** Forms that are named and not written yet, with what lacks. */
+const notWritten: Partial<Record<ExportFormat, string>> = {
+  onnx: 'graphs are not written by this version',
+  peft: 'adapters are not written by this version',
+  hf: 'Hugging Face folders are not written by this version',
+};
+
+function checkFormats(to: readonly ExportFormat[]): Set<ExportFormat> {
+  const formats = new Set(to);
+  const fail = (message: string): never => {
+    throw new ArgumentError(`export: ${message}`, { argument: 'to' });
+  };
+  if (formats.size === 0) fail('expected at least one form but received none');
+  if (formats.has('serving') && formats.size > 1)
+    fail('serving has a folder of its own: export the others to another one');
+  for (const [format, why] of Object.entries(notWritten))
+    if (formats.has(format as ExportFormat)) fail(`--to ${format}: ${why}`);
+  return formats;
+}
+
+/**
+ * Exports a checkpoint of a run. Throws what `galago eval` throws, `ArgumentError` for a folder that holds something or forms that do not go
+ * together, `ConfigError` for item vectors of a model without any.
+ */
+export async function exportRun(options: ExportRunOptions): Promise<ExportedRun> {
+  const { run, out, items: which = 'all', to = ['serving'], onNote = () => undefined } = options;
+  const formats = checkFormats(to);
+  if (out !== null) await requireEmpty(out);
+  const resolved = runConfig(run, options.device ?? null);
+  const { config } = resolved;
+  const place = runDevice(config);
+  await using data = await runData(config, { path: options.data ?? null });
+  await checkSplit(run, data.splitManifest);
+  using model = buildModel(config, data.schema, place.name);
+  await using trainer = new Trainer({
+    model,
+    data,
+    device: place.name,
+    settings: trainSettings(config),
+    configDigest: configDigest(config),
+  });
+  const { name, step, rejected } = await trainer.load(options.checkpoint ?? 'best', join(run, 'checkpoints'));
+  for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);
+  const items = exportedItems(data, which);
+  let exported: ExportedModel | null = null;
+  if (out !== null && formats.has('serving'))
+    exported = await exportModel(model, data, { config: resolved, step, out, items: which });
+  else if (out !== null)
+    await createFolder(out, (folder) => writeFormats({ model, data, step, items, folder }, formats));
+  if (options.vectors != null) await writeVectorFile({ model, data, step, items }, options.vectors);
+  return { checkpoint: name, step, exported };
+}
+
+async function writeFormats(context: FormatContext, formats: ReadonlySet<ExportFormat>): Promise<void> {
+  if (formats.has('safetensors')) await writeWeights(context);
+  if (formats.has('npy') || formats.has('fbin')) await writeVectors(context, formats);
+}
+
+/** Content vectors for search indexes: `.npy`, and the ids in row order. */
+async function writeVectorFile(context: Omit<FormatContext, 'folder'>, file: string): Promise<void> {
+  const { values, width } = await itemVectors(context);
+  await writeNpy(file, { dtype: 'float32', shape: [values.length / width, width], data: values });
+  const ids = Array.from(context.items, (row) => `${context.data.items.ids[row]}\n`).join('');
+  await writeFile(`${file.replace(/\.npy$/, '')}.ids.txt`, ids);
+}
