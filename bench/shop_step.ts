@@ -51,10 +51,15 @@ export class ShopStep {
    * The model on `count` batches of the train part, `warmUp` steps into training, so that histories have content. On the CPU, unless
    * `changes` name another device.
    */
-  static async open(changes: ConfigInput = {}, { count = 16, warmUp = 120 } = {}): Promise<ShopStep> {
-    const config = shopConfig(changes);
+  static open(changes: ConfigInput = {}, batches: { count?: number; warmUp?: number } = {}): Promise<ShopStep> {
+    return ShopStep.of(shopConfig(changes), batches);
+  }
+
+  /** The same for a whole configuration. */
+  static async of(config: Config, { count = 16, warmUp = 120 } = {}): Promise<ShopStep> {
     await using data = await runData(config);
     const model = buildModel(config, data.schema);
+    model.prepare?.(data.items);
     if (config.device !== 'auto') await model.moveTo(config.device as DeviceName);
     const { batchSize, unit, seed } = trainSettings(config);
     const batches: Batch[] = [];
@@ -81,6 +86,7 @@ export class ShopStep {
         this.#optimizer.step();
         this.#optimizer.zeroGrad();
         this.model.commit(this.#step, this.#optimizer.clipFactor);
+        this.model.settle?.(this.#step, true); // the trainer learns it two steps later; nothing here is ever skipped
         return loss;
       }),
     );
