@@ -39,6 +39,15 @@ export { defaultLemurOptions, Lemur, type LemurOptions, lemur } from './models/l
 export type { LongerOptions } from './models/longer.js';
 export type { MmoeOptions } from './models/mmoe.js';
 export type { ParameterGroups, RecommenderModel, StepContext, StepGraph } from './models/model.js';
+export {
+  fillEncoders,
+  openPretrained,
+  type PretrainedEncoders,
+  type PretrainedWeights,
+  readPretrained,
+  savePretrained,
+} from './models/pretrained.js';
+export { huggingFaceModule } from './models/pretrained_names.js';
 export type { RankMixerOptions } from './models/rank_mixer.js';
 export { type HistoryInput, Ranker, type RankerInput, type RankerOptions, type RankerSpec } from './models/ranker.js';
 export type { SimOptions } from './models/sim.js';
@@ -64,10 +73,12 @@ export {
 } from './nn/memory_bank.js';
 export { type ForwardContext, Initializer, Module } from './nn/module.js';
 export { PerTokenLinear, RankMixerBlock, tokenMixing } from './nn/per_token.js';
+export { PretrainedImageEncoder, type PretrainedImageOptions } from './nn/pretrained_image_encoder.js';
+export { PretrainedTextEncoder, type PretrainedTextOptions } from './nn/pretrained_text_encoder.js';
 export { type ComparedHistory, historyCosines, SimTier, tierCounts } from './nn/sim_tier.js';
 export { TextEncoder } from './nn/text_encoder.js';
 // ops
-export { activation, gelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
+export { activation, gelu, geluTanh, quickGelu, relu, sigmoid, silu, tanh } from './ops/activation.js';
 export { autocast } from './ops/autocast.js';
 export { type BatchNormOptions, batchNorm } from './ops/batch_norm.js';
 export { bceWithLogits } from './ops/bce_with_logits.js';

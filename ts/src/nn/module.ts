@@ -58,6 +58,29 @@ export class Initializer {
   }
 }
 
+/** Makes every parameter 0: for modules whose values are loaded. */
+export class BlankInitializer extends Initializer {
+  override at(name: string): Initializer {
+    return new BlankInitializer(this.seed, this.dtype, this.device, this.path === '' ? name : `${this.path}.${name}`);
+  }
+
+  private zeros(shape: Shape): Tensor {
+    return parameter(keep(full(shape, 0, { dtype: this.dtype, device: this.device })));
+  }
+
+  override normal(_name: string, shape: Shape): Tensor {
+    return this.zeros(shape);
+  }
+
+  override uniform(_name: string, shape: Shape): Tensor {
+    return this.zeros(shape);
+  }
+
+  override constant(_name: string, shape: Shape): Tensor {
+    return this.zeros(shape);
+  }
+}
+
 function visit(value: unknown, path: string, found: Map<string, Tensor>): void {
   if (value instanceof Tensor) found.set(path, value);
   else if (value instanceof Module) for (const [name, x] of value.state()) found.set(`${path}.${name}`, x);

@@ -1,5 +1,5 @@
 import type { Activation } from '../../src/native_kernels.js';
-import { activation } from '../../src/ops/activation.js';
+import { activation, geluTanh, quickGelu } from '../../src/ops/activation.js';
 import { opSuite } from '../harness.js';
 
 const kinds: Activation[] = ['none', 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'];
@@ -22,4 +22,13 @@ opSuite<{ kind: Activation }>('activation', {
     },
     { inputs: { x: [2] }, options: { kind: 'swish' as Activation }, says: /expected `kind` to be one of none, relu/ },
   ],
+});
+
+opSuite<{ kind: 'quick_gelu' | 'gelu_tanh' }>('forms of gelu', {
+  run: ({ x }, { kind }) => (kind === 'quick_gelu' ? quickGelu(x!) : geluTanh(x!)),
+  golden: 'gelu_forms',
+  cases: (['quick_gelu', 'gelu_tanh'] as const).flatMap((kind) => [
+    { name: `${kind}, odd shape`, inputs: { x: [3, 17] }, options: { kind } },
+    { name: `${kind}, far values`, inputs: { x: { values: [-100, -30, 30, 100] } }, options: { kind } },
+  ]),
 });
