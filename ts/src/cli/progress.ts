@@ -14,11 +14,20 @@ export interface Progress {
   readonly dataWait: number | null;
   /** Name and last value of the validation metric. */
   readonly valid: { readonly metric: string; readonly value: number } | null;
-  /** Memory bank: share of the history found, and its mean age in steps, at the last evaluation. */
-  readonly bank?: { readonly hitRate: number; readonly age: number } | null;
+  readonly bank?: BankProgress | null;
 }
 
-/** `epoch 1/3  step 400/1200  loss 0.5512  48.2k samples/s  wait 2%  valid AUC 0.7712  bank hit 96%  age 31` */
+/** Of a memory bank, at the last evaluation. */
+export interface BankProgress {
+  /** Share of the history found, and its mean age in steps. */
+  readonly hitRate: number;
+  readonly age: number;
+  /** Share of the different items so far that no encoder ran for, and cosine of fresh and stored vectors; null: not known. */
+  readonly saved: number | null;
+  readonly cosine: number | null;
+}
+
+/** `epoch 1/3  step 400/1200  loss 0.5512  48.2k samples/s  wait 2%  valid AUC 0.7712  bank hit 96%  age 31  saved 73%  cosine 0.945` */
 export function progressText({
   epoch,
   epochs,
@@ -35,7 +44,11 @@ export function progressText({
   if (samplesPerSecond !== null) parts.push(`${shortNumber(samplesPerSecond)} samples/s`);
   if (dataWait !== null) parts.push(`wait ${Math.round(100 * dataWait)}%`);
   if (valid !== null) parts.push(`valid ${valid.metric} ${valid.value.toFixed(4)}`);
-  if (bank !== null) parts.push(`bank hit ${Math.round(100 * bank.hitRate)}%`, `age ${shortNumber(bank.age)}`);
+  if (bank !== null) {
+    parts.push(`bank hit ${Math.round(100 * bank.hitRate)}%`, `age ${shortNumber(bank.age)}`);
+    if (bank.saved !== null) parts.push(`saved ${Math.round(100 * bank.saved)}%`);
+    if (bank.cosine !== null) parts.push(`cosine ${bank.cosine.toFixed(3)}`);
+  }
   return parts.join('  ');
 }
 

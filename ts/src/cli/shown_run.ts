@@ -1,7 +1,7 @@
 /** A run as the CLI shows it: notes and a progress line on stderr. */
 import type { ResolvedConfig } from '../train/config.js';
 import { type RunResult, type TrainRunOptions, trainRun } from '../train/run.js';
-import { type Progress, progressLine } from './progress.js';
+import { type BankProgress, type Progress, progressLine } from './progress.js';
 import type { Output } from './verb.js';
 
 type ShownOptions = Omit<TrainRunOptions, 'onNote'>;
@@ -43,11 +43,12 @@ export async function shownRun(
   }
 }
 
-/** Hit rate and mean age of the longest history that was read from the memory bank; null where there is none. */
-export function historyOfBank(content: Readonly<Record<string, number>>): { hitRate: number; age: number } | null {
+/** What the memory bank did, its hit rate and mean age those of the longest history that was read; null where there is none. */
+export function historyOfBank(content: Readonly<Record<string, number>>): BankProgress | null {
   for (const sequence of ['long', 'short']) {
     const [hitRate, age] = [content[`${sequence}.hit_rate`], content[`${sequence}.age`]];
-    if (hitRate !== undefined && age !== undefined) return { hitRate, age };
+    if (hitRate !== undefined && age !== undefined)
+      return { hitRate, age, saved: content['calls_saved'] ?? null, cosine: content['cosine'] ?? null };
   }
   return null;
 }

@@ -88,9 +88,11 @@ function bankCurves(run: string, records: readonly MetricsRecord[]): ReportCurve
     curve(`bank hit rate, ${sequence}`, `${sequence}.hit_rate`),
     curve(`bank age in steps, ${sequence}`, `${sequence}.age`),
   ]);
-  return [...curves, curve('cosine of stored and fresh vectors', 'cosine')].filter(({ points }) =>
-    points.some(({ value }) => value !== null),
-  );
+  const others = [
+    curve('cosine of stored and fresh vectors', 'cosine'),
+    curve('share of encoder calls saved by the bank', 'calls_saved'),
+  ];
+  return [...curves, ...others].filter(({ points }) => points.some(({ value }) => value !== null));
 }
 
 /** Loss of train, thinned to what a chart can show, the metrics of windows (order 'time') and of valid, and those of a memory bank. */

@@ -535,11 +535,13 @@ export class Trainer implements AsyncDisposable {
     );
   }
 
-  /** Numbers about the stored content, also as a line of metrics. */
+  /** Numbers about the stored content, and the share of different items that no encoder ran for so far; also as a line of metrics. */
   private async contentStats(): Promise<Readonly<Record<string, number>>> {
-    const stats = (await this.#model.contentStats?.()) ?? {};
-    const { step, epoch } = this.#cursor;
-    if (Object.keys(stats).length > 0) this.#run?.metrics({ step, epoch, part: 'bank', ...stats });
+    const of = (await this.#model.contentStats?.()) ?? {};
+    const { step, epoch, calls } = this.#cursor;
+    if (Object.keys(of).length === 0) return of;
+    const stats = { ...of, ...(calls.distinct > 0 ? { calls_saved: 1 - calls.items / calls.distinct } : {}) };
+    this.#run?.metrics({ step, epoch, part: 'bank', ...stats });
     return stats;
   }
 

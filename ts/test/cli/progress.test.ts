@@ -22,7 +22,11 @@ describe('progressText', () => {
       'epoch 1/3  step 400/1200',
     );
     expect(progressText({ ...state, loss: Number.NaN })).toContain('loss NaN');
-    expect(progressText({ ...state, bank: { hitRate: 0.956, age: 31.04 } })).toMatch(/ {2}bank hit 96% {2}age 31.0$/);
+    const bank = { hitRate: 0.956, age: 31.04, saved: null, cosine: null };
+    expect(progressText({ ...state, bank })).toMatch(/ {2}bank hit 96% {2}age 31.0$/);
+    expect(progressText({ ...state, bank: { ...bank, saved: 0.734, cosine: 0.9454 } })).toMatch(
+      / {2}saved 73% {2}cosine 0.945$/,
+    );
   });
 });
 

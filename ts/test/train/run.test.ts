@@ -87,15 +87,21 @@ describe('trainRun', () => {
     });
     result.model.dispose();
     const { bank, encoder_calls: calls } = json(path, 'summary.json') as Record<string, Record<string, number>>;
-    expect(bank).toEqual(content.at(-1));
+    expect(bank).toEqual(expect.objectContaining(content.at(-1)!));
     expect(bank).toMatchObject({ rows: 32, evicted: 0, dropped: 0, refused: 0 });
-    for (const name of ['short.hit_rate', 'short.age', 'short.age_p99', 'target.hit_rate', 'cosine'])
+    for (const name of ['short.hit_rate', 'short.age', 'short.age_p99', 'target.hit_rate', 'cosine', 'cosine_d9'])
       expect(Number.isFinite(bank![name]), name).toBe(true);
+    for (const name of ['short.hit_rate_d0', 'short.hit_rate_d9', 'short.age_d9'])
+      expect(Number.isFinite(bank![name]), name).toBe(true);
+    const curves = await runCurves('lemur', path);
+    const shown = ['bank hit rate, short', 'bank age in steps, short', 'cosine of stored and fresh vectors'];
+    for (const metric of shown) expect(curves.find((curve) => curve.metric === metric)?.points, metric).toHaveLength(2);
     const { rows, slots, distinct, items, live } = calls!;
     expect(rows).toBe(2 * 1080);
     expect(slots).toBeGreaterThan(rows!);
     expect(distinct).toBeGreaterThan(items!);
     expect(items).toBe(live);
+    expect(bank!['calls_saved']).toBe(1 - items! / distinct!);
     expect(readFileSync(join(path, 'metrics.jsonl'), 'utf8')).toContain('"part":"bank"');
   });
 
