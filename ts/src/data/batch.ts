@@ -54,8 +54,10 @@ export interface QueryBatch {
 export interface Batch {
   readonly part: 'train' | 'valid' | 'test';
   readonly epoch: number;
-  /** Number of samples of this epoch before this batch: the cursor that a checkpoint stores. */
+  /** Samples of this epoch before this batch (before the whole batch, where ranks share it). Negatives are no samples of their own. */
   readonly position: number;
+  /** Samples of this epoch before the next batch: the cursor that a checkpoint stores. */
+  readonly end: number;
   /** B. */
   readonly size: number;
   /** Event numbers (B). Sampled negatives carry the event number of their positive. */

@@ -5,6 +5,7 @@
 
 import { ArgumentError } from '../errors.js';
 import type { Batch, ImageBatch, ItemBatch, Jagged, TokenBatch } from './batch.js';
+import { type BatchMemory, ownMemory } from './batch_memory.js';
 import type { PartName } from './events.js';
 import { type Histories, historyRange } from './history.js';
 import { gatherImages, type ImageStore } from './image_store.js';
@@ -91,6 +92,12 @@ export interface PassOptions {
   /** Samples of the whole pass after which it ends, those before `position` included; at the end of a session. Default: all. */
   readonly end?: number;
   readonly seed: number;
+  /**
+   * Which part of every batch: `rank` of `world` equal slices of its units, in order, so that all ranks together have the batch that one
+   * process would have. A slice is empty where a batch has fewer units than ranks. Default 0 of 1.
+   */
+  readonly rank?: number;
+  readonly world?: number;
   /** Leave out a last batch that is not full. Default false. */
   readonly dropLast?: boolean;
 }
@@ -114,6 +121,7 @@ export class BatchSource {
   constructor(
     private readonly columns: BatchColumns,
     private readonly options: PassOptions,
+    private readonly memory: BatchMemory = ownMemory,
   ) {
     const {
       part,
@@ -125,7 +133,17 @@ export class BatchSource {
       shuffle = part === 'train',
       byTime = false,
       end,
+      rank = 0,
+      world = 1,
     } = options;
+    if (!Number.isInteger(world) || world < 1 || !Number.isInteger(rank) || rank < 0 || rank >= world) {
+      throw new ArgumentError(
+        `loader: expected rank in [0, world) and world of at least 1 but received ${rank} of ${world}`,
+        {
+          argument: 'rank',
+        },
+      );
+    }
     if (!Number.isInteger(batchSize) || batchSize < 1) {
       throw new ArgumentError(`loader: expected batchSize of at least 1 but received ${batchSize}`, {
         argument: 'batchSize',
@@ -179,48 +197,76 @@ export class BatchSource {
     return this.bySession === null ? 1 : this.bySession.offsets[unit + 1]! - this.bySession.offsets[unit]!;
   }
 
-  /** The next batch, in fresh arrays that own their memory; null at the end. */
+  /** The next batch; null at the end. */
   next(): Batch | null {
-    const { batchSize, dropLast = false } = this.options;
-    const end = Math.min(this.unit + batchSize, this.units);
-    if (this.unit >= end || (dropLast && end - this.unit < batchSize)) return null;
-    const samples = this.takeSamples(end);
-    const batch = this.assemble(samples);
-    this.position += samples.length;
-    return batch;
+    const end = this.batchEnd();
+    if (end === null) return null;
+    const { rank = 0, world = 1 } = this.options;
+    const units = end - this.unit;
+    const samples = this.takeSamples(
+      this.unit + Math.floor((units * rank) / world),
+      this.unit + Math.floor((units * (rank + 1)) / world),
+    );
+    const position = this.position;
+    this.advance(end);
+    return this.assemble(samples, position);
   }
 
-  /** Event numbers of the units up to `end`. */
-  private takeSamples(end: number): Int32Array {
+  /** Passes over `count` batches without making them. */
+  skip(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const end = this.batchEnd();
+      if (end === null) return;
+      this.advance(end);
+    }
+  }
+
+  /** The unit before which the next batch (of all ranks) ends; null where there is none. */
+  private batchEnd(): number | null {
+    const { batchSize, dropLast = false } = this.options;
+    const end = Math.min(this.unit + batchSize, this.units);
+    return this.unit >= end || (dropLast && end - this.unit < batchSize) ? null : end;
+  }
+
+  private advance(end: number): void {
+    if (this.bySession === null) this.position += end - this.unit;
+    else for (let unit = this.unit; unit < end; unit++) this.position += this.unitSize(this.order(unit));
+    this.unit = end;
+  }
+
+  /** Event numbers of units. */
+  private takeSamples(from: number, to: number): Int32Array {
     const { bySession, rows } = this;
     if (bySession === null) {
-      const samples = new Int32Array(end - this.unit);
-      for (let i = 0; this.unit < end; i++) samples[i] = rows[this.order(this.unit++)]!;
+      const samples = this.memory.int32(to - from);
+      for (let unit = from; unit < to; unit++) samples[unit - from] = rows[this.order(unit)]!;
       return samples;
     }
     const samples: number[] = [];
-    for (; this.unit < end; this.unit++) {
-      const session = this.order(this.unit);
+    for (let unit = from; unit < to; unit++) {
+      const session = this.order(unit);
       for (let at = bySession.offsets[session]!; at < bySession.offsets[session + 1]!; at++) samples.push(rows[at]!);
     }
-    return Int32Array.from(samples);
+    const out = this.memory.int32(samples.length);
+    out.set(samples);
+    return out;
   }
 
-  private assemble(samples: Int32Array): Batch {
-    const { columns } = this;
+  private assemble(samples: Int32Array, position: number): Batch {
+    const { columns, memory } = this;
     const { part, epoch } = this.options;
     const { events, item, negative } = this.withNegatives(samples);
     const size = events.length;
-    const user = pick(columns.user, events);
+    const user = pick(columns.user, events, memory);
     const unique = this.unique(item, this.itemPlace);
     let queryPick: Int32Array | null = null;
     let queries: Batch['queries'] = null;
     if (columns.query !== null) {
-      queryPick = pick(columns.query, events);
+      queryPick = pick(columns.query, events, ownMemory);
       if (columns.queryText !== null) {
         if (this.queryPlace.length === 0) this.queryPlace = new Int32Array(columns.queryText.offsets.length - 1);
         const list = this.unique(queryPick, this.queryPlace);
-        queries = { ...list, text: gatherTokens(columns.queryText, list.rows) };
+        queries = { ...list, text: gatherTokens(columns.queryText, list.rows, memory) };
       }
     }
     const joined = (source: FeatureSource): Int32Array => {
@@ -231,41 +277,43 @@ export class BatchSource {
 
     const labels: Record<string, Float32Array> = {};
     for (const { name, values } of columns.labels) {
-      const label = new Float32Array(size);
+      const label = memory.float32(size);
       for (let b = 0; b < size; b++) label[b] = negative?.[b] ? 0 : values[events[b]!]!;
       labels[name] = label;
     }
     const categorical: Record<string, Int32Array> = {};
-    for (const { name, source, rows } of columns.categorical) categorical[name] = pick(rows, joined(source));
+    for (const { name, source, rows } of columns.categorical) categorical[name] = pick(rows, joined(source), memory);
     const numeric: Record<string, Float32Array> = {};
     for (const { name, source, values } of columns.numeric) {
       const rows = joined(source);
-      const out = new Float32Array(size);
+      const out = memory.float32(size);
       for (let b = 0; b < size; b++) out[b] = values[rows[b]!]!;
       numeric[name] = out;
     }
     const sequences: Record<string, Jagged> = {};
-    for (const column of columns.sequences) sequences[column.name] = gatherJagged(column, joined(column.source));
+    for (const column of columns.sequences)
+      sequences[column.name] = gatherJagged(column, joined(column.source), memory);
     const history = columns.historyLen > 0 ? this.history(events, user, part, columns.historyLen, null) : null;
     for (const { name, rows, maxLen } of columns.idHistories) {
       sequences[name] = this.history(events, user, part, maxLen, rows)!;
     }
 
-    const text: TokenBatch | null = columns.itemText && gatherTokens(columns.itemText, unique.rows);
-    const image: ImageBatch | null = columns.itemImage && gatherImages(columns.itemImage, unique.rows);
+    const text: TokenBatch | null = columns.itemText && gatherTokens(columns.itemText, unique.rows, memory);
+    const image: ImageBatch | null = columns.itemImage && gatherImages(columns.itemImage, unique.rows, memory);
     return {
       part,
       epoch,
-      position: this.position,
+      position,
+      end: this.position,
       size,
       events,
       user,
-      session: columns.session === null ? new Int32Array(size).fill(-1) : pick(columns.session, events),
+      session: columns.session === null ? memory.int32(size).fill(-1) : pick(columns.session, events, memory),
       labels,
       categorical,
       numeric,
       sequences,
-      items: { ...unique, text, image, ...vectorsOf(columns.itemVectors, unique.rows) },
+      items: { ...unique, text, image, ...vectorsOf(columns.itemVectors, unique.rows, memory) },
       queries,
       history,
     };
@@ -275,11 +323,11 @@ export class BatchSource {
   private withNegatives(samples: Int32Array): { events: Int32Array; item: Int32Array; negative: Uint8Array | null } {
     const { item, user, negatives } = this.columns;
     if (negatives === null || this.options.part !== 'train') {
-      return { events: samples, item: pick(item, samples), negative: null };
+      return { events: samples, item: pick(item, samples, ownMemory), negative: null };
     }
     const { seed, epoch } = this.options;
     const each = 1 + negatives.n;
-    const events = new Int32Array(samples.length * each);
+    const events = this.memory.int32(samples.length * each);
     const items = new Int32Array(samples.length * each);
     const negative = new Uint8Array(samples.length * each).fill(1);
     for (let i = 0; i < samples.length; i++) {
@@ -306,9 +354,11 @@ export class BatchSource {
         found[count++] = value;
       }
     }
-    const rows = found.slice(0, count).sort();
+    const rows = this.memory.int32(count);
+    rows.set(found.subarray(0, count));
+    rows.sort();
     for (let i = 0; i < count; i++) place[rows[i]!] = i;
-    const index = pick(place, values);
+    const index = pick(place, values, this.memory);
     for (const row of rows) place[row] = 0;
     return { rows, index };
   }
@@ -321,18 +371,20 @@ export class BatchSource {
     maxLen: number,
     rows: Int32Array | null,
   ): Jagged | null {
+    const { memory } = this;
     const { histories, time, times } = this.columns;
     if (histories === null) return null;
     const starts = new Int32Array(events.length);
-    const offsets = new Int32Array(events.length + 1);
+    const offsets = memory.int32(events.length + 1);
+    offsets[0] = 0;
     for (let b = 0; b < events.length; b++) {
       const row = events[b]!;
       const [start, end] = historyRange(histories, part, { user: user[b]!, time: time[row]!, row }, maxLen);
       starts[b] = start;
       offsets[b + 1] = offsets[b]! + end - start;
     }
-    const values = new Int32Array(offsets[events.length]!);
-    const gaps = new Float32Array(values.length);
+    const values = memory.int32(offsets[events.length]!);
+    const gaps = memory.float32(values.length);
     const log = histories[part];
     const clock = (rank: number): number => times?.[rank] ?? rank;
     for (let b = 0; b < events.length; b++) {
@@ -347,23 +399,28 @@ export class BatchSource {
 }
 
 /** Given vectors of item rows as a batch has them; nothing where the data have none. */
-export function vectorsOf(stores: BatchColumns['itemVectors'], rows: ArrayLike<number>): Pick<ItemBatch, 'vectors'> {
+export function vectorsOf(
+  stores: BatchColumns['itemVectors'],
+  rows: ArrayLike<number>,
+  memory: BatchMemory = ownMemory,
+): Pick<ItemBatch, 'vectors'> {
   if (stores === undefined || stores.length === 0) return {};
-  return { vectors: Object.fromEntries(stores.map((store) => [store.name, gatherVectors(store, rows)])) };
+  return { vectors: Object.fromEntries(stores.map((store) => [store.name, gatherVectors(store, rows, memory)])) };
 }
 
-function pick(column: Int32Array, rows: Int32Array): Int32Array {
-  const out = new Int32Array(rows.length);
+function pick(column: Int32Array, rows: Int32Array, memory: BatchMemory): Int32Array {
+  const out = memory.int32(rows.length);
   for (let b = 0; b < rows.length; b++) out[b] = column[rows[b]!]!;
   return out;
 }
 
-function gatherJagged(column: Jagged, rows: Int32Array): Jagged {
-  const offsets = new Int32Array(rows.length + 1);
+function gatherJagged(column: Jagged, rows: Int32Array, memory: BatchMemory): Jagged {
+  const offsets = memory.int32(rows.length + 1);
+  offsets[0] = 0;
   for (let b = 0; b < rows.length; b++) {
     offsets[b + 1] = offsets[b]! + column.offsets[rows[b]! + 1]! - column.offsets[rows[b]!]!;
   }
-  const values = new Int32Array(offsets[rows.length]!);
+  const values = memory.int32(offsets[rows.length]!);
   for (let b = 0; b < rows.length; b++) {
     values.set(column.values.subarray(column.offsets[rows[b]!]!, column.offsets[rows[b]! + 1]!), offsets[b]!);
   }

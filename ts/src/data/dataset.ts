@@ -92,8 +92,8 @@ export interface DatasetParts {
 export interface Dataset extends DatasetParts, AsyncDisposable {
   /** Samples per part. */
   readonly sizes: Readonly<Record<PartName, number>>;
-  /** Threads that make batches: 1, or 0 where they are made on the calling thread. */
-  readonly workers: 0 | 1;
+  /** Threads that make batches; 0 where they are made on the calling thread. */
+  readonly workers: number;
   /** How often the test part was opened; reports show it beside every test metric. */
   readonly testOpenings: number;
   /** Batches of train or valid. Throws ArgumentError for options that do not fit. */

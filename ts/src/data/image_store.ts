@@ -2,6 +2,7 @@
 
 import { OutOfMemoryError } from '../errors.js';
 import type { ImageBatch } from './batch.js';
+import { type BatchMemory, ownMemory } from './batch_memory.js';
 import { checkedRow } from './token_store.js';
 
 /**
@@ -41,14 +42,15 @@ export function emptyImageStore(count: number, size: number): ImageStore {
  * The pictures of `rows`, in their order; a row may be named more than once.
  * @throws ArgumentError when a row is outside [0, n).
  */
-export function gatherImages(store: ImageStore, rows: ArrayLike<number>): ImageBatch {
+export function gatherImages(store: ImageStore, rows: ArrayLike<number>, memory: BatchMemory = ownMemory): ImageBatch {
   const bytes = pictureBytes(store.size);
-  const pixels = new Uint8Array(rows.length * bytes);
-  const present = new Uint8Array(rows.length);
+  const pixels = memory.uint8(rows.length * bytes);
+  const present = memory.uint8(rows.length);
   for (let i = 0; i < rows.length; i++) {
     const row = checkedRow('gatherImages', rows[i]!, i, store.present.length);
     present[i] = store.present[row]!;
     if (present[i]) pixels.set(store.pixels.subarray(row * bytes, (row + 1) * bytes), i * bytes);
+    else pixels.fill(0, i * bytes, (i + 1) * bytes);
   }
   return { pixels, present, size: store.size };
 }

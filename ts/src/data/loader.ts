@@ -1,6 +1,7 @@
 /**
- * The loader: batches of one pass as an async iterable, made ahead of the consumer in a worker thread. The consumer pulls: at most
- * `prefetch` batches are asked for and not yet taken, so a slow consumer stops the producer. Order is that of the requests.
+ * The loader: batches of one pass as an async iterable, made ahead of the consumer in worker threads. The consumer pulls: at most so many
+ * batches (and bytes) are asked for and not yet taken, so a slow consumer stops the producers. Order is that of the requests, whatever
+ * the number of threads: a request carries the number of its batch, and which samples that batch has is a function of the number.
  */
 
 import { existsSync } from 'node:fs';
@@ -9,12 +10,18 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { ArgumentError, DataError, type DataErrorCode, GalagoError } from '../errors.js';
 import type { Batch } from './batch.js';
-import { type BatchColumns, BatchSource, type PassOptions } from './batch_source.js';
+import { maxBatchBytes } from './batch_bytes.js';
+import { BatchArena } from './batch_memory.js';
+import { type BatchColumns, BatchSource, batchBuffers, type PassOptions } from './batch_source.js';
 
-/** Messages to the worker thread. `closed` is one shared int32 that becomes 1 when the consumer leaves. */
+/**
+ * Messages to a worker thread. `closed` is one shared int32 that becomes 1 when the consumer leaves. `ticket` is the number of the batch in
+ * the pass, from 0; a thread gets some of them, ascending. `recycle` brings the memory of a batch back.
+ */
 export type Request =
   | { readonly type: 'open'; readonly pass: number; readonly options: PassOptions; readonly closed: Int32Array }
-  | { readonly type: 'next'; readonly pass: number }
+  | { readonly type: 'next'; readonly pass: number; readonly ticket: number }
+  | { readonly type: 'recycle'; readonly pass: number; readonly buffers: readonly ArrayBuffer[] }
   | { readonly type: 'close'; readonly pass: number };
 
 /** An error, as plain data. */
@@ -25,138 +32,185 @@ export interface ErrorAnswer {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** Answer to `next`: a batch, or null at the end. */
+/** Answer to `next`: a batch, or null at the end. Negatives are those of this batch. */
 export interface Answer {
-  readonly pass: number;
   readonly batch: Batch | null;
   readonly error: ErrorAnswer | null;
   readonly negativeFallbacks: number;
 }
 
-/** What makes the batches of a pass. `next` may be called before the last one was answered; answers keep the order of the calls. */
+/** What makes the batches of a pass. `next` may be called before the last one was answered; calls get batches in their order. */
 interface Pass {
   next(): Promise<Batch | null>;
+  /** Takes the memory of a batch of this pass, whose arrays are empty then. A second time does nothing. */
+  recycle(batch: Batch): void;
   close(): void;
   negativeFallbacks: number;
 }
 
-interface Waiting {
-  readonly calls: { answer(batch: Answer): void; fail(error: Error): void }[];
-  closed: boolean;
-}
-
 export interface BatchMakerOptions {
-  /** 1 (default): a worker thread. 0: on the calling thread, one batch per turn of the event loop; for tests and tiny data. */
-  readonly workers?: 0 | 1;
+  /** Worker threads, 1 by default. 0: on the calling thread, one batch per turn of the event loop; for tests and tiny data. */
+  readonly workers?: number;
   /** Compiled `loader_worker.js`; default: beside this file. */
   readonly workerUrl?: URL;
 }
 
-/** Makes batches from columns for any number of passes, on one worker thread (or none). Starts with the first pass. */
+/** One worker thread and its unanswered calls, oldest first. It answers in their order. */
+class LoaderThread {
+  private readonly worker: Worker;
+  private readonly calls: { answer(batch: Answer): void; fail(error: Error): void }[] = [];
+
+  constructor(url: URL, columns: BatchColumns, onFailure: (error: Error) => void) {
+    this.worker = new Worker(url, { workerData: columns, name: 'galago-loader', execArgv: [] });
+    this.worker.on('message', (answer: Answer) => {
+      this.calls.shift()!.answer(answer);
+      if (this.calls.length === 0) this.worker.unref(); // an idle worker does not keep the process alive
+    });
+    this.worker.on('error', (cause) =>
+      onFailure(new GalagoError('LOADER', `loader: its thread failed: ${String(cause)}`, {}, { cause })),
+    );
+    this.worker.on('exit', (code) =>
+      onFailure(new GalagoError('LOADER', `loader: its thread ended (${code})`, { code })),
+    );
+    this.worker.unref();
+  }
+
+  get waiting(): number {
+    return this.calls.length;
+  }
+
+  post(request: Request, transfer: readonly ArrayBuffer[] = []): void {
+    this.worker.postMessage(request, transfer);
+  }
+
+  ask(pass: number, ticket: number): Promise<Answer> {
+    return new Promise((answer, fail) => {
+      this.calls.push({ answer, fail });
+      this.worker.ref();
+      this.post({ type: 'next', pass, ticket });
+    });
+  }
+
+  fail(error: Error): void {
+    for (const call of this.calls.splice(0)) call.fail(error);
+  }
+
+  async terminate(): Promise<void> {
+    await this.worker.terminate();
+  }
+}
+
+/** Makes batches from columns for any number of passes, on worker threads (or none). They start with the first pass. */
 export class BatchMaker implements AsyncDisposable {
-  /** How batches are made: 1 in a worker thread, 0 on this thread. It is 0 also where no compiled worker lies (sources run as they are). */
-  readonly workers: 0 | 1;
+  /** Threads that make batches; 0 on this thread, also where no compiled worker lies (sources run as they are). */
+  readonly workers: number;
   private readonly workerUrl: URL;
-  private worker: Worker | null = null;
+  private threads: LoaderThread[] = [];
   private failure: Error | null = null;
   private disposed = false;
   private passes = 0;
-  /** Unanswered calls by pass, oldest first; a pass leaves the map when it is closed and all its calls are answered. */
-  private readonly waiting = new Map<number, Waiting>();
 
+  /** Throws ArgumentError for a number of workers that is none. */
   constructor(
     readonly columns: BatchColumns,
     { workers = 1, workerUrl = new URL('./loader_worker.js', import.meta.url) }: BatchMakerOptions = {},
   ) {
+    if (!Number.isInteger(workers) || workers < 0) {
+      throw new ArgumentError(`loader: expected workers of at least 0 but received ${workers}`, {
+        argument: 'workers',
+      });
+    }
     this.workerUrl = workerUrl;
-    this.workers = workers === 1 && existsSync(fileURLToPath(workerUrl)) ? 1 : 0;
+    this.workers = existsSync(fileURLToPath(workerUrl)) ? workers : 0;
   }
 
   /** Starts a pass. Throws ArgumentError for options that do not fit the data, or after disposal. */
   open(options: PassOptions): Pass {
     if (this.disposed) throw new ArgumentError('loader: expected an open data set but it was disposed');
-    const source = new BatchSource(this.columns, options); // checks the options here, where the caller sees the error
-    return this.workers === 1 ? this.openInWorker(options) : openHere(source);
+    if (this.workers === 0) return openHere(this.columns, options);
+    new BatchSource(this.columns, options); // checks the options here, where the caller sees the error
+    return this.openInWorkers(options);
   }
 
-  private openInWorker(options: PassOptions): Pass {
+  private openInWorkers(options: PassOptions): Pass {
     const number = this.passes++;
     const closed = new Int32Array(new SharedArrayBuffer(4));
-    const waiting: Waiting = { calls: [], closed: false };
-    this.waiting.set(number, waiting);
-    this.post({ type: 'open', pass: number, options, closed });
+    if (this.threads.length === 0 && this.failure === null) {
+      this.threads = Array.from(
+        { length: this.workers },
+        () => new LoaderThread(this.workerUrl, this.columns, (error) => this.fail(error)),
+      );
+    }
+    const { threads } = this;
+    const tell = (request: Request): void => {
+      if (this.failure === null) for (const thread of threads) thread.post(request);
+    };
+    tell({ type: 'open', pass: number, options, closed });
+    const madeBy = new WeakMap<Batch, LoaderThread>();
+    let ticket = 0;
     const pass: Pass = {
       negativeFallbacks: 0,
       next: async () => {
-        const answer = await new Promise<Answer>((answer, fail) => {
-          if (this.failure !== null) return fail(this.failure);
-          waiting.calls.push({ answer, fail });
-          this.worker!.ref();
-          this.post({ type: 'next', pass: number });
-        });
-        pass.negativeFallbacks = Math.max(pass.negativeFallbacks, answer.negativeFallbacks);
-        if (answer.error !== null) throw revived(answer.error);
-        return answer.batch;
+        if (this.failure !== null) throw this.failure;
+        const thread = threads.reduce((least, other) => (other.waiting < least.waiting ? other : least));
+        const { batch, error, negativeFallbacks } = await thread.ask(number, ticket++);
+        pass.negativeFallbacks += negativeFallbacks;
+        if (error !== null) throw revived(error);
+        if (batch !== null) madeBy.set(batch, thread);
+        return batch;
+      },
+      recycle: (batch) => {
+        const thread = madeBy.get(batch);
+        if (!madeBy.delete(batch) || this.failure !== null) return;
+        const buffers = batchBuffers(batch);
+        thread!.post({ type: 'recycle', pass: number, buffers }, buffers);
       },
       close: () => {
         Atomics.store(closed, 0, 1);
-        waiting.closed = true;
-        if (waiting.calls.length === 0) this.waiting.delete(number);
-        if (this.failure === null) this.post({ type: 'close', pass: number });
+        tell({ type: 'close', pass: number });
       },
     };
     return pass;
   }
 
-  private post(request: Request): void {
-    if (this.worker === null) {
-      this.worker = new Worker(this.workerUrl, { workerData: this.columns, name: 'galago-loader', execArgv: [] });
-      this.worker.on('message', (answer: Answer) => {
-        const waiting = this.waiting.get(answer.pass)!;
-        waiting.calls.shift()!.answer(answer);
-        if (waiting.closed && waiting.calls.length === 0) this.waiting.delete(answer.pass);
-        // An idle worker does not keep the process alive.
-        if ([...this.waiting.values()].every(({ calls }) => calls.length === 0)) this.worker?.unref();
-      });
-      this.worker.on('error', (cause) =>
-        this.fail(new GalagoError('LOADER', `loader: its thread failed: ${String(cause)}`, {}, { cause })),
-      );
-      this.worker.on('exit', (code) =>
-        this.fail(new GalagoError('LOADER', `loader: its thread ended (${code})`, { code })),
-      );
-      this.worker.unref();
-    }
-    this.worker.postMessage(request);
-  }
-
   private fail(error: Error): void {
     this.failure ??= error;
-    for (const { calls } of this.waiting.values()) for (const call of calls.splice(0)) call.fail(this.failure);
+    for (const thread of this.threads) thread.fail(this.failure);
   }
 
-  /** Ends the worker thread; batches that were asked for and not answered reject. */
+  /** Ends the worker threads; batches that were asked for and not answered reject. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.disposed = true;
-    await this.worker?.terminate();
-    this.worker = null;
+    await Promise.all(this.threads.map((thread) => thread.terminate()));
   }
 }
 
-function openHere(source: BatchSource): Pass {
+function openHere(columns: BatchColumns, options: PassOptions): Pass {
+  const arena = new BatchArena();
+  const source = new BatchSource(columns, options, arena);
+  const made = new WeakSet<Batch>();
   let last: Promise<unknown> = Promise.resolve();
   let closed = false;
   const pass: Pass = {
     negativeFallbacks: 0,
     next: () => {
-      const made = last.then(async () => {
+      const next = last.then(async () => {
         await setImmediate();
         if (closed) return null;
+        arena.begin();
         const batch = source.next();
         pass.negativeFallbacks = source.negativeFallbacks;
+        if (batch !== null) made.add(batch);
         return batch;
       });
-      last = made;
-      return made;
+      last = next;
+      return next;
+    },
+    recycle: (batch) => {
+      if (!made.delete(batch)) return;
+      // Handed over as to a thread: whoever still reads the batch finds it empty, never another one.
+      const buffers = batchBuffers(batch);
+      for (const buffer of structuredClone(buffers, { transfer: buffers })) arena.giveBack(buffer);
     },
     close: () => {
       closed = true;
@@ -172,9 +226,14 @@ function revived({ name, code, message, fields }: ErrorAnswer): Error {
 }
 
 export interface LoaderOptions extends PassOptions {
-  /** Batches made ahead. Default 2. */
+  /** Batches made ahead; at least one per worker thread, as far as `prefetchBytes` allows. Default 2. */
   readonly prefetch?: number;
+  /** Bytes that batches made ahead may take together; one is made whatever it takes. Default 256 MiB. */
+  readonly prefetchBytes?: number;
 }
+
+/** Bytes of batches made ahead where nothing is said [default]. */
+export const DEFAULT_PREFETCH_BYTES = 256 * 1024 * 1024;
 
 /**
  * Batches of one (part, epoch, position). Iterating twice gives the same batches twice. Leaving early (`break`, `return`) lets go of
@@ -187,19 +246,33 @@ export class Loader implements AsyncIterable<Batch> {
   negativeFallbacks = 0;
   /** Samples of the pass, those before `position` included. */
   readonly samples: number;
+  /** Batches made ahead, and the bytes that they take at most. */
+  readonly ahead: number;
+  readonly aheadBytes: number;
+  private readonly passOf = new WeakMap<Batch, Pass>();
 
   /** Throws ArgumentError for options that do not fit the data. */
   constructor(
     private readonly maker: BatchMaker,
     readonly options: LoaderOptions,
   ) {
-    const { prefetch = 2 } = options;
-    if (!Number.isInteger(prefetch) || prefetch < 1) {
-      throw new ArgumentError(`loader: expected prefetch of at least 1 but received ${prefetch}`, {
-        argument: 'prefetch',
-      });
+    const { prefetch = 2, prefetchBytes = DEFAULT_PREFETCH_BYTES } = options;
+    for (const [argument, value] of Object.entries({ prefetch, prefetchBytes })) {
+      if (Number.isInteger(value) && value >= 1) continue;
+      throw new ArgumentError(`loader: expected ${argument} of at least 1 but received ${value}`, { argument });
     }
     this.samples = new BatchSource(maker.columns, options).samples;
+    const each = maxBatchBytes(maker.columns, options);
+    this.ahead = Math.max(1, Math.min(Math.max(prefetch, maker.workers), Math.floor(prefetchBytes / each)));
+    this.aheadBytes = this.ahead * each;
+  }
+
+  /**
+   * Gives the memory of a batch back once nothing reads it any more; a later batch is made in it. Its arrays are empty from then on. A
+   * batch that is not given back stays as it is for good.
+   */
+  recycle(batch: Batch): void {
+    this.passOf.get(batch)?.recycle(batch);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
@@ -211,13 +284,14 @@ export class Loader implements AsyncIterable<Batch> {
       ahead.push(batch);
     };
     try {
-      for (let i = 0; i < (this.options.prefetch ?? 2); i++) ask();
+      for (let i = 0; i < this.ahead; i++) ask();
       while (true) {
         const start = performance.now();
         const batch = await ahead.shift()!;
         this.waitSeconds += (performance.now() - start) / 1000;
         this.negativeFallbacks = Math.max(this.negativeFallbacks, pass.negativeFallbacks);
         if (batch === null) return;
+        this.passOf.set(batch, pass);
         ask();
         yield batch;
       }

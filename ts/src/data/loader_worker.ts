@@ -1,12 +1,22 @@
-/** Entry of the loader's worker thread: answers `next` of any number of passes from the columns it was started with. */
+/** Entry of a loader's worker thread: answers `next` of any number of passes from the columns it was started with. */
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { GalagoError } from '../errors.js';
+import { BatchArena } from './batch_memory.js';
 import { type BatchColumns, BatchSource, batchBuffers } from './batch_source.js';
 import type { Answer, ErrorAnswer, Request } from './loader.js';
 
+/** A pass, as far as this thread makes its batches. */
+interface OpenPass {
+  readonly source: BatchSource;
+  readonly arena: BatchArena;
+  readonly closed: Int32Array;
+  /** Number of the batch that `source` makes next. */
+  ticket: number;
+}
+
 const columns = workerData as BatchColumns;
-const passes = new Map<number, { source: BatchSource; closed: Int32Array }>();
+const passes = new Map<number, OpenPass>();
 
 function describe(error: unknown): ErrorAnswer {
   if (error instanceof GalagoError) {
@@ -15,27 +25,47 @@ function describe(error: unknown): ErrorAnswer {
   return { name: 'Error', code: '', message: error instanceof Error ? error.message : String(error), fields: {} };
 }
 
+function make(pass: OpenPass, ticket: number): Answer {
+  const { source, arena } = pass;
+  const before = source.negativeFallbacks;
+  source.skip(ticket - pass.ticket); // those are made by other threads
+  pass.ticket = ticket + 1;
+  arena.begin();
+  const batch = source.next();
+  return { batch, error: null, negativeFallbacks: source.negativeFallbacks - before };
+}
+
+function answer(number: number, ticket: number): Answer {
+  const pass = passes.get(number);
+  const nothing: Answer = { batch: null, error: null, negativeFallbacks: 0 };
+  // A consumer that left has set the flag: what it had asked for before is not made any more.
+  if (pass === undefined || Atomics.load(pass.closed, 0) === 1) return nothing;
+  try {
+    return make(pass, ticket);
+  } catch (error) {
+    passes.delete(number);
+    return { ...nothing, error: describe(error) };
+  }
+}
+
 parentPort!.on('message', (request: Request) => {
   const { pass } = request;
-  if (request.type === 'open') {
-    passes.set(pass, { source: new BatchSource(columns, request.options), closed: request.closed });
-    return;
-  }
-  if (request.type === 'close') {
-    passes.delete(pass);
-    return;
-  }
-  const open = passes.get(pass);
-  let answer: Answer = { pass, batch: null, error: null, negativeFallbacks: 0 };
-  // A consumer that left has set the flag: what it had asked for before is not made any more.
-  if (open !== undefined && Atomics.load(open.closed, 0) === 0) {
-    try {
-      const batch = open.source.next();
-      answer = { ...answer, batch, negativeFallbacks: open.source.negativeFallbacks };
-    } catch (error) {
-      answer = { ...answer, error: describe(error) };
-      passes.delete(pass);
+  switch (request.type) {
+    case 'open': {
+      const arena = new BatchArena();
+      const source = new BatchSource(columns, request.options, arena);
+      passes.set(pass, { source, arena, closed: request.closed, ticket: 0 });
+      return;
     }
+    case 'next': {
+      const { batch, ...rest } = answer(pass, request.ticket);
+      parentPort!.postMessage({ batch, ...rest }, batch === null ? [] : batchBuffers(batch));
+      return;
+    }
+    case 'recycle':
+      for (const buffer of request.buffers) passes.get(pass)?.arena.giveBack(buffer);
+      return;
+    case 'close':
+      passes.delete(pass);
   }
-  parentPort!.postMessage(answer, answer.batch === null ? [] : batchBuffers(answer.batch));
 });

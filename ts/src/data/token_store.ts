@@ -2,6 +2,7 @@
 
 import { ArgumentError } from '../errors.js';
 import type { TokenBatch } from './batch.js';
+import { type BatchMemory, ownMemory } from './batch_memory.js';
 
 /**
  * Token sequences of all n rows of an entity: the arrays of a `TokenBatch`, backed by SharedArrayBuffers, so the store itself can be
@@ -23,17 +24,18 @@ export function tokenRows(store: TokenStore): number {
  * The sequences of `rows`, in their order; a row may be named more than once.
  * @throws ArgumentError when a row is outside [0, n).
  */
-export function gatherTokens(store: TokenStore, rows: ArrayLike<number>): TokenBatch {
+export function gatherTokens(store: TokenStore, rows: ArrayLike<number>, memory: BatchMemory = ownMemory): TokenBatch {
   const count = tokenRows(store);
-  const offsets = new Int32Array(rows.length + 1);
+  const offsets = memory.int32(rows.length + 1);
+  offsets[0] = 0;
   for (let i = 0; i < rows.length; i++) {
     const row = checkedRow('gatherTokens', rows[i]!, i, count);
     offsets[i + 1] = offsets[i]! + store.offsets[row + 1]! - store.offsets[row]!;
   }
   const total = offsets[rows.length]!;
-  const tokens = new Int32Array(total);
-  const types = new Int32Array(total);
-  const positions = new Int32Array(total);
+  const tokens = memory.int32(total);
+  const types = memory.int32(total);
+  const positions = memory.int32(total);
   for (let i = 0, to = 0; i < rows.length; i++) {
     const end = store.offsets[rows[i]! + 1]!;
     for (let from = store.offsets[rows[i]!]!; from < end; from++, to++) {

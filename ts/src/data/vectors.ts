@@ -5,6 +5,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { ArgumentError, DataError } from '../errors.js';
 import { npyToFloat32, readNpy, readNpyHeader } from '../io/npy.js';
 import type { VectorBatch } from './batch.js';
+import { type BatchMemory, ownMemory } from './batch_memory.js';
 import type { FeatureSpec, SpecOf } from './features.js';
 import type { EmbeddingFeature } from './schema.js';
 import { sharedFloat32 } from './shared_memory.js';
@@ -159,8 +160,12 @@ async function numericIds(name: string, file: string): Promise<string[]> {
 }
 
 /** The vectors of `rows`, in their order; a row may be named more than once. @throws ArgumentError for a row outside [0, n). */
-export function gatherVectors({ values, present, dim }: VectorBatch, rows: ArrayLike<number>): VectorBatch {
-  const out = { values: new Float32Array(rows.length * dim), present: new Uint8Array(rows.length), dim };
+export function gatherVectors(
+  { values, present, dim }: VectorBatch,
+  rows: ArrayLike<number>,
+  memory: BatchMemory = ownMemory,
+): VectorBatch {
+  const out = { values: memory.float32(rows.length * dim), present: memory.uint8(rows.length), dim };
   for (let i = 0; i < rows.length; i++) {
     const row = checkedRow('gatherVectors', rows[i]!, i, present.length);
     out.present[i] = present[row]!;

@@ -105,6 +105,7 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
     part: 'test',
     epoch: 0,
     position: 0,
+    end: size,
     size,
     events: new Int32Array(size),
     user: new Int32Array(size),

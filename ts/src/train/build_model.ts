@@ -175,6 +175,7 @@ export function trainSettings(config: Config): TrainSettings {
     checkpointEveryMinutes: train.checkpoint_every_minutes,
     keepLast: train.keep_last,
     prefetch: train.prefetch,
+    prefetchBytes: train.prefetch_bytes,
     refreshSteps: model.lora.refresh_steps,
     precision: train.precision === 'bf16' ? 'bf16' : 'float32',
   };

@@ -114,9 +114,10 @@ export function configDigest(config: Config): string {
         .map(([key, member]) => [key, sorted(member)]),
     );
   };
-  // a run may go on elsewhere
+  // a run may go on elsewhere, with other threads and memory
+  const train = { ...config.train, loader_workers: undefined, prefetch_bytes: undefined };
   return createHash('sha256')
-    .update(JSON.stringify(sorted({ ...config, device: undefined })))
+    .update(JSON.stringify(sorted({ ...config, train, device: undefined })))
     .digest('hex');
 }
 

@@ -562,6 +562,12 @@ const train = z.strictObject({
     .prefault({})
     .describe('sampled negatives'),
   prefetch: count(1).default(2).describe('batches prepared ahead'),
+  prefetch_bytes: count(1)
+    .default(256 * 1024 * 1024)
+    .describe(ours('bytes that batches prepared ahead may take together; one is prepared whatever it takes')),
+  loader_workers: count()
+    .default(1)
+    .describe(ours('threads that prepare batches; 0: the main thread. Batches are the same whatever their number')),
 });
 
 export const configSchema = z.strictObject({

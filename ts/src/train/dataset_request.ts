@@ -46,6 +46,7 @@ export function datasetRequest(config: Config): DatasetRequest {
     negatives: kind === 'uniform' || kind === 'popularity' ? { kind, n, alpha } : null,
     allowDuplicates: data.allow_duplicates,
     maxMemory: data.max_memory,
+    workers: train.loader_workers,
     text: {
       tokenizer: text.tokenizer,
       minCount: text.min_count,

@@ -84,6 +84,7 @@ export async function predict(
       pending = { logits, at };
       copyRows(batch, data, result, at);
       at += batch.size;
+      loader.recycle(batch);
     }
     if (pending !== null) await collect(pending);
   } finally {

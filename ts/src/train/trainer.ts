@@ -5,6 +5,7 @@ import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
 import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
+import { DEFAULT_PREFETCH_BYTES } from '../data/loader.js';
 import { type TimeWindow, timeWindows } from '../data/time_windows.js';
 import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
@@ -49,6 +50,7 @@ export interface TrainSettings {
   readonly checkpointEveryMinutes: number | null;
   readonly keepLast: number;
   readonly prefetch: number;
+  readonly prefetchBytes: number;
   /** Steps between snapshots of the LoRA path; null: one epoch. */
   readonly refreshSteps: number | null;
   /** 'bf16' needs cuda (or cuda-emu). */
@@ -75,6 +77,7 @@ export const defaultSettings: TrainSettings = {
   checkpointEveryMinutes: 10,
   keepLast: 3,
   prefetch: 2,
+  prefetchBytes: DEFAULT_PREFETCH_BYTES,
   refreshSteps: null,
   precision: 'float32',
 };
@@ -392,10 +395,11 @@ export class Trainer implements AsyncDisposable {
 
   /** Metrics of a window with the weights as they are. Items that only later windows show are not looked at. */
   private async scoreWindow(window: TimeWindow, firstWindow: Int32Array): Promise<Slices> {
-    const { unit, evalBatchSize, prefetch, seed, precision } = this.settings;
+    const { unit, evalBatchSize, prefetch, prefetchBytes, seed, precision } = this.settings;
     const { start: position, end, rows, units, index } = window;
     const batchSize = Math.max(1, Math.floor((evalBatchSize * units) / rows.length));
-    const loader = this.#data.loader({ part: 'train', byTime: true, position, end, batchSize, unit, prefetch, seed });
+    const ahead = { prefetch, prefetchBytes };
+    const loader = this.#data.loader({ part: 'train', byTime: true, position, end, batchSize, unit, seed, ...ahead });
     const items = Int32Array.from([...firstWindow.keys()].filter((item) => firstWindow[item]! <= index));
     const predictions = await predict(this.#model, this.#data, loader, rows, this.#cursor.step, precision, items);
     const cold = Uint8Array.from(predictions.events, (event) =>
@@ -410,7 +414,8 @@ export class Trainer implements AsyncDisposable {
     signal: AbortSignal | undefined,
     window: TimeWindow | null = null,
   ): AsyncGenerator<TrainEvent, void> {
-    const { batchSize, unit, prefetch, seed, refreshSteps, lastEpochFactor, checkpointEveryMinutes } = this.settings;
+    const { batchSize, unit, prefetch, prefetchBytes, seed } = this.settings;
+    const { refreshSteps, lastEpochFactor, checkpointEveryMinutes } = this.settings;
     const cursor = this.#cursor;
     // Between two epochs, after the evaluation: what is evaluated is what was trained.
     const number = window?.index ?? cursor.epoch;
@@ -422,6 +427,7 @@ export class Trainer implements AsyncDisposable {
       batchSize,
       unit,
       prefetch,
+      prefetchBytes,
       seed,
       ...(window === null ? {} : { byTime: true, end: window.end }),
     });
@@ -482,8 +488,9 @@ export class Trainer implements AsyncDisposable {
         this.device.setStep(cursor.step);
         const queued = this.trainStep(batch, factor);
         inFlight.push({ ...queued, step: cursor.step, epochStep, size: batch.size });
-        cursor.position = batch.position + batch.size;
+        cursor.position = batch.end;
         if (encodes) cursor.calls = withCalls(cursor.calls, batch, queued.encoded);
+        loader.recycle(batch); // all of it was copied when the step was queued
         if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.refresh();
         if (inFlight.length >= 2) yield* await settled();
         if (
@@ -574,13 +581,20 @@ export class Trainer implements AsyncDisposable {
   /** Scores of every row of a part, with the weights as they are. Opening `test` is counted by the data set. */
   async predict(part: 'valid' | 'test'): Promise<Predictions> {
     await this.moveModel();
-    const { evalBatchSize: batchSize, prefetch, precision } = this.settings;
+    const { evalBatchSize: batchSize, prefetch, prefetchBytes, precision } = this.settings;
     const { step } = this.#cursor;
     if (part === 'test') {
       const test = this.#data.openTest();
-      return predict(this.#model, this.#data, test.loader({ batchSize, prefetch }), test.rows, step, precision);
+      return predict(
+        this.#model,
+        this.#data,
+        test.loader({ batchSize, prefetch, prefetchBytes }),
+        test.rows,
+        step,
+        precision,
+      );
     }
-    const loader = this.#data.loader({ part, batchSize, prefetch });
+    const loader = this.#data.loader({ part, batchSize, prefetch, prefetchBytes });
     return predict(this.#model, this.#data, loader, this.#data.columns.parts.valid, step, precision);
   }
 

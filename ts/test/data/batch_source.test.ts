@@ -137,6 +137,81 @@ describe('BatchSource', () => {
     expect(list[1]!.position).toBe(list[0]!.size);
   });
 
+  it.each([1, 2, 3, 4])(
+    'F55: gives slices of the global batch to %i ranks: together they are the batch of one',
+    (world) => {
+      const sampled = smallColumns({ users: 100, negatives: { kind: 'uniform', n: 2 } });
+      for (const [data, unit, batchSize] of [
+        [columns, 'row', 16],
+        [columns, 'row', 3], // fewer rows than ranks
+        [columns, 'session', 5],
+        [sampled, 'row', 7],
+      ] as const) {
+        const options = { ...train, unit, batchSize };
+        const whole = batches(data, options);
+        const ranks = Array.from({ length: world }, (_, rank) => batches(data, { ...options, rank, world }));
+        for (const list of ranks) {
+          expect(list.map(({ position, end }) => [position, end])).toEqual(
+            whole.map(({ position, end }) => [position, end]),
+          );
+          if (batchSize >= world) expect(Math.min(...list.slice(0, -1).map((batch) => batch.size))).toBeGreaterThan(0);
+        }
+        whole.forEach((batch, k) => {
+          const parts = ranks.map((list) => list[k]!);
+          const joined = (pick: (batch: Batch) => Iterable<number>): number[] =>
+            parts.flatMap((part) => [...pick(part)]);
+          for (const pick of [
+            (b: Batch) => b.events,
+            (b: Batch) => b.user,
+            (b: Batch) => b.session,
+            (b: Batch) => b.labels.click!,
+            (b: Batch) => b.categorical.item_id!,
+            (b: Batch) => b.numeric.price!,
+            (b: Batch) => b.history!.values,
+            (b: Batch) => b.history!.gaps!,
+            (b: Batch) => b.sequences.history!.values,
+            (b: Batch) => [...b.items.index].map((item) => b.items.rows[item]!),
+            (b: Batch) => [...b.queries!.index].map((query) => b.queries!.rows[query]!),
+          ])
+            expect(joined(pick)).toEqual([...pick(batch)]);
+          expect(new Set(joined((b) => b.items.rows))).toEqual(new Set(batch.items.rows));
+        });
+      }
+    },
+  );
+
+  it('refuses ranks outside the world', () => {
+    for (const [rank, world] of [
+      [-1, 2],
+      [2, 2],
+      [0, 0],
+      [0.5, 2],
+    ])
+      expect(() => new BatchSource(columns, { ...train, rank, world })).toThrow(/expected rank in \[0, world\)/);
+  });
+
+  it('passes over batches that others make', () => {
+    for (const unit of ['row', 'session'] as const) {
+      const whole = batches(columns, { ...train, unit, batchSize: 9 });
+      const source = new BatchSource(columns, { ...train, unit, batchSize: 9 });
+      source.skip(2);
+      expect(source.next()).toEqual(whole[2]);
+      source.skip(whole.length - 4);
+      expect(source.next()).toEqual(whole.at(-1));
+      source.skip(3);
+      expect(source.next()).toBeNull();
+    }
+  });
+
+  it('F27: its cursor counts samples, not the negatives drawn for them', () => {
+    const sampled = smallColumns({ users: 100, negatives: { kind: 'uniform', n: 2 } });
+    const whole = batches(sampled, { ...train, batchSize: 7 });
+    whole.forEach((batch, k) => {
+      expect(batch.end - batch.position).toBe(batch.size / 3);
+      expect(batches(sampled, { ...train, batchSize: 7, position: batch.end })).toEqual(whole.slice(k + 1));
+    });
+  });
+
   it.each(['row', 'session'] as const)('F27: resumes at any batch boundary with the same batches (%s)', (unit) => {
     const whole = batches(columns, { ...train, unit });
     for (const [k, batch] of whole.entries()) {

@@ -6,6 +6,7 @@ import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/data/batch.js';
+import { maxBatchBytes } from '../../src/data/batch_bytes.js';
 import { BatchSource, type PassOptions } from '../../src/data/batch_source.js';
 import { BatchMaker, type BatchMakerOptions, Loader } from '../../src/data/loader.js';
 import { ArgumentError } from '../../src/errors.js';
@@ -31,6 +32,7 @@ function expected(columns = smallColumns(), options = pass): Batch[] {
 
 describe.each<[string, BatchMakerOptions]>([
   ['in a worker thread', { workers: 1, workerUrl: built.url }],
+  ['in three worker threads', { workers: 3, workerUrl: built.url }],
   ['on the calling thread', { workers: 0 }],
 ])('Loader %s', (_, options) => {
   it('gives the batches of the source, in order, any number of times', async () => {
@@ -46,6 +48,47 @@ describe.each<[string, BatchMakerOptions]>([
   it('F27: resumes at a position with the remaining batches', async () => {
     await using maker = new BatchMaker(smallColumns(), options);
     expect(await collect(new Loader(maker, { ...pass, position: 64 }))).toEqual(expected().slice(4));
+  });
+
+  it.each(['row', 'session'] as const)(
+    'gives the batches of every rank, which together are those of one process (%s)',
+    async (unit) => {
+      await using maker = new BatchMaker(smallColumns(), options);
+      const ranks = [0, 1, 2].map((rank) => new Loader(maker, { ...pass, unit, batchSize: 7, rank, world: 3 }));
+      const parts = await Promise.all(ranks.map(collect));
+      const whole = expected(undefined, { ...pass, unit, batchSize: 7 });
+      expect(parts.map((list) => list.length)).toEqual(ranks.map(() => whole.length));
+      whole.forEach((batch, k) => {
+        expect(parts.flatMap((list) => [...list[k]!.events])).toEqual([...batch.events]);
+        for (const list of parts) expect([list[k]!.position, list[k]!.end]).toEqual([batch.position, batch.end]);
+      });
+    },
+  );
+
+  it('makes later batches in memory that was given back, to the same bytes', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    const loader = new Loader(maker, { ...pass, prefetch: 1 });
+    const got: Batch[] = [];
+    for await (const batch of loader) {
+      got.push(structuredClone(batch));
+      loader.recycle(batch);
+      expect([batch.events.length, batch.items.image!.pixels.length]).toEqual([0, 0]);
+      loader.recycle(batch); // nothing left to give
+    }
+    expect(got).toEqual(expected());
+  });
+
+  it('keeps what waits below its cap of bytes', async () => {
+    await using maker = new BatchMaker(smallColumns(), options);
+    const each = maxBatchBytes(maker.columns, pass);
+    const largest = Math.max(...expected().map(bytesOf));
+    expect(each).toBeGreaterThanOrEqual(largest);
+    expect(each).toBeLessThan(4 * largest);
+    const open = (prefetchBytes: number) => new Loader(maker, { ...pass, prefetch: 4, prefetchBytes });
+    expect([1, each, 2 * each, 3 * each - 1, 100 * each].map((bytes) => open(bytes).ahead)).toEqual([1, 1, 2, 2, 4]);
+    expect(open(2 * each).aheadBytes).toBe(2 * each);
+    expect(await collect(open(1))).toEqual(expected());
+    expect(() => open(0)).toThrow(/prefetchBytes of at least 1/);
   });
 
   it('serves two passes at the same time', async () => {
@@ -90,17 +133,19 @@ describe.each<[string, BatchMakerOptions]>([
   it('makes no more than prefetch batches ahead of a slow consumer', async () => {
     const columns = smallColumns();
     await using maker = new BatchMaker(columns, options);
-    const iterator = new Loader(maker, { ...pass, prefetch: 1 })[Symbol.asyncIterator]();
+    const loader = new Loader(maker, { ...pass, prefetch: 1 });
+    expect(loader.ahead).toBe(Math.max(1, maker.workers));
+    const iterator = loader[Symbol.asyncIterator]();
     const first = await iterator.next();
-    expect(first.value).toEqual(expected()[0]);
+    const unchanged = expected();
+    expect(first.value).toEqual(unchanged[0]);
     await setTimeout(50);
     // Memory is shared: what is read after this line shows the change, what was made before does not.
     const before = columns.user[0]!;
     columns.user.fill(1);
-    const second = (await iterator.next()).value as Batch;
-    const third = (await iterator.next()).value as Batch;
-    expect(second).toEqual(expected()[1]);
-    expect([...third.user].every((user) => user === 1)).toBe(true);
+    for (let k = 1; k <= loader.ahead; k++) expect((await iterator.next()).value).toEqual(unchanged[k]);
+    const later = (await iterator.next()).value as Batch;
+    expect([...later.user].every((user) => user === 1)).toBe(true);
     expect(before).toBe(0);
     await iterator.return();
   });
@@ -118,7 +163,59 @@ describe.each<[string, BatchMakerOptions]>([
   });
 });
 
+function bytesOf(batch: Batch): number {
+  const sizes = (value: unknown): number => {
+    if (ArrayBuffer.isView(value)) return value.byteLength;
+    return typeof value === 'object' && value !== null
+      ? Object.values(value).reduce((sum: number, part: unknown) => sum + sizes(part), 0)
+      : 0;
+  };
+  return sizes(batch);
+}
+
 describe('BatchMaker', () => {
+  it('gives the same bytes with any number of workers, wherever a pass begins', async () => {
+    for (const unit of ['row', 'session'] as const) {
+      const options = {
+        ...pass,
+        unit,
+        batchSize: 5,
+        position: expected(undefined, { ...pass, unit, batchSize: 5 })[3]!.position,
+      };
+      const all: Batch[][] = [];
+      for (const workers of [0, 1, 2, 4]) {
+        await using maker = new BatchMaker(smallColumns({ negatives: { kind: 'uniform', n: 2 }, users: 100 }), {
+          workers: 0,
+        });
+        await using threaded = new BatchMaker(unit === 'row' ? maker.columns : smallColumns(), {
+          workers,
+          workerUrl: built.url,
+        });
+        const rowOptions = unit === 'row' ? { ...options, position: 15 } : options;
+        all.push(await collect(new Loader(threaded, rowOptions)));
+      }
+      expect(all[0]!.length).toBeGreaterThan(5);
+      for (const other of all.slice(1)) expect(other).toEqual(all[0]);
+    }
+  });
+
+  it.each([1, 2])('closing drains within one batch per thread: %i', async (workers) => {
+    const columns = smallColumns({ events: 60_000, users: 1000, items: 5000, pictureSize: 64 });
+    await using maker = new BatchMaker(columns, { workers, workerUrl: built.url });
+    const open = maker.open({ ...pass, batchSize: 4000 });
+    const asked = Array.from({ length: 10 }, () => open.next());
+    await asked[0];
+    open.close();
+    const made = (await Promise.all(asked.slice(1))).filter((batch) => batch !== null).length;
+    // What was made before the close arrives, and each thread ends the batch that it is at.
+    expect(made).toBeLessThanOrEqual(2 * workers);
+  });
+
+  it('refuses a number of workers that is none', () => {
+    for (const workers of [-1, 0.5, Number.NaN])
+      expect(() => new BatchMaker(smallColumns(), { workers })).toThrow(/workers of at least 0/);
+  });
+
   it('F43: rejects what waits when its thread fails', async () => {
     const file = join(tmpdir(), `galago-bad-worker-${process.pid}.mjs`);
     writeFileSync(file, "throw new Error('no memory left')");

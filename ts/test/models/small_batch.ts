@@ -94,6 +94,7 @@ export function batchOf(rows: readonly Row[]): Batch {
     part: 'train',
     epoch: 0,
     position: 0,
+    end: rows.length,
     size: rows.length,
     events: Int32Array.from(rows.keys()),
     user: ints((row) => row.user),
