@@ -24,6 +24,7 @@ export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from
 export * from './errors.js';
 export { type RowIds, readFbin, readRowIds, type VectorRows, writeFbin, writeRowIds } from './io/fbin.js';
 export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
+export { type PeftAdapter, type PeftLayer, readPeft, writePeft } from './io/peft.js';
 // losses
 export { bpr } from './losses/bpr.js';
 export { type CicOptions, cic } from './losses/cic.js';
@@ -35,6 +36,13 @@ export { evaluateSlices, type SliceMetrics } from './metrics/slices.js';
 // models
 export type { DlrmOptions } from './models/dlrm.js';
 export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from './models/em3.js';
+export {
+  type EncoderAdapters,
+  type EncoderName,
+  loadEncoderAdapters,
+  readEncoderAdapters,
+  saveEncoderAdapters,
+} from './models/encoder_adapters.js';
 export { defaultLemurOptions, Lemur, type LemurOptions, lemur } from './models/lemur.js';
 export type { LongerOptions } from './models/longer.js';
 export type { MmoeOptions } from './models/mmoe.js';
@@ -60,6 +68,12 @@ export { HistoryDecoder, type HistoryDecoderOptions } from './nn/history_decoder
 export { ImageEncoder } from './nn/image_encoder.js';
 export { LayerNorm } from './nn/layer_norm.js';
 export { Linear, Mlp } from './nn/linear.js';
+export {
+  injectLora,
+  type LoraAdapterOptions,
+  type LoraAdapters,
+  type LoraTargets,
+} from './nn/lora_adapters.js';
 export { LoraLinear } from './nn/lora_linear.js';
 export {
   type BankKeys,

@@ -12,6 +12,7 @@ import { ContentTable } from '../nn/content_table.js';
 import { FusionQFormer, type ModalityTokens } from '../nn/fusion_q_former.js';
 import { ImageEncoder } from '../nn/image_encoder.js';
 import { Linear } from '../nn/linear.js';
+import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { LoraLinear } from '../nn/lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
 import { TextEncoder } from '../nn/text_encoder.js';
@@ -22,6 +23,14 @@ import { gatherRows } from '../ops/gather_rows.js';
 import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
 import { full, type Tensor } from '../tensor.js';
+import {
+  type AdaptedEncoder,
+  adaptEncoders,
+  type EncoderAdapters,
+  type EncoderName,
+  setMode,
+  tuneLast,
+} from './encoder_adapters.js';
 import type { StateUse } from './model.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
@@ -63,6 +72,8 @@ export interface ContentOptions {
   };
   /** Blocks of each encoder that train, from the top; 'all' also trains embeddings. */
   readonly tuneLayers: number | 'all';
+  /** Low-rank updates of linear layers of the item encoders, whose own weights are frozen then; null: none. */
+  readonly encoderLora: LoraAdapterOptions | null;
 }
 
 /** Text, picture and given vectors of n items, in one order. */
@@ -102,6 +113,7 @@ export class ContentPart extends Module {
   /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
   #counts: ReadonlyMap<string, Int32Array>;
   #overlay: ContentTable | null = null;
+  readonly #adapters: EncoderAdapters;
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
     super();
@@ -181,8 +193,18 @@ export class ContentPart extends Module {
       schema.items,
       { none: fusion.width, lora_cached: flat, lora_block: tokens, shared: tokens }[lora.mode],
     );
-    for (const encoder of [this.text, this.image]) if (encoder !== null) tuneLast(encoder, options.tuneLayers);
+    const encoders = new Map<EncoderName, AdaptedEncoder>();
+    if (this.text !== null) encoders.set('text', { module: this.text });
+    if (this.image !== null) encoders.set('image', { module: this.image });
+    for (const encoder of encoders.values()) tuneLast(encoder, options.tuneLayers);
+    this.#adapters =
+      options.encoderLora === null ? new Map() : adaptEncoders(encoders, init.at('adapters'), options.encoderLora);
     this.refresh();
+  }
+
+  /** Low-rank updates of the item encoders. */
+  get adapters(): EncoderAdapters {
+    return this.#adapters;
   }
 
   /** The table that reads go to: the model's own, or another one that was given. */
@@ -206,6 +228,7 @@ export class ContentPart extends Module {
 
   /** Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches. */
   private tokens({ text, image, vectors }: ItemContent, context: ForwardContext): Modalities {
+    setMode(this.#adapters, context);
     const modalities: Modalities = {};
     for (const name of this.#given) {
       const batch = vectors?.[name];
@@ -425,14 +448,4 @@ function frozen<T extends Module>(module: T): T {
   for (const [name, x] of module.parameters())
     if (!/lora(Query|Value|Project).*\.(a|b)$/.test(name)) x.requiresGrad = false;
   return module;
-}
-
-/** Only the last `count` blocks of an encoder train; 'all' leaves everything trainable. */
-function tuneLast(encoder: TextEncoder | ImageEncoder, count: number | 'all'): void {
-  if (count === 'all') return;
-  const first = encoder.blocks.length - count;
-  for (const [name, x] of encoder.parameters()) {
-    const block = /^blocks\.(\d+)\./.exec(name);
-    if (block === null || Number(block[1]) < first) x.requiresGrad = false;
-  }
 }

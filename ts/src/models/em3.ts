@@ -22,6 +22,7 @@ import { presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultDlrm } from './dlrm.js';
+import type { EncoderAdapters } from './encoder_adapters.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { lastEntries, makeHistory } from './history.js';
 import { defaultLonger } from './longer.js';
@@ -255,6 +256,10 @@ export class Em3 extends Module implements RecommenderModel {
     this.#overlay = null;
   }
 
+  get adapters(): EncoderAdapters {
+    return this.content?.adapters ?? new Map();
+  }
+
   get served(): ServedContent | null {
     const part = this.content;
     if (part === null) return null;
@@ -433,6 +438,7 @@ export const defaultEm3Options: Em3Options = {
     fusion: { mode: 'ctr', attention: 'joint', queries: 4, layers: 2, heads: 8, width: 128, ffn: 0, dropout: 0.1 },
     lora: { mode: 'lora_cached', rank: 8, alpha: 16, onRefresh: 'reset' },
     tuneLayers: 'all',
+    encoderLora: null,
   },
   sqdc: { weight: 0, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false },
   cic: { mode: 'ctr', weight: 1e-3, temperature: 0.1, negatives: 16 },

@@ -20,6 +20,7 @@ import type { DeviceName, Tensor } from '../tensor.js';
 import { presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultEm3Options, type TrainingMode } from './em3.js';
+import type { EncoderAdapters } from './encoder_adapters.js';
 import { FeatureEmbedder } from './feature_embedder.js';
 import { lastEntries, makeHistory } from './history.js';
 import { LemurContent, type LemurContentOptions, type StepVectors, withoutDedup } from './lemur_content.js';
@@ -298,6 +299,10 @@ export class Lemur extends Module implements RecommenderModel {
     this.content?.dropOverlay();
   }
 
+  get adapters(): EncoderAdapters {
+    return this.content?.adapters ?? new Map();
+  }
+
   get served(): ServedContent | null {
     return this.content?.served ?? null;
   }
@@ -451,6 +456,8 @@ export const defaultLemurOptions: LemurOptions = {
     heads: 4,
     ffn: 512,
     dropout: 0,
+    tuneLayers: 'all',
+    encoderLora: null,
     image: { width: 32, layers: 1, heads: 4, ffn: 64, patch: 8 },
     bank: {
       p: 20,

@@ -14,6 +14,7 @@ import { ArgumentError, ConfigError } from '../errors.js';
 import { BankRecord } from '../nn/bank_record.js';
 import { ContentTable } from '../nn/content_table.js';
 import { DocumentEncoder } from '../nn/document_encoder.js';
+import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { type BankRows, MemoryBank } from '../nn/memory_bank.js';
 import { type ForwardContext, Initializer, Module } from '../nn/module.js';
 import { TextEncoder } from '../nn/text_encoder.js';
@@ -23,6 +24,14 @@ import { add, scaleBy, sub } from '../ops/elementwise.js';
 import type { Tensor } from '../tensor.js';
 import { chooseItems } from './choose_items.js';
 import type { ItemContent } from './content.js';
+import {
+  type AdaptedEncoder,
+  adaptEncoders,
+  type EncoderAdapters,
+  type EncoderName,
+  setMode,
+  tuneLast,
+} from './encoder_adapters.js';
 import type { ServedContent, StepContext } from './model.js';
 
 export interface LemurContentOptions {
@@ -64,6 +73,10 @@ export interface LemurContentOptions {
     /** 'frozen': an evaluation reads the bank as training left it and encodes only what is missing there. 'fresh': it encodes everything. */
     readonly evaluation: 'frozen' | 'fresh';
   };
+  /** Blocks of the document's text and picture encoders that train, from the top; 'all' also trains embeddings. */
+  readonly tuneLayers: number | 'all';
+  /** Low-rank updates of linear layers of these encoders, whose own weights are frozen then; null: none. */
+  readonly encoderLora: LoraAdapterOptions | null;
   readonly seed: number;
 }
 
@@ -87,6 +100,7 @@ export class LemurContent extends Module {
   #overlay: ContentTable | null = null;
   /** Whether the overlay belongs to whoever gave it. */
   #overlayIsGiven = false;
+  readonly #adapters: EncoderAdapters;
 
   constructor(init: Initializer, schema: Schema, options: LemurContentOptions) {
     super();
@@ -129,6 +143,12 @@ export class LemurContent extends Module {
       image: modalities.includes('image') && picture !== undefined ? { size: picture.size, ...image, dropout } : null,
       readsText,
     });
+    const encoders = new Map<EncoderName, AdaptedEncoder>();
+    if (readsText) encoders.set('text', { module: this.document.text });
+    if (this.document.image !== null) encoders.set('image', { module: this.document.image });
+    for (const encoder of encoders.values()) tuneLast(encoder, options.tuneLayers);
+    this.#adapters =
+      options.encoderLora === null ? new Map() : adaptEncoders(encoders, init.at('adapters'), options.encoderLora);
     this.query =
       queryText === undefined
         ? null
@@ -149,8 +169,14 @@ export class LemurContent extends Module {
     this.#popularity = { rows: trainCount, deciles: popularityDeciles(trainCount) };
   }
 
+  /** Low-rank updates of the document's encoders. */
+  get adapters(): EncoderAdapters {
+    return this.#adapters;
+  }
+
   /** Vectors (n, width) of documents in float32, as the bank may hold them. */
   private documents(content: ItemContent, context: ForwardContext): Tensor {
+    setMode(this.#adapters, context);
     return cast(this.document.vectors(content, context), 'float32');
   }
 

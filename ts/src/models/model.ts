@@ -4,6 +4,7 @@ import type { ContentTable } from '../nn/content_table.js';
 import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
 import type { ItemContent } from './content.js';
+import type { EncoderAdapters } from './encoder_adapters.js';
 
 /** Parameters that share a learning rate. */
 export interface ParameterGroups {
@@ -88,6 +89,8 @@ export interface RecommenderModel extends Module {
   ): Generator<number>;
   /** Ends an evaluation: reads go to the model's own table again, what the evaluation encoded is released. */
   dropOverlay(): void;
+  /** Low-rank updates of the item encoders; empty where there are none. */
+  readonly adapters: EncoderAdapters;
   /** Null for a model that needs no item vectors to score. */
   readonly served: ServedContent | null;
   /** Content vectors (n, width) of `keys` as of the last encoding; null for a model without content. */

@@ -5,6 +5,7 @@ import { linear } from '../ops/linear.js';
 import type { Tensor } from '../tensor.js';
 import { BatchNorm } from './batch_norm.js';
 import { Dice } from './dice.js';
+import type { LoraLinear } from './lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
 
 export interface LinearOptions {
@@ -17,6 +18,8 @@ export interface LinearOptions {
 export class Linear extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
+  /** A low-rank update on top, which leaves weight and bias without gradient: see `injectLora`. */
+  lora: LoraLinear | null = null;
 
   constructor(
     init: Initializer,
@@ -37,7 +40,9 @@ export class Linear extends Module {
 
   /** x (..., in) to (..., out). */
   forward(x: Tensor, activation: Activation = 'none'): Tensor {
-    return linear(x, this.weight, this.bias, { activation });
+    if (this.lora === null) return linear(x, this.weight, this.bias, { activation });
+    const y = this.lora.forward(x);
+    return activation === 'none' ? y : applyActivation(y, { kind: activation });
   }
 }
 

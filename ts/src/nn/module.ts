@@ -88,6 +88,19 @@ function visit(value: unknown, path: string, found: Map<string, Tensor>): void {
   else if (value instanceof Map) for (const [key, element] of value) visit(element, `${path}.${String(key)}`, found);
 }
 
+/** `module` and all modules inside it, by the paths that `state` uses; its own path is ''. */
+export function* modulesOf(module: Module, path = ''): Generator<readonly [string, Module]> {
+  yield [path, module];
+  for (const [name, value] of Object.entries(module)) yield* modulesIn(value, path === '' ? name : `${path}.${name}`);
+}
+
+function* modulesIn(value: unknown, path: string): Generator<readonly [string, Module]> {
+  if (value instanceof Module) yield* modulesOf(value, path);
+  else if (Array.isArray(value)) for (const [i, element] of value.entries()) yield* modulesIn(element, `${path}.${i}`);
+  else if (value instanceof Map)
+    for (const [key, element] of value) yield* modulesIn(element, `${path}.${String(key)}`);
+}
+
 /** Base class: finds parameters and buffers among its properties, in the order of their declaration. */
 export abstract class Module implements Disposable {
   #first: Tensor | undefined;

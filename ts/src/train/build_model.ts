@@ -36,6 +36,11 @@ export function rankerOptions(model: Config['model']): RankerOptions {
   };
 }
 
+/** Blocks that train: where nothing is said all of them, or none where low-rank updates train instead. */
+function tuneLayers({ tune_layers: layers, lora }: Config['model']['encoder']): number | 'all' {
+  return layers ?? (lora === null ? 'all' : 0);
+}
+
 /** Options of the `em3` preset. */
 export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): Em3Options {
   const { encoder, fusion, lora, cic, sqdc } = model;
@@ -57,7 +62,8 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
       queryLayers: encoder.query_layers,
       fusion,
       lora: { mode: lora.mode, rank: lora.rank, alpha: lora.alpha, onRefresh: lora.on_refresh },
-      tuneLayers: encoder.tune_layers,
+      tuneLayers: tuneLayers(encoder),
+      encoderLora: encoder.lora,
     },
     sqdc: {
       weight: sqdc.weight,
@@ -99,6 +105,8 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
       ffn: encoder.ffn,
       dropout: encoder.dropout,
       image: encoder.image,
+      tuneLayers: tuneLayers(encoder),
+      encoderLora: encoder.lora,
       bank: {
         p: bank.p,
         q: bank.q,

@@ -103,6 +103,18 @@ export function resolveConfig(request: ConfigRequest): ResolvedConfig {
   return { config: parsed.data, originOf, toYaml: () => annotatedYaml(parsed.data, originOf) };
 }
 
+/** A configuration whose low-rank updates of the encoders are `lora`, as `origin` says. */
+export function withEncoderLora(
+  { config, originOf: before }: ResolvedConfig,
+  lora: NonNullable<Config['model']['encoder']['lora']>,
+  origin: string,
+): ResolvedConfig {
+  const encoder = { ...config.model.encoder, lora };
+  const changed = { ...config, model: { ...config.model, encoder } };
+  const originOf = (path: string): string => (path.startsWith('model.encoder.lora') ? origin : before(path));
+  return { config: changed, originOf, toYaml: () => annotatedYaml(changed, originOf) };
+}
+
 /** Hexadecimal SHA-256 of a configuration, independent of the order of keys. */
 export function configDigest(config: Config): string {
   const sorted = (value: unknown): unknown => {

@@ -251,8 +251,29 @@ const encoder = z.strictObject({
     .describe('picture encoder over patches'),
   tune_layers: z
     .union([count(), z.literal('all')])
-    .default('all')
-    .describe(ours('last k blocks that train; a pretrained backbone wants 0 to 2')),
+    .nullable()
+    .default(null)
+    .describe(ours('last k blocks that train; a pretrained backbone wants 0 to 2; null: 0 beside lora, else all')),
+  lora: z
+    .strictObject({
+      rank: count(1).default(8).describe(ours('r')),
+      alpha: rate.default(16).describe(ours('the update is scaled by alpha / r')),
+      targets: z
+        .union([z.array(z.string().min(1)).min(1), z.string().min(1)])
+        .default(['query', 'value'])
+        .describe(
+          ours('linear layers of the item encoders: names or their ends, all-linear, or a pattern of whole names'),
+        ),
+      dropout: share.default(0).describe(ours('of the input of A')),
+    })
+    .nullable()
+    .default(null)
+    .describe('low-rank updates of the item encoders, which are frozen otherwise; null: none, or those of adapter'),
+  adapter: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('PEFT folder where low-rank updates start, or a folder of such folders text and image'),
   weights: z.string().nullable().default(null).describe('folder with given weights; null: random'),
 });
 

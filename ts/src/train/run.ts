@@ -11,11 +11,17 @@ import { CheckpointMismatchError, CheckpointNotFoundError, ConfigError } from '.
 import { loadCheckpoint } from '../io/checkpoint.js';
 import { nodeEnv, replaceFile } from '../io/env.js';
 import { packageVersion } from '../io/package_root.js';
+import {
+  adapterOptions,
+  loadEncoderAdapters,
+  readEncoderAdapters,
+  saveEncoderAdapters,
+} from '../models/encoder_adapters.js';
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
 import { type DeviceControl, type DeviceName, device } from '../tensor.js';
 import { buildModel, trainSettings } from './build_model.js';
-import { type Config, configDigest, type ResolvedConfig, resolveConfig } from './config.js';
+import { type Config, configDigest, type ResolvedConfig, resolveConfig, withEncoderLora } from './config.js';
 import { datasetRequest } from './dataset_request.js';
 import type { Slices } from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
@@ -102,13 +108,14 @@ export async function runData(
 }
 
 /** Trains what `resolved` says, or the rest of it. Throws `ConfigError`, `DataError`, `StorageError` and what training throws. */
-export async function trainRun(resolved: ResolvedConfig, options: TrainRunOptions = {}): Promise<RunResult> {
-  const { config } = resolved;
+export async function trainRun(given: ResolvedConfig, options: TrainRunOptions = {}): Promise<RunResult> {
   const { signal, onNote = () => undefined } = options;
   const started = performance.now();
   signal?.throwIfAborted();
-  const place = runDevice(config); // before data are read
+  const place = runDevice(given.config); // before data are read
   const restart = options.resume === true ? await restartPoint(options.runDir ?? null, onNote) : null;
+  const { resolved, adapter } = await startingAdapter(given, restart);
+  const { config } = resolved;
   const data =
     options.data ??
     (await runData(config, {
@@ -120,6 +127,7 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
     if (restart !== null) await checkSplit(restart.path, data.splitManifest);
     const model = buildModel(config, data.schema, place.name);
     try {
+      if (adapter !== null) loadEncoderAdapters(model.adapters, adapter);
       return await trainModel({ resolved, options, place, model, data, restart, started });
     } catch (error) {
       model.dispose();
@@ -128,6 +136,25 @@ export async function trainRun(resolved: ResolvedConfig, options: TrainRunOption
   } finally {
     if (options.data === undefined) await data[Symbol.asyncDispose]();
   }
+}
+
+/**
+ * The adapter that low-rank updates of the encoders start from, and the configuration with its rank, alpha and targets. A run that goes on from a
+ * checkpoint has both already.
+ */
+async function startingAdapter(
+  resolved: ResolvedConfig,
+  restart: Restart | null,
+): Promise<{ resolved: ResolvedConfig; adapter: Awaited<ReturnType<typeof readEncoderAdapters>> | null }> {
+  const { encoder, modalities, training } = resolved.config.model;
+  const resumes = restart !== null && restart.name !== null;
+  if (encoder.adapter === null || training === 'id_only' || resumes) return { resolved, adapter: null };
+  const encoders = (['text', 'image'] as const).filter((name) => modalities.includes(name));
+  const adapter = await readEncoderAdapters(encoder.adapter, encoders);
+  if (encoder.lora !== null) return { resolved, adapter };
+  const { rank, alpha, targets, dropout = 0 } = adapterOptions(adapter);
+  const lora = { rank, alpha, targets: typeof targets === 'string' ? targets : [...targets], dropout };
+  return { resolved: withEncoderLora(resolved, lora, encoder.adapter), adapter };
 }
 
 async function trainModel(given: {
@@ -252,6 +279,7 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
     wall_s: (performance.now() - started) / 1000,
     ...versions(config, trainer.device),
   };
+  if (model.adapters.size > 0) await saveEncoderAdapters(model.adapters, join(path, 'adapter'));
   await run.writeSummary(summary);
   await run.flush();
   const footer =

@@ -16,6 +16,8 @@ const tiny: LemurOptions = {
     heads: 2,
     ffn: 12,
     dropout: 0,
+    tuneLayers: 'all',
+    encoderLora: null,
     image: { width: 6, layers: 1, heads: 2, ffn: 8, patch: 16 },
     bank: { ...defaultLemurOptions.content.bank, p: 30, q: 30 },
   },
