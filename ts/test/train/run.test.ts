@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { CheckpointMismatchError, ConfigError, DataError } from '../../src/errors.js';
 import type { ConfigInput } from '../../src/train/config.js';
 import { type RunResult, runConfig, trainRun } from '../../src/train/run.js';
+import { runCurves } from '../../src/train/run_report.js';
 import type { TrainEvent } from '../../src/train/trainer.js';
 import { temporaryFolder, tinyConfig } from './tiny_shop.js';
 
