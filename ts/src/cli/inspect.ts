@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
+import { formatOf } from '../data/data_files.js';
 import { ConfigError } from '../errors.js';
 import { listCheckpoints, verifyCheckpoint } from '../io/checkpoint.js';
 import { MANIFEST } from '../io/manifest.js';
@@ -16,7 +17,7 @@ type Result = Record<string, unknown>;
 export const inspect: Verb = {
   name: 'inspect',
   summary:
-    'Shows what a data folder, a run, a checkpoint, a .safetensors file or a configuration holds, after checking it.',
+    'Shows what a data file or folder, a run, a checkpoint, a .safetensors file or a configuration holds, after checking it.',
   positionals: '<path>',
   options: { flops: { type: 'boolean', help: 'of a configuration: the FLOPs of one training step, by module' } },
   overrides: true,
@@ -38,14 +39,18 @@ export const inspect: Verb = {
     if (args.flags.has('flops')) return inspectFlops(path, args, output);
     if (existsSync(join(path, MANIFEST))) return inspectCheckpoint(path, output);
     if (existsSync(join(path, 'checkpoints'))) return inspectRun(join(path, 'checkpoints'), output);
-    if (status?.isDirectory() || (!status && existsSync(`${path}.inter`)))
+    const isData = status?.isFile() === true && formatOf(path) !== null;
+    if (status?.isDirectory() || isData || (!status && existsSync(`${path}.inter`)))
       return inspectData(path, args.overrides, output);
     if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
     if (extname(path) === '.safetensors') return inspectSafetensors(path, output);
     if (isConfig) return inspectConfig(path, args, output);
-    throw new ConfigError(`inspect: expected a folder, a .safetensors, .yaml or .json file but received ${path}`, {
-      file: path,
-    });
+    throw new ConfigError(
+      `inspect: expected a folder, a .parquet, .csv, .jsonl, .safetensors, .yaml or .json file but received ${path}`,
+      {
+        file: path,
+      },
+    );
   },
 };
 

@@ -1,7 +1,12 @@
 import { readAtomicFolder } from '../data/atomic.js';
-import { rankTimes, rowNumbers } from '../data/events.js';
+import type { DataFiles } from '../data/data_files.js';
+import { groupRows, rankTimes, rowNumbers } from '../data/events.js';
+import { type Codes, encodeColumn } from '../data/id_codes.js';
+import { readTable } from '../data/read_table.js';
 import { type Column, splitTokens, type Table } from '../data/table.js';
+import { findTables } from '../data/table_folder.js';
 import { resolveConfig } from '../train/config.js';
+import type { Config } from '../train/config_schema.js';
 import { bytesText, textTable } from './text_table.js';
 import type { Output } from './verb.js';
 
@@ -24,15 +29,19 @@ function quantiles(values: Int32Array): [number, number, number] {
   return [at(0.5), at(0.95), at(1)];
 }
 
-function range(values: Float64Array | BigInt64Array | BigUint64Array): [number, number] | null {
-  let low = Number.POSITIVE_INFINITY;
-  let high = Number.NEGATIVE_INFINITY;
-  for (const value of values) {
-    const number = Number(value);
-    if (number < low) low = number;
-    if (number > high) high = number;
+function range(
+  values: Float64Array | BigInt64Array | BigUint64Array,
+  missing: Uint8Array | null = null,
+): [number, number] | null {
+  let low: number | bigint = Number.POSITIVE_INFINITY;
+  let high: number | bigint = Number.NEGATIVE_INFINITY;
+  for (let row = 0; row < values.length; row++) {
+    const value = values[row]!;
+    if (missing?.[row] === 1) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
   }
-  return low <= high ? [low, high] : null;
+  return low <= high ? [Number(low), Number(high)] : null;
 }
 
 /** Facts about one column of a table. */
@@ -42,10 +51,10 @@ export function columnReport(column: Column, rows: number): ColumnReport {
   const report = { name, kind, missing, distinct: null, range: null, lengths: null };
   switch (column.kind) {
     case 'token':
-      return { ...report, distinct: new Set(column.values).size - (missing > 0 ? 1 : 0) };
+      return { ...report, distinct: encodeColumn(column)!.ids.length };
     case 'token_seq': {
       const lengths = Int32Array.from({ length: rows }, (_, row) => splitTokens(column, row).length);
-      return { ...report, distinct: new Set(column.values).size - (missing > 0 ? 1 : 0), lengths: quantiles(lengths) };
+      return { ...report, distinct: encodeColumn(column)!.ids.length, lengths: quantiles(lengths) };
     }
     case 'float_seq': {
       const lengths = Int32Array.from({ length: rows }, (_, row) => column.offsets[row + 1]! - column.offsets[row]!);
@@ -55,19 +64,8 @@ export function columnReport(column: Column, rows: number): ColumnReport {
       return { ...report, range: range(column.values) };
     case 'int64':
     case 'uint64':
-      return { ...report, distinct: new Set<bigint>(column.values).size, range: range(column.values) };
+      return { ...report, distinct: encodeColumn(column)!.ids.length, range: range(column.values, column.missing) };
   }
-}
-
-/** Users' events that share their time with another event of the same user: their order is that of the rows. */
-function tiedEvents(users: readonly string[], times: Float64Array | null): number {
-  const { time } = times === null ? { time: rowNumbers(users.length) } : rankTimes(times);
-  const seen = new Map<string, number>();
-  const keyOf = (row: number): string => `${users[row]}\t${time[row]}`;
-  for (let row = 0; row < users.length; row++) seen.set(keyOf(row), (seen.get(keyOf(row)) ?? 0) + 1);
-  let tied = 0;
-  for (const count of seen.values()) if (count > 1) tied += count;
-  return tied;
 }
 
 /** Facts that need several columns: who met what, when. Null where a column has another name: set data.user_id and the like. */
@@ -76,34 +74,77 @@ function interactionReport(
   item: Table | null,
   keys: { user: string; item: string; time: string | null },
 ): Record<string, number> | null {
-  const user = inter.columns.get(keys.user);
-  const target = inter.columns.get(keys.item);
-  if (user?.kind !== 'token' || target?.kind !== 'token') return null;
+  const codesOf = (table: Table | null, name: string): Codes | null => {
+    const column = table?.columns.get(name);
+    return column === undefined ? null : encodeColumn(column);
+  };
+  const user = codesOf(inter, keys.user);
+  const target = codesOf(inter, keys.item);
+  if (user === null || target === null) return null;
   const time = keys.time === null ? undefined : inter.columns.get(keys.time);
-  const pairs = new Set<string>();
-  for (let row = 0; row < inter.rows; row++) pairs.add(`${user.values[row]}\t${target.values[row]}`);
-  const described = item?.columns.get(keys.item);
-  const known = described?.kind === 'token' ? new Set(described.values) : null;
-  const used = new Set(target.values);
+  const times = time?.kind === 'float' || time?.kind === 'int64' ? rankTimes(time.values).time : rowNumbers(inter.rows);
+  const described = codesOf(item, keys.item);
+  const [known, used] = [new Set(described?.ids), new Set(target.ids)];
   return {
-    users: new Set(user.values).size,
-    items: used.size,
-    repeated_pairs: inter.rows - pairs.size,
-    events_with_tied_time: tiedEvents(user.values, time?.kind === 'float' ? time.values : null),
-    items_without_description: known === null ? 0 : [...used].filter((id) => !known.has(id)).length,
-    items_without_events: known === null ? 0 : [...known].filter((id) => !used.has(id)).length,
+    users: user.ids.length,
+    items: target.ids.length,
+    repeated_pairs: repeats(user, target.codes).again,
+    events_with_tied_time: repeats(user, times).shared,
+    items_without_description: described === null ? 0 : target.ids.filter((id) => !known.has(id)).length,
+    items_without_events: described === null ? 0 : described.ids.filter((id) => !used.has(id)).length,
   };
 }
 
-/** Reads a RecBole atomic folder and prints what it holds: columns, missing fields, ranges, lengths, ties. */
+/** Rows of a user whose value another row of the user has: all of them, and all but the first of each value. */
+function repeats(user: Codes, value: Int32Array): { shared: number; again: number } {
+  let [shared, again] = [0, 0];
+  const there = user.codes.map((code) => (code < 0 ? user.ids.length : code));
+  const { rows, offsets } = groupRows(there, user.ids.length + 1);
+  for (let u = 0; u < user.ids.length; u++) {
+    const own = Int32Array.from(rows.subarray(offsets[u], offsets[u + 1]), (row) => value[row]!).sort();
+    for (let i = 0; i < own.length; i++) {
+      const before = i > 0 && own[i - 1] === own[i];
+      if (before) again++;
+      if (before || own[i + 1] === own[i]) shared++;
+    }
+  }
+  return { shared, again };
+}
+
+/** The tables of a path, whatever their format, and the files beside them that are not read. */
+async function readTables(
+  path: string,
+  data: Config['data'],
+): Promise<{ name: string; inter: Table | null; item: Table | null; others: Table[]; ignored: readonly string[] }> {
+  const policy = { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction };
+  const { interactions, items, users } = data;
+  const tables = await findTables(path, { interactions, items, users });
+  if (tables === null) {
+    const folder = await readAtomicFolder(path, {
+      ...policy,
+      onBadRow: policy.onBadRow === 'fail' ? 'fail' : 'skip',
+    });
+    const others = [...folder.parts.values(), folder.user].filter((table) => table !== null);
+    return { name: folder.stem, inter: folder.inter, item: folder.item, others, ignored: folder.ignored };
+  }
+  const dtypes = Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype]));
+  const read = (source: DataFiles): Promise<Table> =>
+    readTable(source, { ...policy, dtypes, maxMemory: data.max_memory });
+  const inter = await read(tables.interactions);
+  const item = tables.items && (await read(tables.items));
+  const user = tables.users && (await read(tables.users));
+  return { name: tables.interactions.name, inter, item, others: user === null ? [] : [user], ignored: [] };
+}
+
+/** Reads a data file or folder and prints what it holds: columns, missing fields, ranges, lengths, ties. */
 export async function inspectData(
   path: string,
   overrides: readonly string[],
   { stdout }: Output,
 ): Promise<Record<string, unknown>> {
   const { data } = resolveConfig({ overrides }).config;
-  const folder = await readAtomicFolder(path, { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction });
-  const tables = [folder.inter, ...folder.parts.values(), folder.user, folder.item].filter((table) => table !== null);
+  const { name: stem, inter, item, others, ignored } = await readTables(path, data);
+  const tables = [inter, ...others, item].filter((table) => table !== null);
   const files = tables.map((table) => ({
     name: table.name,
     rows: table.rows,
@@ -129,9 +170,9 @@ export async function inspectData(
     );
   }
   const keys = { user: data.user_id, item: data.item_id, time: data.time };
-  const interactions = folder.inter === null ? null : interactionReport(folder.inter, folder.item, keys);
+  const interactions = inter === null ? null : interactionReport(inter, item, keys);
   for (const [what, value] of Object.entries(interactions ?? {}))
     stdout.write(`${what.replaceAll('_', ' ')}: ${value}\n`);
-  for (const file of folder.ignored) stdout.write(`not read: ${file}\n`);
-  return { kind: 'data', path, stem: folder.stem, files, interactions, ignored: folder.ignored };
+  for (const file of ignored) stdout.write(`not read: ${file}\n`);
+  return { kind: 'data', path, stem, files, interactions, ignored };
 }

@@ -13,7 +13,7 @@ export const trainDefinition: VerbDefinition = {
   positionals: '[config.yaml ...]',
   options: {
     config: { type: 'string', multiple: true, value: 'file', help: 'configuration; several merge, a later one wins' },
-    data: { type: 'string', value: 'folder', help: 'data folder, or folder/stem (data.path)' },
+    data: { type: 'string', value: 'path', help: 'data file or folder (data.path)' },
     set: { type: 'string', multiple: true, value: 'json', help: 'keys of the configuration as one JSON object' },
     device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N (device); also with --resume' },
     precision: { type: 'string', value: 'type', help: 'fp32, or bf16 on cuda (train.precision)' },

@@ -6,7 +6,7 @@ import type { BatchColumns } from './batch_source.js';
 import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } from './content.js';
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
-import { Entity, encodeStrings } from './entity.js';
+import { Entity } from './entity.js';
 import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
@@ -271,7 +271,7 @@ function numberRows(
       index.push(row);
     }
   }
-  const coded = encodeStrings(inter.strings(name));
+  const coded = inter.codes(name);
   const missing = coded.codes.indexOf(-1);
   if (missing >= 0)
     throw new DataError('DATA_ROW', `interactions: expected an id in ${name} but row ${missing} has none`, {
@@ -302,7 +302,7 @@ function numberQueries(
 ): NumberedRows | null {
   const key = column ?? specs.find((spec) => sourceOf(spec) === 'query')?.name;
   if (key === undefined) return null;
-  const coded = encodeStrings(inter.strings(key));
+  const coded = inter.codes(key);
   // An event without a query belongs to the query without a text.
   const none = coded.ids.length;
   const codes = coded.codes.map((code) => (code < 0 ? none : code));
@@ -319,7 +319,7 @@ function numberQueries(
 }
 
 function optionalCodes(inter: Entity, name: string | null): Int32Array | null {
-  return name === null ? null : encodeStrings(inter.strings(name)).codes;
+  return name === null ? null : inter.codes(name).codes;
 }
 
 function readEvents(inter: Entity, users: NumberedRows, items: NumberedRows, timeColumn: string | null): Events {

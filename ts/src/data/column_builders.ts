@@ -5,7 +5,7 @@ export type ColumnKind = Column['kind'];
 
 /** Why a field is unusable: a counter's name, and what was expected. */
 export interface FieldFault {
-  readonly reason: 'number' | 'integer';
+  readonly reason: 'number' | 'integer' | 'type' | 'list';
   readonly expected: string;
 }
 
@@ -48,7 +48,7 @@ function parseNumber(text: string): number {
 type Growable = Float64Array | BigInt64Array | BigUint64Array | Int32Array | Uint8Array;
 
 /** `array` itself, or a copy with room for `length` elements. */
-function withRoom<T extends Growable>(array: T, length: number): T {
+export function withRoom<T extends Growable>(array: T, length: number): T {
   if (length <= array.length) return array;
   const larger = new (array.constructor as new (length: number) => T)(Math.max(length, 2 * array.length));
   larger.set(array as never);
@@ -56,13 +56,21 @@ function withRoom<T extends Growable>(array: T, length: number): T {
 }
 
 /** One flag per row. */
-class MissingMask {
+export class MissingMask {
   private flags = new Uint8Array(1024);
 
   set(row: number, text: string): boolean {
+    return this.mark(row, text === '');
+  }
+
+  mark(row: number, missing: boolean): boolean {
     this.flags = withRoom(this.flags, row + 1);
-    this.flags[row] = text === '' ? 1 : 0;
-    return text === '';
+    this.flags[row] = missing ? 1 : 0;
+    return missing;
+  }
+
+  has(row: number): boolean {
+    return this.flags[row] === 1;
   }
 
   /** Null when no row is missing. */
@@ -72,17 +80,51 @@ class MissingMask {
   }
 }
 
+/** The integer that `text` is, if it has at most 15 digits, no sign but a minus and no leading zero; else NaN. */
+export function parseInteger(text: string): number {
+  const negative = text.charCodeAt(0) === 45;
+  const first = negative ? 1 : 0;
+  const digits = text.length - first;
+  if (digits < 1 || digits > 15) return Number.NaN;
+  let value = 0;
+  for (let at = first; at < text.length; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (digit < 0 || digit > 9) return Number.NaN;
+    value = 10 * value + digit;
+  }
+  if (text.charCodeAt(first) === 48 && (digits > 1 || negative)) return Number.NaN;
+  return negative ? -value : value;
+}
+
+/** Writes a safe integer into a BigInt64Array seen as its 32-bit halves (little-endian), without making a bigint. */
+export function setInteger(halves: Int32Array, row: number, value: number): void {
+  halves[2 * row] = value | 0;
+  halves[2 * row + 1] = Math.floor(value / 0x1_0000_0000);
+}
+
+/** Distinct strings kept: a Map holds no more than 2^24 keys. */
+const MAX_INTERNED = 1 << 23;
+
+/** One string per distinct token, however often it occurs. */
+export function interning(): (text: string) => string {
+  const known = new Map<string, string>();
+  return (text) => {
+    const token = known.get(text);
+    if (token !== undefined) return token;
+    if (known.size < MAX_INTERNED) known.set(text, text);
+    return text;
+  };
+}
+
 function tokenBuilder(name: string): ColumnBuilder {
   const values: string[] = [];
   const missing = new MissingMask();
-  const known = new Map<string, string>(); // one string per distinct token, however often it occurs
+  const one = interning();
   return {
     name,
     set(row, text) {
       missing.set(row, text);
-      let token = known.get(text);
-      if (token === undefined) known.set(text, (token = text));
-      values[row] = token;
+      values[row] = one(text);
       return null;
     },
     finish: (rows) => ({ kind: 'token', name, values: values.slice(0, rows), missing: missing.finish(rows) }),

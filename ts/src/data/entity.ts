@@ -4,32 +4,20 @@
  */
 
 import { DataError, IdError } from '../errors.js';
+import { type Codes, encodeColumn, encodeStrings } from './id_codes.js';
 import type { FeatureSource } from './schema.js';
-import type { Column, Table } from './table.js';
+import {
+  type Column,
+  type FloatColumn,
+  type FloatSeqColumn,
+  LIST_SEPARATOR,
+  splitTokens,
+  type Table,
+} from './table.js';
 
-/** Dense codes of strings in order of first appearance. -1: missing. */
-export interface Codes {
-  readonly codes: Int32Array;
-  readonly ids: readonly string[];
-}
-
-export function encodeStrings(values: readonly string[]): Codes {
-  const codeOf = new Map<string, number>();
-  const codes = new Int32Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    if (value === '') {
-      codes[i] = -1;
-      continue;
-    }
-    let code = codeOf.get(value);
-    if (code === undefined) {
-      code = codeOf.size;
-      codeOf.set(value, code);
-    }
-    codes[i] = code;
-  }
-  return { codes, ids: [...codeOf.keys()] };
+/** Whether the members came as a list, not as one text. */
+function isList(column: Column): boolean {
+  return column.kind === 'token_seq' && column.separator === LIST_SEPARATOR;
 }
 
 /** One side of the data. Row r is row `index[r]` of `table` (-1: the table has none); without `index` row r itself. */
@@ -49,19 +37,21 @@ export class Entity {
     return this.table === null ? [] : [...this.table.columns.values()];
   }
 
+  /** Dense codes of ids or words, exact, by row; -1 where missing. IdError for a column of float64. */
+  codes(name: string): Codes {
+    const column = this.idColumn(name);
+    if (isList(column)) return encodeStrings(this.strings(name));
+    const { codes, ids } = encodeColumn(column)!;
+    if (this.index === null) return { codes, ids };
+    return { codes: Int32Array.from(this.index, (row) => (row < 0 ? -1 : codes[row]!)), ids };
+  }
+
   /** Ids or words as text, exact; '' where missing. IdError for a column of float64. */
   strings(name: string): string[] {
-    const column = this.column(name);
-    if (column.kind === 'float' || column.kind === 'float_seq') {
-      throw new IdError(
-        `${this.source} column ${name}: expected ids or words (token) but received ${column.kind}: a 64-bit id does not survive a double`,
-        {
-          column: name,
-        },
-      );
-    }
+    const column = this.idColumn(name);
     const { values, missing } = column;
-    return this.gather((row) => (row < 0 || missing?.[row] ? '' : String(values[row])));
+    const texts = this.gather((row) => (row < 0 || missing?.[row] ? '' : String(values[row])));
+    return isList(column) ? texts.map((text) => text.replaceAll(LIST_SEPARATOR, ' ')) : texts;
   }
 
   /** Numbers; NaN where missing. */
@@ -97,9 +87,11 @@ export class Entity {
     return column.kind === 'int64' && this.index === null ? column.values : this.numbers(name);
   }
 
-  /** Several words per row. */
+  /** Several words per row: the members of a list, else what stands between the splitters. */
   words(name: string, splitter: string | null): string[][] {
     const column = this.column(name);
+    if (column.kind === 'token_seq' && isList(column))
+      return this.gather((row) => (row < 0 ? [] : splitTokens(column, row)));
     const separator = splitter ?? (column.kind === 'token_seq' ? column.separator : ' ');
     return this.strings(name).map((text) => (text === '' ? [] : text.split(separator).filter((word) => word !== '')));
   }
@@ -108,6 +100,15 @@ export class Entity {
     const out: T[] = [];
     for (let r = 0; r < this.rows; r++) out.push(value(this.index === null ? r : this.index[r]!));
     return out;
+  }
+
+  private idColumn(name: string): Exclude<Column, FloatColumn | FloatSeqColumn> {
+    const column = this.column(name);
+    if (column.kind !== 'float' && column.kind !== 'float_seq') return column;
+    throw new IdError(
+      `${this.source} column ${name}: expected ids or words (token) but received ${column.kind}: a 64-bit id does not survive a double`,
+      { column: name },
+    );
   }
 
   private column(name: string): Column {

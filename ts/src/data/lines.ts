@@ -10,6 +10,8 @@ export interface Line {
   readonly number: number;
   /** Offset in the file of the line's first byte, or of the first bad byte where there is a fault. */
   readonly byte: number;
+  /** Ended by CR LF. */
+  readonly crlf: boolean;
   readonly fault: LineFault | null;
 }
 
@@ -64,7 +66,7 @@ export async function* readLines(path: string, options: LineOptions = {}): Async
       pending = Buffer.from(bytes.subarray(begin)); // a copy: the chunk's memory is used again
       offset += Math.min(begin, bytes.length);
       if (skipping || pending.length > maxRowBytes + 1) {
-        if (!skipping) lines.push({ text: '', number, byte: offset, fault: 'giant_row' });
+        if (!skipping) lines.push({ text: '', number, byte: offset, crlf: false, fault: 'giant_row' });
         skipping = true;
         offset += pending.length;
         pending = Buffer.alloc(0);
@@ -78,14 +80,15 @@ export async function* readLines(path: string, options: LineOptions = {}): Async
 }
 
 function makeLine(bytes: Buffer, number: number, byte: number, maxRowBytes: number, clean: boolean): Line {
-  const row = bytes.at(-1) === RETURN ? bytes.subarray(0, -1) : bytes;
-  if (row.length > maxRowBytes) return { text: '', number, byte, fault: 'giant_row' };
+  const crlf = bytes.at(-1) === RETURN;
+  const row = crlf ? bytes.subarray(0, -1) : bytes;
+  if (row.length > maxRowBytes) return { text: '', number, byte, crlf, fault: 'giant_row' };
   if (!clean) {
-    if (!isUtf8(row)) return { text: '', number, byte: byte + firstInvalidByte(row), fault: 'utf8' };
+    if (!isUtf8(row)) return { text: '', number, byte: byte + firstInvalidByte(row), crlf, fault: 'utf8' };
     const nul = row.indexOf(0);
-    if (nul >= 0) return { text: '', number, byte: byte + nul, fault: 'nul' };
+    if (nul >= 0) return { text: '', number, byte: byte + nul, crlf, fault: 'nul' };
   }
-  return { text: row.toString('utf8'), number, byte, fault: null };
+  return { text: row.toString('utf8'), number, byte, crlf, fault: null };
 }
 
 /** Position of the first character of `bytes`, known not to be UTF-8, that is broken: steps over whole characters. */

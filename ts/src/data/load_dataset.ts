@@ -1,25 +1,30 @@
-/** Where data sets come from: a folder of RecBole atomic or MMRec files, or the generated shop. */
+/** Where data sets come from: Parquet, CSV or JSONL, a folder of RecBole atomic or MMRec files, or the generated shop. */
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { ArgumentError, DataError } from '../errors.js';
+import { basename, join, relative } from 'node:path';
+import { ArgumentError } from '../errors.js';
 import { type AtomicFolderOptions, findStem, readAtomicFolder } from './atomic.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
+import { concatTables } from './concat_tables.js';
 import type { Pictures } from './content.js';
+import type { DataFiles } from './data_files.js';
 import type { Dataset } from './dataset.js';
 import type { Entity } from './entity.js';
-import type { FeatureSpec, SpecOf } from './features.js';
+import { type FeatureSpec, type SpecOf, sourceOf } from './features.js';
 import { findImagesById } from './image_file.js';
 import { emptyImageStore } from './image_store.js';
 import { type DecodeImagesOptions, decodeImages } from './images.js';
 import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './mmrec.js';
+import { readTable } from './read_table.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
 import { PICTURE_SIZE } from './shop_pictures.js';
 import { LONG_DOCUMENT_WORDS } from './shop_words.js';
 import type { SplitRule } from './split.js';
 import type { Column, Table } from './table.js';
+import { findTables, type TableFolder, type TableNames } from './table_folder.js';
+import type { TableReadOptions } from './table_schema.js';
 import { findVectors } from './vectors.js';
 
 type ImageOptions = Pick<
@@ -35,21 +40,66 @@ export interface LoadOptions extends Partial<DatasetOptions> {
   /** Folder of pictures; default `images` in the data folder. */
   readonly imageRoot?: string | null;
   readonly images?: ImageOptions;
-  readonly files?: FileOptions;
+  /** How rows are read; `onBadRow`, `maxBadFraction` and `dtypes` mean the same for every format, the rest is for atomic files. */
+  readonly files?: Omit<FileOptions, 'onBadRow' | 'dtypes'> & Pick<TableReadOptions, 'onBadRow' | 'dtypes'>;
+  /** Files of the tables where their names do not say it. */
+  readonly tables?: TableNames;
 }
 
 /**
- * Loads `where`: a RecBole or MMRec folder (or `folder/stem`), or `{ shop: options }`, the generated shop. What is not said is chosen from the
- * columns: time `timestamp`; label `label`, `click` or `rating` (at least 4); features by `defaultFeatures`; split .8/.1/.1 at random.
+ * Loads `where`: a Parquet, CSV or JSONL file or a folder of them (`findTables` says which file is what), a RecBole or MMRec folder (or
+ * `folder/stem`), or `{ shop: options }`, the generated shop. What is not said is chosen from the columns: time `timestamp`; label
+ * `label`, `click` or `rating` (at least 4); features by `defaultFeatures`; split .8/.1/.1 at random.
  * Throws DataError for data that break their contract (DATA_LEAK for a violated no-leak rule), ArgumentError for wrong options.
  */
 export async function loadDataset(
   where: string | { readonly shop: ShopOptions },
   options: LoadOptions = {},
 ): Promise<Dataset> {
-  return typeof where === 'string'
-    ? datasetFromFolder(where, options)
-    : datasetFromShop(await generateShopAside(where.shop, options.signal), options);
+  if (typeof where !== 'string') return datasetFromShop(await generateShopAside(where.shop, options.signal), options);
+  const tables = await findTables(where, options.tables);
+  return tables === null ? datasetFromFolder(where, options) : datasetFromTables(tables, options);
+}
+
+// ---- Parquet, CSV, JSONL
+
+async function datasetFromTables(tables: TableFolder, options: LoadOptions): Promise<Dataset> {
+  const { userId = 'user_id', itemId = 'item_id' } = options;
+  const read = (source: DataFiles, required: readonly string[], columns: readonly string[] | null): Promise<Table> =>
+    readTable(source, {
+      onBadRow: options.files?.onBadRow,
+      maxBadFraction: options.files?.maxBadFraction,
+      dtypes: options.files?.dtypes,
+      maxMemory: options.maxMemory,
+      signal: options.signal,
+      required,
+      columns,
+    });
+  const { time, session, query, labels = [], features = [] } = options;
+  const required = [userId, itemId, ...labels.map(({ column }) => column), ...(time == null ? [] : [time])];
+  // Of interactions only what is used is read: they are the long table.
+  const fields = features.filter((spec) => ['inter', 'query'].includes(sourceOf(spec))).map(({ name }) => name);
+  const defaults = labels.length > 0 ? [] : DEFAULT_LABELS.map(({ column }) => column);
+  const used = [...required, ...fields, ...defaults, 'timestamp', session, query].filter((name) => name != null);
+  const inter = await read(tables.interactions, required, used);
+  const item = tables.items && (await read(tables.items, [itemId], null));
+  const user = tables.users && (await read(tables.users, [userId], null));
+  const digests: Record<string, string> = {};
+  for (const table of [tables.interactions, tables.items, tables.users])
+    for (const { path } of table?.files ?? []) digests[relative(tables.folder, path)] = await fileDigest(path);
+  return datasetOf(
+    {
+      name: basename(tables.folder),
+      inter,
+      item,
+      user,
+      folder: tables.folder,
+      pictures: (items, spec) => decodedPictures(items, spec, tables.folder, options, item),
+      files: digests,
+    },
+    options,
+    null,
+  );
 }
 
 // ---- folders of files
@@ -57,12 +107,12 @@ export async function loadDataset(
 async function datasetFromFolder(path: string, options: LoadOptions): Promise<Dataset> {
   if ((options.files?.benchmarkFilename ?? []).length === 0) {
     const { folder, stem, files } = await findStem(path);
-    if (await isMmrec(join(folder, `${stem}.inter`), options.files))
+    if (await isMmrec(join(folder, `${stem}.inter`), atomicOptions(options.files)))
       return datasetFromMmrec(folder, stem, files, options);
   }
   const { userId = 'user_id', itemId = 'item_id' } = options;
   const files = await readAtomicFolder(path, {
-    ...options.files,
+    ...atomicOptions(options.files),
     signal: options.signal,
     required: { inter: [userId, itemId], item: [itemId], user: [userId] },
   });
@@ -87,6 +137,13 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
       ),
     ),
   };
+  return datasetOf(source, options, given);
+}
+
+/** A data set of tables, with what the options do not say chosen from the columns. `given`: the parts that the files bring. */
+function datasetOf(source: DataSource, options: LoadOptions, given: SplitRule | null): Promise<Dataset> {
+  const { userId = 'user_id', itemId = 'item_id' } = options;
+  const { inter } = source;
   const time = options.time === undefined ? (inter.columns.has('timestamp') ? 'timestamp' : null) : options.time;
   const labels = options.labels ?? defaultLabels(inter);
   const chosen = { ...options, userId, itemId, time, labels };
@@ -118,7 +175,7 @@ async function datasetFromMmrec(
   const vectors = (await findVectors(features, folder)).filter(({ ids }) => ids === null);
   const fewest = vectors.toSorted((a, b) => a.rows - b.rows)[0];
   const { inter, item, part } = await readMmrec(folder, stem, {
-    ...options.files,
+    ...atomicOptions(options.files),
     signal: options.signal,
     userId,
     itemId,
@@ -148,17 +205,32 @@ async function datasetFromMmrec(
   });
 }
 
+/** Atomic files name their types, a token may hold integers; they have no row groups. */
+function atomicOptions({
+  onBadRow = 'fail',
+  dtypes = {},
+  ...others
+}: NonNullable<LoadOptions['files']> = {}): FileOptions {
+  const kinds: Record<string, 'int64' | 'uint64'> = {};
+  for (const [name, kind] of Object.entries(dtypes)) if (kind === 'int64' || kind === 'uint64') kinds[name] = kind;
+  return { ...others, onBadRow: onBadRow === 'fail' ? 'fail' : 'skip', dtypes: kinds };
+}
+
+const DEFAULT_LABELS: readonly LabelSpec[] = [
+  { column: 'label' },
+  { column: 'click' },
+  { column: 'rating', atLeast: 4 },
+];
+
 /** `label`, `click` or `rating` (at least 4), whichever comes first; none otherwise: every row is a positive. */
 function defaultLabels(inter: Table): LabelSpec[] {
-  for (const label of [{ column: 'label' }, { column: 'click' }, { column: 'rating', atLeast: 4 }]) {
-    if (inter.columns.has(label.column)) return [label];
-  }
-  return [];
+  return DEFAULT_LABELS.filter(({ column }) => inter.columns.has(column)).slice(0, 1);
 }
 
 /**
  * Features from columns: both ids, the item history (last 50), of the items `genres` as a sequence, other `token_seq` columns as fields
- * of the text (32 tokens each), `image` as a picture of 64 pixels, numbers as they are, standardised.
+ * of the text (32 tokens each), `image` as a picture of 64 pixels, numbers as they are, standardised. In files that do not name their
+ * types, words of which most have a space are such a field, and integers are numbers unless the column's name ends in `id`.
  */
 export function defaultFeatures(
   { item, pictures }: Pick<DataSource, 'item' | 'pictures'>,
@@ -169,13 +241,23 @@ export function defaultFeatures(
     { name: itemId, type: 'categorical' },
     { name: 'history', type: 'history', of: itemId, shareEmbedding: itemId, maxLen: 50 },
   ];
-  for (const { name, kind } of item?.columns.values() ?? []) {
+  for (const column of item?.columns.values() ?? []) {
+    const { name, kind } = column;
+    if (name === itemId) continue;
     if (name === 'genres') features.push({ name, type: 'sequence', source: 'item', maxLen: 8 });
     else if (name === 'image' && pictures !== null) features.push({ name, type: 'image', source: 'item', size: 64 });
-    else if (kind === 'token_seq') features.push({ name, type: 'text', source: 'item', maxLen: 32 });
-    else if (kind === 'float') features.push({ name, type: 'numeric', source: 'item' });
+    else if (kind === 'token_seq' || (kind === 'token' && isProse(column.values)))
+      features.push({ name, type: 'text', source: 'item', maxLen: 32 });
+    else if (kind === 'float' || (kind === 'int64' && !/id$/i.test(name)))
+      features.push({ name, type: 'numeric', source: 'item' });
   }
   return features;
+}
+
+/** Whether most of the words that are there have a space. */
+function isProse(values: readonly string[]): boolean {
+  const there = values.filter((text) => text !== '');
+  return there.length > 0 && 2 * there.filter((text) => text.includes(' ')).length > there.length;
 }
 
 /** Paths come from the column named like the feature, else pictures are files named by item id. */
@@ -216,72 +298,6 @@ function partCodes(parts: readonly Table[]): Uint8Array {
   let at = 0;
   for (const [code, { rows }] of parts.entries()) codes.fill(code, at, (at += rows));
   return codes;
-}
-
-/** Tables below each other; they must have the same columns. */
-function concatTables(name: string, tables: readonly Table[]): Table {
-  const [first] = tables;
-  const columns = [...first!.columns.values()].map((column): Column => {
-    const all = tables.map((table) => {
-      const other = table.columns.get(column.name);
-      if (other?.kind !== column.kind) {
-        throw new DataError(
-          'DATA_SCHEMA',
-          `${table.name}: expected column ${column.name} of type ${column.kind} as in ${first!.name} but found ${other?.kind ?? 'none'}`,
-          {
-            file: table.name,
-            column: column.name,
-          },
-        );
-      }
-      return other;
-    });
-    const missing = all.some((part) => part.missing !== null)
-      ? Uint8Array.from(all.flatMap((part, i) => [...(part.missing ?? new Uint8Array(tables[i]!.rows))]))
-      : null;
-    switch (column.kind) {
-      case 'token':
-      case 'token_seq':
-        return { ...column, missing, values: all.flatMap((part) => part.values as string[]) };
-      case 'float':
-        return {
-          ...column,
-          missing,
-          values: Float64Array.from(all.flatMap((part) => [...(part.values as Float64Array)])),
-        };
-      case 'int64':
-        return {
-          ...column,
-          missing,
-          values: BigInt64Array.from(all.flatMap((part) => [...(part.values as BigInt64Array)])),
-        };
-      default:
-        throw new DataError(
-          'DATA_SCHEMA',
-          `${name}: expected token, token_seq, float or int64 columns in parts but ${column.name} is ${column.kind}`,
-          {
-            column: column.name,
-          },
-        );
-    }
-  });
-  return {
-    name,
-    rows: tables.reduce((sum, { rows }) => sum + rows, 0),
-    columns: new Map(columns.map((column) => [column.name, column])),
-    counters: {
-      bytes: tables.reduce((sum, { counters }) => sum + counters.bytes, 0),
-      skipped: sums(tables.map(({ counters }) => counters.skipped)),
-      emptyLines: tables.reduce((sum, { counters }) => sum + counters.emptyLines, 0),
-      missing: sums(tables.map(({ counters }) => counters.missing)),
-    },
-  };
-}
-
-function sums(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
-  const out: Record<string, number> = {};
-  for (const record of records) for (const [key, value] of Object.entries(record)) out[key] = (out[key] ?? 0) + value;
-  return out;
 }
 
 async function fileDigest(path: string): Promise<string> {

@@ -11,6 +11,9 @@ export interface TokenColumn {
   readonly missing: Uint8Array | null;
 }
 
+/** Between the members of lists that came as lists (Parquet, JSON): such a column is never cut at anything else. */
+export const LIST_SEPARATOR = '\u001f';
+
 /** Text and lists of words, kept as the text that was read: `splitTokens` cuts one row at `separator` when it is needed. */
 export interface TokenSeqColumn {
   readonly kind: 'token_seq';

@@ -19,7 +19,35 @@ const data = z.strictObject({
     .string()
     .nullable()
     .default(null)
-    .describe('RecBole atomic folder, or folder/stem where it holds several stems'),
+    .describe(
+      'a Parquet, CSV or JSONL file, a folder of them, a RecBole atomic folder, or folder/stem where it holds several stems',
+    ),
+  interactions: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe(
+      'file or folder of the interactions, relative to path; null: interactions, events or inter, else all files',
+    ),
+  items: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('file or folder of the item table, relative to path (of a file: to its folder); null: items or item'),
+  users: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('file or folder of the user table, relative to path (of a file: to its folder); null: users or user'),
+  dtypes: z
+    .array(
+      z.strictObject({
+        column: z.string().describe('name of the column'),
+        dtype: z.enum(['token', 'token_seq', 'float', 'int64', 'uint64']).describe('what its fields are read as'),
+      }),
+    )
+    .default([])
+    .describe('kinds of text columns; without one the fields of CSV and JSONL decide, and an atomic token is a string'),
   shop: z
     .strictObject({
       seed: count().default(1).describe('seed of the generator'),
@@ -79,7 +107,10 @@ const data = z.strictObject({
   history_ties: z.enum(['strict', 'order']).default('strict').describe('rule L1: what happens to events of equal time'),
   history_where: z.enum(['positives', 'all']).default('positives').describe('rule L3: which events a history holds'),
   allow_duplicates: z.boolean().default(false).describe('rule L10: equal (user, item, time) in two parts'),
-  on_bad_row: z.enum(['fail', 'skip']).default('fail').describe('policy for rows that do not parse'),
+  on_bad_row: z
+    .enum(['fail', 'skip', 'skip_row_group'])
+    .default('fail')
+    .describe('policy for rows that do not parse; skip_row_group: also for row groups of Parquet that cannot be read'),
   max_bad_fraction: share.default(0.01).describe(ours('with skip: largest share of bad rows')),
   max_memory: count(1).nullable().default(null).describe('bytes the columns may take; null: no check'),
 });

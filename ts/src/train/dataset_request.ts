@@ -60,7 +60,12 @@ export function datasetRequest(config: Config): DatasetRequest {
       maxBadFraction: image.max_bad_fraction,
       maxDecodeBytes: image.max_decode_bytes,
     },
-    files: { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction },
+    files: {
+      onBadRow: data.on_bad_row,
+      maxBadFraction: data.max_bad_fraction,
+      dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
+    },
+    tables: { interactions: data.interactions, items: data.items, users: data.users },
   };
   return { where, options };
 }

@@ -72,6 +72,19 @@ describe('inspect', () => {
     });
   });
 
+  it('describes a data file of another format', async () => {
+    const path = join(folder, 'events.csv');
+    writeFileSync(path, 'user_id,item_id,timestamp\n7305112233445566778,a,10\n7305112233445566778,b,10\n1,a,12\n');
+    const { exitCode, stdout } = await captured(['inspect', path, '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^ {2}user_id +int64 +0 +2 +1 /m);
+    expect(lastJson(stdout)).toMatchObject({
+      kind: 'data',
+      stem: 'events.csv',
+      interactions: { users: 2, items: 2, repeated_pairs: 0, events_with_tied_time: 2 },
+    });
+  });
+
   it('describes a data folder', async () => {
     const data = join(folder, 'shop');
     mkdirSync(data);
