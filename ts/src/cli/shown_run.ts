@@ -6,17 +6,23 @@ import type { Output } from './verb.js';
 
 type ShownOptions = Omit<TrainRunOptions, 'onNote'>;
 
-export async function shownRun(
+export function shownRun(resolved: ResolvedConfig, output: Output, options: ShownOptions = {}): Promise<RunResult> {
+  return shown(resolved, output, options, trainRun);
+}
+
+/** Any run that takes what `trainRun` takes. */
+export async function shown<Result>(
   resolved: ResolvedConfig,
   { stderr }: Output,
-  options: ShownOptions = {},
-): Promise<RunResult> {
+  options: ShownOptions,
+  run: (resolved: ResolvedConfig, options: TrainRunOptions) => Promise<Result>,
+): Promise<Result> {
   const { valid_metric: metric } = resolved.config.train;
   const line = progressLine(stderr);
   let valid: Progress['valid'] = null;
   let bank: Progress['bank'] = null;
   try {
-    return await trainRun(resolved, {
+    return await run(resolved, {
       ...options,
       onNote: (text) => line.note(text),
       onEvent: (event, steps) => {

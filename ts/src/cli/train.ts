@@ -7,22 +7,32 @@ import { resultTable } from './result_table.js';
 import { shownRun } from './shown_run.js';
 import { type Output, single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
+/** Options of verbs that make a run. */
+export const runOptions: VerbDefinition['options'] = {
+  config: { type: 'string', multiple: true, value: 'file', help: 'configuration; several merge, a later one wins' },
+  data: { type: 'string', value: 'path', help: 'data file or folder (data.path)' },
+  set: { type: 'string', multiple: true, value: 'json', help: 'keys of the configuration as one JSON object' },
+  device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N (device); also with --resume' },
+  precision: { type: 'string', value: 'type', help: 'fp32, or bf16 on cuda (train.precision)' },
+  'run-dir': {
+    type: 'string',
+    value: 'folder',
+    help: 'run folder to create; without it runs/<time>-<config hash>-<random>',
+  },
+  resume: { type: 'string', value: 'run', help: 'continue this run folder with its own configuration' },
+};
+
 export const trainDefinition: VerbDefinition = {
   name: 'train',
   summary: 'Trains a model from a configuration, or continues a run.',
   positionals: '[config.yaml ...]',
   options: {
-    config: { type: 'string', multiple: true, value: 'file', help: 'configuration; several merge, a later one wins' },
-    data: { type: 'string', value: 'path', help: 'data file or folder (data.path)' },
-    set: { type: 'string', multiple: true, value: 'json', help: 'keys of the configuration as one JSON object' },
-    device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N (device); also with --resume' },
-    precision: { type: 'string', value: 'type', help: 'fp32, or bf16 on cuda (train.precision)' },
-    'run-dir': {
+    ...runOptions,
+    from: {
       type: 'string',
-      value: 'folder',
-      help: 'run folder to create; without it runs/<time>-<config hash>-<random>',
+      value: 'run',
+      help: 'begin with the encoders of this run, for example of galago pretrain (train.from)',
     },
-    resume: { type: 'string', value: 'run', help: 'continue this run folder with its own configuration' },
   },
   overrides: true,
 };
@@ -32,8 +42,8 @@ export type TrainRequest =
   | { readonly kind: 'new'; readonly config: ConfigRequest; readonly runDir: string | null }
   | { readonly kind: 'resume'; readonly run: string; readonly device: string | null };
 
-/** Reads the options of `train`. Errors: `ConfigError`, when `--resume` comes with a configuration or nothing says what to train. */
-export function trainRequest(args: VerbArguments): TrainRequest {
+/** Reads the options of `train`, or of a verb that takes the same. Errors: `ConfigError`, when `--resume` comes with a configuration or nothing says what to train. */
+export function trainRequest(args: VerbArguments, verb = 'train'): TrainRequest {
   const files = [...args.positionals, ...(args.values.config ?? [])];
   const run = single(args, 'resume');
   if (run !== undefined) {
@@ -44,7 +54,7 @@ export function trainRequest(args: VerbArguments): TrainRequest {
     ];
     if (others.length > 0) {
       throw new ConfigError(
-        `train: --resume takes the configuration of its run but received ${others.join(', ')} too`,
+        `${verb}: --resume takes the configuration of its run but received ${others.join(', ')} too`,
         { key: 'resume' },
       );
     }
@@ -53,15 +63,19 @@ export function trainRequest(args: VerbArguments): TrainRequest {
   const data = single(args, 'data');
   const device = single(args, 'device');
   const precision = single(args, 'precision');
+  const from = single(args, 'from');
   const overrides = [
     ...(data === undefined ? [] : [`data.path=${data}`]),
     ...(device === undefined ? [] : [`device=${device}`]),
+    ...(from === undefined ? [] : [`train.from=${from}`]),
     ...(precision === undefined ? [] : [`train.precision=${precision}`]),
     ...args.overrides,
   ];
   const set = args.values.set ?? [];
   if (files.length + overrides.length + set.length === 0) {
-    throw new ConfigError('train: expected a configuration or --data <folder> but received neither', { key: 'config' });
+    throw new ConfigError(`${verb}: expected a configuration or --data <folder> but received neither`, {
+      key: 'config',
+    });
   }
   return { kind: 'new', config: { files, set, overrides }, runDir: single(args, 'run-dir') ?? null };
 }

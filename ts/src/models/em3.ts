@@ -162,7 +162,7 @@ export class Em3 extends Module implements RecommenderModel {
     const live = context.stage === 'encoder' || !this.frozenContent;
     const encoded =
       this.content === null || !live ? null : this.content.encodeAndStage(batch.items.rows, batch.items, context);
-    if (context.stage === 'encoder') return this.encoderStage(batch, encoded, context);
+    if (context.stage === 'encoder') return this.encoderStage(given, encoded, context);
     const target = this.target(batch, encoded, context);
     const { training } = this.#options;
     const cut = training !== 'end_to_end';
@@ -183,19 +183,13 @@ export class Em3 extends Module implements RecommenderModel {
     const { logits } = tasks;
     let { loss } = tasks;
     const parts: Record<string, Tensor> = { ...tasks.parts };
-    const { sqdc: contrast, cic: alignment } = this.#options;
+    const { sqdc: contrast } = this.#options;
     if (contrast.weight > 0 && query !== null && target !== null && !stillQuery) {
       parts['sqdc'] = this.contrast(batch, query, target);
       const growth = contrast.warmupSteps === 0 ? 1 : Math.min(1, context.step / contrast.warmupSteps);
       loss = add(loss, scaleBy(parts['sqdc'], contrast.weight * growth));
     }
-    if (this.heads !== null && target !== null && alignment.weight > 0) {
-      const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
-      const table = this.features.tables.get(this.#item!)!;
-      const key = { seed: this.#options.seed, step: context.step };
-      parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...alignment, ...key });
-      loss = add(loss, scaleBy(parts['cic'], alignment.weight));
-    }
+    if (target !== null) loss = this.aligned(given, target, context, { loss, parts });
     return { loss, parts, logits };
   }
 
@@ -379,20 +373,42 @@ export class Em3 extends Module implements RecommenderModel {
     });
   }
 
-  /** First stage of `two_stage`: query to item where there are queries, else latest clicked item to the clicked target (models.md 4.1). */
+  /** The loss with the contrast between content and ids added, where there is one; it is noted in `parts`. */
+  private aligned(
+    given: Batch,
+    target: Tensor,
+    { step }: StepContext,
+    { loss, parts }: { loss: Tensor; parts: Record<string, Tensor> },
+  ): Tensor {
+    const { cic, seed } = this.#options;
+    if (this.heads === null || cic.weight === 0) return loss;
+    const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
+    const table = this.features.tables.get(this.#item!)!;
+    parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...cic, seed, step });
+    return add(loss, scaleBy(parts['cic'], cic.weight));
+  }
+
+  /**
+   * First stage of `two_stage`: query to item where there are queries, else latest clicked item to the clicked target (models.md 4.1);
+   * beside it content to id, where that has a weight.
+   */
   private encoderStage(batch: Batch, encoded: Tensor | null, context: StepContext): StepGraph {
     if (encoded === null || this.content === null)
       throw new ConfigError('em3: expected content for the first stage of two_stage', { key: 'model.training' });
     const target = gatherRows(encoded, this.place(batch.items.index));
     const query = this.query(batch, context);
-    const logits = this.float(new Float32Array(batch.size));
-    if (query !== null) {
-      const loss = this.contrast(batch, query, target);
-      return { loss, parts: { sqdc: loss }, logits };
-    }
+    const parts: Record<string, Tensor> = {};
+    parts['sqdc'] =
+      query === null ? this.contrastItems(batch, encoded, target, context) : this.contrast(batch, query, target);
+    const loss = this.aligned(batch, target, context, { loss: parts['sqdc'], parts });
+    return { loss, parts, logits: this.float(new Float32Array(batch.size)) };
+  }
+
+  /** The latest clicked item against the clicked target; rows of one user are no negatives of each other. */
+  private contrastItems(batch: Batch, encoded: Tensor, target: Tensor, context: StepContext): Tensor {
     const { anchors, labels } = this.anchors(batch, encoded, context);
     const { scale, columns, maskSameItem } = this.#options.sqdc;
-    const loss = sqdc(anchors, target, {
+    return sqdc(anchors, target, {
       labels,
       sessions: batch.user,
       scale,
@@ -400,18 +416,21 @@ export class Em3 extends Module implements RecommenderModel {
       maskSameItem,
       items: batch.items.index,
     });
-    return { loss, parts: { sqdc: loss }, logits };
   }
 
   /** The latest history item of each row: live where it was encoded in this step, else as stored. Rows without one anchor nothing. */
   private anchors(batch: Batch, encoded: Tensor, context: StepContext): { anchors: Tensor; labels: Float32Array } {
+    if (batch.history === null)
+      throw new ConfigError('em3: expected queries or a history for the first stage of two_stage', {
+        key: 'feature_cols',
+      });
     const labels = Float32Array.from(batch.labels[this.#label]!);
     const liveAt = new Int32Array(batch.size).fill(-1);
     const storedAt = new Int32Array(batch.size).fill(-1);
     const place = new Map(Array.from(batch.items.rows, (row, i) => [row, i]));
     for (let b = 0; b < batch.size; b++) {
-      const [begin, end] = batch.history === null ? [0, 0] : [batch.history.offsets[b]!, batch.history.offsets[b + 1]!];
-      const latest = end > begin ? batch.history!.values[end - 1]! : -1;
+      const [begin, end] = [batch.history.offsets[b]!, batch.history.offsets[b + 1]!];
+      const latest = end > begin ? batch.history.values[end - 1]! : -1;
       const live = place.get(latest);
       if (live !== undefined) liveAt[b] = live;
       else storedAt[b] = latest;

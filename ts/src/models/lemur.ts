@@ -216,8 +216,10 @@ export class Lemur extends Module implements RecommenderModel {
     if (context.stage === 'encoder') {
       if (target === null)
         throw new ConfigError('lemur: expected content for the first stage of two_stage', { key: 'model.training' });
-      const loss = this.contrast(batch, this.query(batch, context), target, step, context);
-      return { loss, parts: { sqdc: loss }, logits: this.place(new Float32Array(batch.size)), encoded };
+      const parts: Record<string, Tensor> = {};
+      parts['sqdc'] = this.contrast(batch, this.query(batch, context), target, step, context);
+      const loss = this.aligned(given, target, context, { loss: parts['sqdc'], parts });
+      return { loss, parts, logits: this.place(new Float32Array(batch.size)), encoded };
     }
     const cut = training !== 'end_to_end';
     const cutQuery = cut && this.#options.queryEncoder === 'alike';
@@ -244,14 +246,23 @@ export class Lemur extends Module implements RecommenderModel {
       const growth = warmupSteps === 0 ? 1 : Math.min(1, context.step / warmupSteps);
       loss = add(loss, scaleBy(parts['sqdc'], weight * growth));
     }
-    if (this.heads !== null && target !== null) {
-      const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
-      const table = this.features.tables.get(this.#item!)!;
-      const key = { seed, step: context.step };
-      parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...this.#options.cic, ...key });
-      loss = add(loss, scaleBy(parts['cic'], this.#options.cic.weight));
-    }
+    if (target !== null) loss = this.aligned(given, target, context, { loss, parts });
     return { loss, parts, logits, encoded };
+  }
+
+  /** The loss with the contrast between content and ids added, where there is one; it is noted in `parts`. */
+  private aligned(
+    given: Batch,
+    target: Tensor,
+    { step }: StepContext,
+    { loss, parts }: { loss: Tensor; parts: Record<string, Tensor> },
+  ): Tensor {
+    if (this.heads === null) return loss;
+    const { cic, seed } = this.#options;
+    const ids = given.categorical[this.#item!]!; // also where `itemIdDropout` hides them from the ranker
+    const table = this.features.tables.get(this.#item!)!;
+    parts['cic'] = contentIdContrast(this.heads, given, { target, ids, table }, { ...cic, seed, step });
+    return add(loss, scaleBy(parts['cic'], cic.weight));
   }
 
   predict(batch: Batch, step: number): Tensor {

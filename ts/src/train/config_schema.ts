@@ -547,6 +547,14 @@ const learningRates = z.strictObject({
 });
 
 const train = z.strictObject({
+  from: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      'run whose encoders training begins with, of galago pretrain for example; two_stage has one stage left then',
+    ),
   epochs: count(1).default(5).describe(ours('passes over the train part')),
   train_batch_size: count(1).default(512).describe(ours('units per training batch')),
   eval_batch_size: count(1).default(4096).describe(ours('rows per evaluation batch')),

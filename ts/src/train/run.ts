@@ -23,6 +23,7 @@ import { type DeviceControl, type DeviceName, device } from '../tensor.js';
 import { buildModel, trainSettings } from './build_model.js';
 import { type Config, configDigest, type ResolvedConfig, resolveConfig, withEncoderLora } from './config.js';
 import { datasetRequest } from './dataset_request.js';
+import { loadEncoders } from './encoder_weights.js';
 import type { Slices } from './evaluate.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { ceilingNote, dataNotes, tableFooter, writeRunReport } from './run_report.js';
@@ -169,13 +170,17 @@ async function trainModel(given: {
   const { resolved, options, place, model, data, restart, started } = given;
   const { config } = resolved;
   const digest = configDigest(config);
+  const { from } = config.train;
+  const fresh = restart === null || restart.name === null;
+  const encoders = fresh && from !== null ? await loadEncoders(model, data, from) : null;
+  if (encoders !== null) options.onNote?.(`encoders: ${encoders.run}, ${encoders.checkpoint}`);
   await using run = await openRunFolder({
     ...(options.runDir == null ? {} : { runDir: options.runDir }),
     ...(options.root === undefined ? {} : { root: options.root }),
     ...(restart === null ? {} : { resume: { step: restart.step } }),
     resolvedConfig: resolved.toYaml(),
     configDigest: digest,
-    metadata: runMetadata(config, data, place),
+    metadata: { ...runMetadata(config, data, place), ...(encoders === null ? {} : { encoders }) },
     splitManifest: { ...data.splitManifest, leak_checks: data.leakChecks },
   });
   await using trainer = new Trainer({
@@ -185,6 +190,7 @@ async function trainModel(given: {
     settings: trainSettings(config),
     run,
     configDigest: digest,
+    encodersTrained: from !== null,
   });
   if (restart !== null && restart.name !== null) await trainer.load(restart.name);
   const outcome = await follow(trainer, data, options);
@@ -194,7 +200,7 @@ async function trainModel(given: {
 }
 
 /** Where a resumed run goes on; without a checkpoint (`name` null) at its beginning. */
-interface Restart {
+export interface Restart {
   readonly path: string;
   readonly name: string | null;
   readonly step: number;
@@ -258,6 +264,7 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
     model: config.model.name,
     ranker: config.model.ranker,
     training: config.model.training,
+    encoders_from: config.train.from,
     modalities: config.model.training === 'id_only' ? [] : config.model.modalities,
     seeds: { train: config.train.seed, split: data.splitManifest.seed, shop: config.data.shop?.seed ?? null },
     split: data.splitManifest.rule,
@@ -310,7 +317,8 @@ function versions(
   };
 }
 
-function runMetadata(config: Config, data: Dataset, place: DeviceControl): Record<string, unknown> {
+/** What `run_metadata.json` says of versions, device and data. */
+export function runMetadata(config: Config, data: Dataset, place: DeviceControl): Record<string, unknown> {
   return {
     ...versions(config, place),
     data: { name: data.name, digest: data.digest, files: data.splitManifest.files, counters: data.counters },
@@ -321,7 +329,7 @@ function runMetadata(config: Config, data: Dataset, place: DeviceControl): Recor
 // ---- what a run folder says about itself
 
 /** The newest whole checkpoint of a run; bad ones are told. A run that was stopped before its first checkpoint starts again. */
-async function restartPoint(path: string | null, onNote: (line: string) => void): Promise<Restart> {
+export async function restartPoint(path: string | null, onNote: (line: string) => void): Promise<Restart> {
   if (path === null)
     throw new ConfigError('run: expected the folder of the run to resume but received none', { key: 'resume' });
   try {

@@ -16,6 +16,7 @@ import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimiz
 import { randomScope } from '../random.js';
 import { clone, type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
+import { encoderInputs } from './encoder_weights.js';
 import {
   encodeItems,
   inPrecision,
@@ -95,6 +96,8 @@ export interface TrainerOptions {
   readonly run?: RunFolder | null;
   /** Continue the run in `runDir` from its newest checkpoint. */
   readonly resume?: boolean;
+  /** The encoders are trained already: `two_stage` begins with its second stage. */
+  readonly encodersTrained?: boolean;
   /** Digest of the configuration: a checkpoint of another one is refused. */
   readonly configDigest?: string;
 }
@@ -243,6 +246,7 @@ export class Trainer implements AsyncDisposable {
     runDir,
     resume = false,
     configDigest = '',
+    encodersTrained = false,
   }: TrainerOptions) {
     this.settings = { ...defaultSettings, ...settings, ...(seed === undefined ? {} : { seed }) };
     this.device = device(name);
@@ -268,7 +272,7 @@ export class Trainer implements AsyncDisposable {
     this.#resume = resume;
     this.#configDigest = configDigest;
     this.#cursor = {
-      stage: model.encoderStageEpochs > 0 ? 'encoder' : 'ranker',
+      stage: model.encoderStageEpochs > 0 && !encodersTrained ? 'encoder' : 'ranker',
       epoch: 0,
       position: 0,
       windows: 0,
@@ -326,9 +330,9 @@ export class Trainer implements AsyncDisposable {
     signal?.throwIfAborted();
     await this.open();
     const model = this.#model;
-    while (this.#cursor.stage === 'encoder') {
-      yield* this.epoch(model.encoderStageEpochs, signal);
-      if (this.#cursor.epoch >= model.encoderStageEpochs) this.beginRanker();
+    if (this.#cursor.stage === 'encoder') {
+      yield* this.encoderStage(signal);
+      this.beginRanker();
     }
     if (model.frozenContent && !this.#cursor.tableFilled) await this.fillTable();
     const byTime = this.settings.order === 'time';
@@ -349,6 +353,31 @@ export class Trainer implements AsyncDisposable {
     }
     yield* this.finish();
     yield { type: 'end', reason: 'epochs', step: this.#cursor.step, bestStep: this.#cursor.bestStep };
+  }
+
+  /**
+   * Trains the encoders alone, the first stage of `two_stage`, to its end, where it saves a checkpoint; stops like `run`. Throws
+   * `ArgumentError` for a trainer that does not stand in that stage, `StorageError` where the checkpoint cannot be written.
+   */
+  async *pretrain({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
+    signal?.throwIfAborted();
+    await this.open();
+    if (this.#cursor.stage !== 'encoder')
+      throw new ArgumentError(
+        `trainer: expected a model in its first stage but this one trains the ${this.#cursor.stage}`,
+        {
+          argument: 'model',
+        },
+      );
+    yield* this.encoderStage(signal);
+    yield* this.finish();
+    if (this.#run !== null) yield await this.write(await this.copyState(), undefined);
+    yield { type: 'end', reason: 'epochs', step: this.#cursor.step, bestStep: null };
+  }
+
+  private async *encoderStage(signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+    const { encoderStageEpochs: epochs } = this.#model;
+    while (this.#cursor.epoch < epochs) yield* this.epoch(epochs, signal);
   }
 
   /** The second stage starts with a fresh optimizer: the encoder no longer trains. */
@@ -674,6 +703,7 @@ export class Trainer implements AsyncDisposable {
       tensors: { dense, optimizer },
       score: best,
       digests: this.digests(),
+      state: { inputs: encoderInputs(this.#data) },
       cursor: { ...cursor, calls: { ...cursor.calls } },
       keepLast: this.settings.keepLast,
       ...(this.#run === null ? {} : { lock: this.#run.lock }),

@@ -85,3 +85,33 @@ describe('galago demo', () => {
     expect(report).toContain('Nearest neighbours');
   });
 });
+
+describe('galago pretrain', () => {
+  it('trains encoders that galago train --from begins with', async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, 'encoders');
+    const stages = ['--model.two_stage_epochs=1', '--model.training=end_to_end'];
+    const pretrained = await captured(['pretrain', ...short, ...stages, '--run-dir', path, '--json']);
+    expect(pretrained).toMatchObject({ exitCode: 0 });
+    expect(pretrained.stdout).toMatch(/^loss by epoch: \d+\.\d{4}$/m);
+    expect(lastJson(pretrained.stdout)).toMatchObject({ verb: 'pretrain', run: path, stopped: false, step: 6 });
+    const run = join(folder.path, 'run');
+    const trained = await captured([
+      'train',
+      ...short,
+      '--model.training=frozen',
+      '--from',
+      path,
+      '--run-dir',
+      run,
+      '--json',
+    ]);
+    expect(trained).toMatchObject({ exitCode: 0 });
+    expect(trained.stderr).toContain(`encoders: ${path}, step-6`);
+    expect(lastJson(trained.stdout)).toMatchObject({ summary: { training: 'frozen', encoders_from: path } });
+    const wide = await captured(['train', ...short, '--model.encoder.width=64', '--from', path, '--json']);
+    expect(wide.exitCode).toBe(65);
+    expect(lastJson(wide.stdout)).toMatchObject({ error: { code: 'CHECKPOINT_MISMATCH' } });
+    expect((await captured(['pretrain', ...short, '--from', path])).exitCode).toBe(78);
+  });
+});
