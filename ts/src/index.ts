@@ -6,7 +6,12 @@ export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch } fro
 export { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './data/build_dataset.js';
 export type { Dataset, ItemTable, SplitManifest, TestPart } from './data/dataset.js';
 export type { FeatureSpec } from './data/features.js';
-export { type DecodedImages, type DecodeImagesOptions, decodeImage, decodeImages } from './data/images.js';
+export type { AugmentOptions } from './data/image_augment.js';
+export { decodeImage } from './data/image_decoder.js';
+export type { ImageReader } from './data/image_reader.js';
+export { openImageRoot } from './data/image_root.js';
+export type { ImageSource } from './data/image_source.js';
+export { type DecodedImages, type DecodeImagesOptions, decodeImages, type ImageCacheOptions } from './data/images.js';
 export {
   datasetFromShop,
   LONG_SHOP_FEATURES,

@@ -8,6 +8,7 @@ import type { Batch, ImageBatch, ItemBatch, Jagged, TokenBatch } from './batch.j
 import { type BatchMemory, ownMemory } from './batch_memory.js';
 import type { PartName } from './events.js';
 import { type Histories, historyRange } from './history.js';
+import type { AugmentDraw } from './image_augment.js';
 import { gatherImages, type ImageStore } from './image_store.js';
 import { drawNegative, type NegativeTable } from './negatives.js';
 import type { FeatureSource } from './schema.js';
@@ -98,6 +99,8 @@ export interface PassOptions {
    */
   readonly rank?: number;
   readonly world?: number;
+  /** Pictures differ from pass to pass, where the data say how: for training steps. Default false: they are as an evaluation sees them. */
+  readonly augment?: boolean;
   /** Leave out a last batch that is not full. Default false. */
   readonly dropLast?: boolean;
 }
@@ -299,7 +302,8 @@ export class BatchSource {
     }
 
     const text: TokenBatch | null = columns.itemText && gatherTokens(columns.itemText, unique.rows, memory);
-    const image: ImageBatch | null = columns.itemImage && gatherImages(columns.itemImage, unique.rows, memory);
+    const draw = imageDraw(this.options, position);
+    const image: ImageBatch | null = columns.itemImage && gatherImages(columns.itemImage, unique.rows, draw, memory);
     return {
       part,
       epoch,
@@ -406,6 +410,11 @@ export function vectorsOf(
 ): Pick<ItemBatch, 'vectors'> {
   if (stores === undefined || stores.length === 0) return {};
   return { vectors: Object.fromEntries(stores.map((store) => [store.name, gatherVectors(store, rows, memory)])) };
+}
+
+/** The draws of the pictures of the batch at `position`; null without augmentation. */
+export function imageDraw({ augment = false, seed, epoch }: PassOptions, position: number): AugmentDraw | null {
+  return augment ? { seed, epoch, position } : null;
 }
 
 function pick(column: Int32Array, rows: Int32Array, memory: BatchMemory): Int32Array {

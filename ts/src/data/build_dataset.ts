@@ -10,6 +10,7 @@ import { Entity } from './entity.js';
 import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
+import { digestibleImages } from './image_store.js';
 import { checkLeaks } from './leak_check.js';
 import type { BatchMakerOptions } from './loader.js';
 import { type NegativeOptions, negativeTable } from './negatives.js';
@@ -27,6 +28,8 @@ export interface DataSource {
   readonly user: Table | null;
   /** Makes the pictures when the schema has an image feature; null where the data have none. */
   readonly pictures: PictureSource | null;
+  /** Bytes that `count` pictures of side `size` take in memory; default: all pixels. */
+  readonly pictureMemory?: (count: number, size: number) => number;
   /** Where the `.npy` files of embedding features are; absent: only absolute paths are read. */
   readonly folder?: string;
   /** SHA-256 (hex) of the input files by name. */
@@ -139,7 +142,10 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     counters,
   };
   const vectorFiles = await findVectors(specs, source.folder ?? null);
-  checkMemory(memoryEstimate(specs, context, labels.length, events, vectorFiles), options.maxMemory ?? null);
+  checkMemory(
+    memoryEstimate(specs, context, labels.length, events, vectorFiles, source.pictureMemory),
+    options.maxMemory ?? null,
+  );
   const resolved = await resolveTables(specs, context);
   const features = new Map(resolved.features);
   const texts = await resolveTexts(specs, context, options.text ?? {}, signal);
@@ -211,7 +217,12 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   const leakChecks = checkLeaks(subject);
   await setImmediate();
   const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
-  const digest = await digestOf({ schema, columns, cold: split.cold, signal });
+  const digest = await digestOf({
+    schema,
+    columns: { ...columns, itemImage: columns.itemImage && digestibleImages(columns.itemImage) },
+    cold: split.cold,
+    signal,
+  });
   return openDataset(
     {
       ...subject,
@@ -223,6 +234,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
       text: { item: texts.item?.pipeline ?? null, query: texts.query?.pipeline ?? null },
       textStatistics: { item: texts.item?.statistics ?? null, query: texts.query?.statistics ?? null },
       counters,
+      imageReader: pictures?.reader ?? null,
       digest,
       splitManifest,
       leakChecks,
@@ -386,12 +398,13 @@ function memoryEstimate(
   labels: number,
   { count }: Events,
   vectors: readonly VectorFile[],
+  pictureMemory: DataSource['pictureMemory'] = (pictures, size) => pictures * size ** 2 * 3,
 ): Record<string, number> {
   const bytes: Record<string, number> = { events: 20 * count, labels: 4 * labels * count, parts: 8 * count };
   for (const spec of specs) {
     const rows = entities[sourceOf(spec)]?.rows ?? 0;
     if (spec.type === 'embedding') bytes[spec.name] = rows * 4 * (vectors.find((file) => file.spec === spec)?.dim ?? 0);
-    else if (spec.type === 'image') bytes[spec.name] = rows * spec.size ** 2 * 3;
+    else if (spec.type === 'image') bytes[spec.name] = pictureMemory(rows, spec.size);
     else if (spec.type === 'text') bytes[spec.name] = rows * (spec.maxLen + 1) * 12;
     else if (spec.type === 'sequence') bytes[spec.name] = rows * (spec.maxLen + 1) * 4;
     else if (spec.type === 'history') bytes.histories = 24 * count;

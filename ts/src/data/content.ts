@@ -3,6 +3,7 @@
 import { ArgumentError, DataError } from '../errors.js';
 import type { Entity } from './entity.js';
 import { type FeatureSpec, type ResolveContext, type SpecOf, sourceOf } from './features.js';
+import type { ImageReader } from './image_reader.js';
 import type { ImageStore } from './image_store.js';
 import type { Feature } from './schema.js';
 import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
@@ -23,6 +24,8 @@ export interface TextOptions {
 /** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
 export interface Pictures {
   readonly store: ImageStore;
+  /** Reads the pixels of a paged store; null where the store has them. */
+  readonly reader: ImageReader | null;
   readonly skip: readonly number[];
   readonly counters: Readonly<Record<string, number>>;
 }

@@ -1,11 +1,12 @@
 /** The data set: schema, parts, tables and statistics behind the batches, and the loaders that make them. */
 
-import type { ImageBatch, ItemBatch, TokenBatch } from './batch.js';
-import { type BatchColumns, vectorsOf } from './batch_source.js';
+import type { Batch, ImageBatch, ItemBatch, TokenBatch } from './batch.js';
+import { type BatchColumns, imageDraw, vectorsOf } from './batch_source.js';
 import type { Entity } from './entity.js';
 import type { Events, PartName } from './events.js';
 import type { HistoryParts } from './history.js';
 import type { Vocabulary } from './ids.js';
+import type { ImageReader } from './image_reader.js';
 import { gatherImages } from './image_store.js';
 import type { LeakCheck } from './leak_check.js';
 import { BatchMaker, type BatchMakerOptions, Loader, type LoaderOptions } from './loader.js';
@@ -80,6 +81,8 @@ export interface DatasetParts {
   /** How texts become tokens: for serving and for checkpoints. */
   readonly text: { readonly item: TextPipeline | null; readonly query: TextPipeline | null };
   readonly textStatistics: { readonly item: TextStatistics | null; readonly query: TextStatistics | null };
+  /** Reads pictures that are not in memory; null where all are. */
+  readonly imageReader: ImageReader | null;
   /** What was dropped, filled, truncated or never seen before, by name. */
   readonly counters: Readonly<Record<string, number>>;
   /** SHA-256 (hex) of all columns and the schema. */
@@ -101,19 +104,24 @@ export interface Dataset extends DatasetParts, AsyncDisposable {
   /** Unseals the test part, which the choice of a model must not see (rule L8). Every call counts. */
   openTest(): TestPart;
   /** Texts, pictures and given vectors of item rows, in their order: to encode a catalogue. ArgumentError for a row outside the table. */
-  itemContent(rows: ArrayLike<number>): {
+  itemContent(rows: ArrayLike<number>): Promise<{
     text: TokenBatch | null;
     image: ImageBatch | null;
     vectors?: ItemBatch['vectors'];
-  };
+  }>;
 }
 
 /** Puts loaders on top of finished parts. */
 export function openDataset(parts: DatasetParts, options: BatchMakerOptions = {}): Dataset {
-  const { columns, seed } = parts;
+  const { columns, seed, imageReader } = parts;
   const maker = new BatchMaker(columns, options);
   let openings = 0;
-  const loader = (options: PartLoaderOptions<PartName>): Loader => new Loader(maker, { seed, epoch: 0, ...options });
+  const loader = (given: PartLoaderOptions<PartName>): Loader => {
+    const options = { seed, epoch: 0, ...given };
+    const fill = ({ items: { image, rows }, position }: Batch, reader: ImageReader): Promise<void> =>
+      reader.fill(image!, rows, imageDraw(options, position));
+    return new Loader(maker, options, imageReader && ((batch) => fill(batch, imageReader)));
+  };
   return {
     ...parts,
     sizes: {
@@ -134,11 +142,14 @@ export function openDataset(parts: DatasetParts, options: BatchMakerOptions = {}
         loader: (options) => loader({ ...options, part: 'test' }),
       };
     },
-    itemContent: (rows) => ({
+    itemContent: async (rows) => ({
       text: columns.itemText && gatherTokens(columns.itemText, rows),
-      image: columns.itemImage && gatherImages(columns.itemImage, rows),
+      image: columns.itemImage && (await (imageReader?.gather(rows) ?? gatherImages(columns.itemImage, rows))),
       ...vectorsOf(columns.itemVectors, rows),
     }),
-    [Symbol.asyncDispose]: () => maker[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await maker[Symbol.asyncDispose]();
+      await imageReader?.[Symbol.asyncDispose]();
+    },
   };
 }

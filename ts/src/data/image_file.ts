@@ -5,8 +5,31 @@ import { type FileHandle, open, readdir, realpath } from 'node:fs/promises';
 import { extname, join, sep } from 'node:path';
 import { ConfigError, DataError, StorageError } from '../errors.js';
 import { ImageError } from './image_error.js';
+import type { ImageSource } from './image_source.js';
 
 const EXTENSIONS: readonly string[] = ['.jpg', '.jpeg', '.png', '.webp'];
+
+/** Name without extension of the picture at `path`; null where the extension is none of a picture. */
+export function pictureStem(path: string): string | null {
+  const name = path.slice(path.lastIndexOf('/') + 1);
+  const extension = extname(name);
+  return EXTENSIONS.includes(extension) ? name.slice(0, -extension.length) : null;
+}
+
+/**
+ * Pictures that are files below `root`: names are paths relative to it.
+ * @throws ConfigError when it does not exist.
+ */
+export async function openImageFolder(root: string): Promise<ImageSource> {
+  const real = await resolveImageRoot(root);
+  return {
+    kind: 'folder',
+    summary: 'a folder of files',
+    find: (ids) => findImagesById(real, ids),
+    read: (name, maxBytes) => readImageFile(real, name, maxBytes),
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
 
 /** The image root with all links resolved. @throws ConfigError when it does not exist. */
 export async function resolveImageRoot(root: string): Promise<string> {
@@ -30,9 +53,8 @@ export async function resolveImageRoot(root: string): Promise<string> {
 export async function findImagesById(root: string, ids: readonly string[]): Promise<readonly (string | null)[]> {
   const byId = new Map<string, string[]>();
   for (const name of await readdir(await resolveImageRoot(root))) {
-    const extension = extname(name);
-    if (!EXTENSIONS.includes(extension)) continue;
-    const id = name.slice(0, -extension.length);
+    const id = pictureStem(name);
+    if (id === null) continue;
     byId.set(id, [...(byId.get(id) ?? []), name]);
   }
   return ids.map((id) => {
@@ -93,7 +115,8 @@ export async function readImageFile(root: string, path: string, maxBytes: number
   }
 }
 
-function checkRelative(path: string): void {
+/** @throws ImageError `path` for a path that is absolute, a URL, or leaves its folder by its text alone. */
+export function checkRelative(path: string): void {
   if (path.includes('\0')) throw refusedPath(path, 'it contains NUL');
   if (path.startsWith('/') || path.startsWith('\\')) throw refusedPath(path, 'it is absolute');
   if (/^[a-z][a-z0-9+.-]*:/i.test(path)) throw refusedPath(path, 'it is a URL or names a drive');

@@ -1,57 +1,53 @@
 /**
- * Pictures to uint8 pixels: path → bytes → sniff → header → budget → decode → orient → sRGB → flatten → resize (data.md,
- * section 7). The decoder is sharp, loaded on first use; its process-wide settings belong to the user and are never touched.
+ * The pictures of all rows: each is read, checked and decoded once, then kept in memory, or read again when it is needed. The pipeline
+ * of one picture is `image_decoder`, where pictures come from is an `ImageSource`.
  */
 
-import type { SharpConstructor } from 'sharp';
-import { ArgumentError, ConfigError, DataError } from '../errors.js';
+import { ArgumentError, DataError } from '../errors.js';
+import { type AugmentOptions, storedSide } from './image_augment.js';
 import { type ImageCache, openImageCache } from './image_cache.js';
+import {
+  DECODE_LIMITS,
+  type DecodeImageOptions,
+  decodeImage,
+  type ImageFit,
+  type ImageLimits,
+  lanes,
+  pipelineName,
+} from './image_decoder.js';
+import { imageKey, sha256 } from './image_digest.js';
 import { IMAGE_REASONS, ImageError, type ImageReason } from './image_error.js';
-import { readImageFile, resolveImageRoot } from './image_file.js';
-import { estimateDecodeBytes, readImageHeader } from './image_header.js';
+import { openImageFolder } from './image_file.js';
+import { ImageReader } from './image_reader.js';
+import type { ImageSource } from './image_source.js';
 import { emptyImageStore, type ImageStore, pictureBytes } from './image_store.js';
-
-export type ImageFit = 'cover' | 'contain' | 'fill';
 
 /** `mask`: the picture is a missing modality; `skip`: the row is to be dropped; `fail`: the first one stops. */
 export type BadImagePolicy = 'mask' | 'skip' | 'fail';
 
-export interface ImageLimits {
-  /** Width x height. Default 64 million. */
-  readonly maxPixels?: number;
-  /** Estimate from the header, and size of a file. Default 256 MiB. */
-  readonly maxDecodeBytes?: number;
-  /** Per picture. Default 10. */
-  readonly timeoutSeconds?: number;
-}
-
-export interface DecodeImageOptions extends ImageLimits {
-  /** Width and height of the result; null keeps the picture's own. */
-  readonly size: number | null;
-  /** `cover` (default) cuts what is too long, `contain` adds white, `fill` stretches. */
-  readonly fit?: ImageFit;
-}
-
-export interface Picture {
-  /** uint8 (height, width, 3), RGB in sRGB. */
-  readonly pixels: Uint8Array;
-  readonly width: number;
-  readonly height: number;
+export interface ImageCacheOptions {
+  /** Bytes of pixels in memory; where all pictures need more, they are read when they are needed, and the ones used last stay. null (default): all stay. */
+  readonly memory?: number | null;
+  /** Bytes of files below `dir`, over all that use it. null (default): no limit. */
+  readonly disk?: number | null;
+  /** Where resized pixels are kept between runs; null (default): nowhere. */
+  readonly dir?: string | null;
 }
 
 export interface DecodeImagesOptions extends ImageLimits {
-  /** Folder that all paths are relative to and must stay in. */
-  readonly root: string;
+  /** Folder that all paths are relative to and must stay in; or an opened source, whose names they are. */
+  readonly root: string | ImageSource;
   readonly size: number;
   readonly fit?: ImageFit;
+  /** How training batches differ; pictures are then stored larger (`storedSide`). Default: not at all. */
+  readonly augment?: AugmentOptions | null;
   /** Default `mask`. */
   readonly onBadImage?: BadImagePolicy;
   /** Above this share of bad pictures, once 100 were tried, the run stops. Default 0.01; 1 never stops. */
   readonly maxBadFraction?: number;
   /** Pictures in flight; never more than the pool of libuv minus 2 (at least 1), so that others' file access does not starve. */
   readonly concurrency?: number;
-  /** Where resized pixels are kept between runs; default: nowhere. */
-  readonly cacheDir?: string;
+  readonly cache?: ImageCacheOptions;
   readonly signal?: AbortSignal;
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -73,82 +69,24 @@ export interface ImageCounters {
   readonly bad: Readonly<Record<ImageReason, number>>;
   readonly corruptCacheFiles: number;
   readonly failedCacheWrites: number;
+  readonly evictedCacheFiles: number;
 }
 
 export interface DecodedImages {
   readonly store: ImageStore;
+  /** Reads the pixels of a paged store, and owns the source; null where the store has them. */
+  readonly reader: ImageReader | null;
   readonly counters: ImageCounters;
   /** In row order. Under `skip` these are the rows to drop. */
   readonly bad: readonly BadImage[];
 }
 
-const MIB = 1024 * 1024;
-const DEFAULTS = { maxPixels: 64_000_000, maxDecodeBytes: 256 * MIB, timeoutSeconds: 10 } as const;
-const MAX_CHANNELS = 4;
 const TRIED_BEFORE_STOP = 100;
-/** Part of the key of every cached picture: raise it when the pipeline changes pixels. */
-const PIPELINE_FORMAT = 1;
 
 /**
- * Decodes one picture: first frame, EXIF orientation applied, sRGB, 8 bit, alpha flattened on white, cubic resize.
- * @throws ImageError with the reason; ConfigError when sharp cannot be loaded.
- */
-export async function decodeImage(
-  bytes: Uint8Array,
-  { size, fit = 'cover', ...limits }: DecodeImageOptions,
-): Promise<Picture> {
-  const { maxPixels, maxDecodeBytes, timeoutSeconds } = { ...DEFAULTS, ...limits };
-  const header = readImageHeader(bytes);
-  const { width, height, channels } = header;
-  if (width * height > maxPixels) {
-    throw new ImageError(
-      'too_many_pixels',
-      `image: expected at most ${maxPixels} pixels but the header says ${width} x ${height}`,
-    );
-  }
-  if (channels > MAX_CHANNELS) {
-    throw new ImageError('too_many_channels', `image: expected at most ${MAX_CHANNELS} channels but found ${channels}`);
-  }
-  const estimate = estimateDecodeBytes(header);
-  if (estimate > maxDecodeBytes) {
-    throw new ImageError(
-      'memory_budget',
-      `image: expected at most ${maxDecodeBytes} bytes for decoding but ${width} x ${height} needs ${estimate}`,
-    );
-  }
-  const sharp = await loadSharp();
-  let image = sharp(bytes, {
-    failOn: 'warning',
-    limitInputPixels: maxPixels,
-    limitInputChannels: MAX_CHANNELS,
-    autoOrient: true,
-  })
-    .timeout({ seconds: timeoutSeconds })
-    .flatten({ background: 'white' })
-    .toColourspace('srgb');
-  if (size !== null) {
-    image = image.resize({
-      width: size,
-      height: size,
-      fit,
-      kernel: 'cubic',
-      fastShrinkOnLoad: false,
-      background: 'white',
-    });
-  }
-  const { data, info } = await image
-    .raw({ depth: 'uchar' })
-    .toBuffer({ resolveWithObject: true })
-    .catch((error: unknown) => {
-      const message = (error instanceof Error ? error.message : String(error)).trim();
-      throw new ImageError(decoderReason(message), `image: the decoder says: ${message}`, { cause: error });
-    });
-  return { pixels: threeChannels(data, info.channels), width: info.width, height: info.height };
-}
-
-/**
- * Decodes the pictures of all rows into one store over shared memory. `paths`: relative to `root`, null or '' where a row has no
- * picture. Results, counters and errors do not depend on the concurrency.
+ * Decodes the pictures of all rows into one store over shared memory. `paths`: relative to `root`, or names of its source; null or ''
+ * where a row has no picture. Results, counters and errors do not depend on the concurrency, pixels not on where they are kept. An opened
+ * source is closed with the reader of a paged store, else when all is decoded.
  * @throws DataError (DATA_IMAGE) under `fail`, or when too many are bad, naming the first ten; the signal's reason when aborted.
  */
 export async function decodeImages(
@@ -156,70 +94,112 @@ export async function decodeImages(
   options: DecodeImagesOptions,
 ): Promise<DecodedImages> {
   checkOptions(options);
-  const { size, fit = 'cover', onBadImage = 'mask', maxBadFraction = 0.01, cacheDir, signal, onProgress } = options;
-  const root = await resolveImageRoot(options.root);
-  const limits = { ...DEFAULTS, ...pickLimits(options) };
-  const cache =
-    cacheDir === undefined ? null : openImageCache(cacheDir, await pipelineName(size, fit), pictureBytes(size));
-  const store = emptyImageStore(paths.length, size);
-  const tally = new Tally(paths, onBadImage, maxBadFraction);
-  let next = 0;
-  let done = 0;
-  const failures: unknown[] = [];
-
-  /** One lane: takes the next row until there is none, or another lane has failed. */
-  const lane = async (): Promise<void> => {
-    while (next < paths.length && failures.length === 0) {
-      const row = next++;
-      try {
-        signal?.throwIfAborted();
-        tally.settle(row, await pictureOfRow(paths[row] ?? '', root, { size, fit, ...limits }, cache, store, row));
-        onProgress?.(++done, paths.length);
-      } catch (error) {
-        failures.push(error);
+  const { size, fit = 'cover', augment = null, onBadImage = 'mask', maxBadFraction = 0.01, cache = {} } = options;
+  const { signal, onProgress } = options;
+  const source = typeof options.root === 'string' ? await openImageFolder(options.root) : options.root;
+  let keepSource = false;
+  try {
+    const side = storedSide(size, augment);
+    const pipeline = await pipelineName(side, fit);
+    const disk =
+      cache.dir == null ? null : openImageCache(cache.dir, pipeline, pictureBytes(side), cache.disk ?? undefined);
+    const memory = cache.memory ?? Number.POSITIVE_INFINITY;
+    const paged = paths.length * pictureBytes(side) > memory;
+    const store = {
+      ...emptyImageStore(paths.length, size, { side, augment, paged }),
+      digests: digestsOf(paths.length),
+    };
+    const decode = { fit, ...DECODE_LIMITS, ...pickLimits(options) };
+    const keys = new Uint8Array(paged ? 32 * paths.length : 0);
+    const reader = paged
+      ? new ImageReader({ store, source, names: paths, keys, pipeline, decode, disk, memory })
+      : null;
+    const settle = (row: number): Promise<Settled> =>
+      settled(
+        paths[row] ?? '',
+        { source, pipeline, decode: { ...decode, size: side }, disk },
+        (key, pixels, digest) => {
+          store.digests.set(digest, 32 * row);
+          store.present[row] = 1;
+          if (reader === null) store.pixels.set(pixels, row * pictureBytes(side));
+          else {
+            keys.set(key, 32 * row);
+            reader.keep(row, pixels);
+          }
+        },
+      );
+    const tally = new Tally(paths, onBadImage, maxBadFraction);
+    let next = 0;
+    let done = 0;
+    const failures: unknown[] = [];
+    /** One lane: takes the next row until there is none, or another lane has failed. */
+    const lane = async (): Promise<void> => {
+      while (next < paths.length && failures.length === 0) {
+        const row = next++;
+        try {
+          signal?.throwIfAborted();
+          tally.settle(row, await settle(row));
+          onProgress?.(++done, paths.length);
+        } catch (error) {
+          failures.push(error);
+        }
       }
-    }
-  };
-  await Promise.all(Array.from({ length: lanes(options.concurrency) }, lane));
-  if (failures.length > 0) throw failures[0];
-  return {
-    store,
-    counters: {
-      ...tally.counters(),
-      corruptCacheFiles: cache?.corrupt ?? 0,
-      failedCacheWrites: cache?.failedWrites ?? 0,
-    },
-    bad: tally.bad,
-  };
+    };
+    await Promise.all(Array.from({ length: lanes(options.concurrency) }, lane));
+    if (failures.length > 0) throw failures[0];
+    keepSource = paged;
+    return {
+      store,
+      reader,
+      counters: {
+        ...tally.counters(),
+        corruptCacheFiles: disk?.corrupt ?? 0,
+        failedCacheWrites: disk?.failedWrites ?? 0,
+        evictedCacheFiles: disk?.evicted ?? 0,
+      },
+      bad: tally.bad,
+    };
+  } finally {
+    if (!keepSource) await source[Symbol.asyncDispose]();
+  }
 }
 
-/** Pictures in flight: `wanted`, at most the size of libuv's pool minus 2, at least 1. */
-export function lanes(wanted = Number.POSITIVE_INFINITY, poolSize = process.env.UV_THREADPOOL_SIZE): number {
-  const threads = Math.min(Math.max(Number.parseInt(poolSize ?? '4', 10) || 4, 1), 1024);
-  return Math.max(1, Math.min(wanted, threads - 2));
+function digestsOf(count: number): Uint8Array {
+  return new Uint8Array(new SharedArrayBuffer(32 * count));
 }
 
 type Settled = 'missing' | 'decoded' | 'fromCache' | ImageError;
 
-/** Puts the picture at `path` into the store; what is wrong with the picture itself comes back as a value. */
-async function pictureOfRow(
-  path: string,
-  root: string,
-  options: DecodeImageOptions & Required<ImageLimits> & { readonly size: number },
-  cache: ImageCache | null,
-  store: ImageStore,
-  row: number,
+/** Hands over the picture called `name`; what is wrong with the picture itself comes back as a value. */
+async function settled(
+  name: string,
+  {
+    source,
+    pipeline,
+    decode,
+    disk,
+  }: {
+    readonly source: ImageSource;
+    readonly pipeline: string;
+    readonly decode: DecodeImageOptions & { readonly maxDecodeBytes: number };
+    readonly disk: ImageCache | null;
+  },
+  put: (key: Uint8Array, pixels: Uint8Array, digest: Uint8Array) => void,
 ): Promise<Settled> {
-  if (path === '') return 'missing';
+  if (name === '') return 'missing';
   try {
-    const bytes = await readImageFile(root, path, options.maxDecodeBytes);
-    const key = cache?.key(bytes) ?? '';
-    const cached = (await cache?.read(key)) ?? null;
-    const pixels = cached ?? (await decodeImage(bytes, options)).pixels;
-    if (cached === null) await cache?.write(key, pixels);
-    store.pixels.set(pixels, row * pictureBytes(options.size));
-    store.present[row] = 1;
-    return cached === null ? 'decoded' : 'fromCache';
+    const file = await source.read(name, decode.maxDecodeBytes);
+    const key = await imageKey(pipeline, file);
+    const cached = (await disk?.read(key.toString('hex'))) ?? null;
+    if (cached !== null) {
+      put(key, cached.pixels, cached.digest);
+      return 'fromCache';
+    }
+    const { pixels } = await decodeImage(file, decode);
+    const digest = await sha256(pixels);
+    await disk?.write(key.toString('hex'), { pixels, digest });
+    put(key, pixels, digest);
+    return 'decoded';
   } catch (error) {
     if (error instanceof ImageError) return error;
     throw error;
@@ -289,53 +269,6 @@ class Tally {
   }
 }
 
-let sharpModule: Promise<SharpConstructor> | null = null;
-
-function loadSharp(): Promise<SharpConstructor> {
-  sharpModule ??= import('sharp').then(
-    (module) => module.default,
-    (error: unknown) => {
-      sharpModule = null;
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new ConfigError(
-        `images: the package sharp, which decodes pictures, cannot be loaded: ${reason}`,
-        {},
-        { cause: error },
-      );
-    },
-  );
-  return sharpModule;
-}
-
-/** Everything beside the file's bytes that decides pixels. */
-async function pipelineName(size: number, fit: ImageFit): Promise<string> {
-  const { versions } = await loadSharp();
-  return JSON.stringify({ format: PIPELINE_FORMAT, size, fit, sharp: versions.sharp, vips: versions.vips });
-}
-
-/** Grey pixels become three equal channels. */
-function threeChannels(data: Uint8Array, channels: number): Uint8Array {
-  if (channels === 3) return data;
-  if (channels !== 1) throw new Error(`expected 1 or 3 channels after decoding but found ${channels}`);
-  const pixels = new Uint8Array(data.length * 3);
-  for (let i = 0; i < data.length; i++) {
-    const grey = data[i]!;
-    pixels[3 * i] = grey;
-    pixels[3 * i + 1] = grey;
-    pixels[3 * i + 2] = grey;
-  }
-  return pixels;
-}
-
-/** The reason behind a message of the decoder, which has no codes. */
-export function decoderReason(message: string): ImageReason {
-  if (/timeout/i.test(message)) return 'timeout';
-  if (/pixel limit/i.test(message)) return 'too_many_pixels';
-  if (/channel limit|too many channels/i.test(message)) return 'too_many_channels';
-  if (/out of memory|memory allocation/i.test(message)) return 'memory_budget';
-  return 'corrupt';
-}
-
 function pickLimits({ maxPixels, maxDecodeBytes, timeoutSeconds }: ImageLimits): ImageLimits {
   const given = Object.entries({ maxPixels, maxDecodeBytes, timeoutSeconds }).filter(
     ([, value]) => value !== undefined,
@@ -343,7 +276,14 @@ function pickLimits({ maxPixels, maxDecodeBytes, timeoutSeconds }: ImageLimits):
   return Object.fromEntries(given);
 }
 
-function checkOptions({ size, concurrency = 1, maxBadFraction = 0, ...options }: DecodeImagesOptions): void {
+function checkOptions({
+  size,
+  concurrency = 1,
+  maxBadFraction = 0,
+  augment,
+  cache = {},
+  ...options
+}: DecodeImagesOptions): void {
   const refuse = (argument: string, expected: string, value: unknown): never => {
     throw new ArgumentError(`decodeImages: expected ${argument} to be ${expected} but received ${value}`, {
       op: 'decodeImages',
@@ -356,4 +296,12 @@ function checkOptions({ size, concurrency = 1, maxBadFraction = 0, ...options }:
   const { fit = 'cover', onBadImage = 'mask' } = options;
   if (!['cover', 'contain', 'fill'].includes(fit)) refuse('fit', 'cover, contain or fill', fit);
   if (!['mask', 'skip', 'fail'].includes(onBadImage)) refuse('onBadImage', 'mask, skip or fail', onBadImage);
+  if (augment != null) {
+    const { minArea, flip } = augment;
+    if (!(minArea > 0 && minArea <= 1)) refuse('augment.minArea', 'in (0, 1]', minArea);
+    if (!(flip >= 0 && flip <= 1)) refuse('augment.flip', 'in [0, 1]', flip);
+  }
+  for (const [name, bytes] of Object.entries({ memory: cache.memory, disk: cache.disk })) {
+    if (bytes != null && !(bytes >= 0)) refuse(`cache.${name}`, 'at least 0 bytes', bytes);
+  }
 }

@@ -8,14 +8,11 @@ import { ArgumentError } from '../errors.js';
 import { type AtomicFolderOptions, findStem, readAtomicFolder } from './atomic.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
 import { concatTables } from './concat_tables.js';
-import type { Pictures } from './content.js';
 import type { DataFiles } from './data_files.js';
 import type { Dataset } from './dataset.js';
-import type { Entity } from './entity.js';
-import { type FeatureSpec, type SpecOf, sourceOf } from './features.js';
-import { findImagesById } from './image_file.js';
-import { emptyImageStore } from './image_store.js';
-import { type DecodeImagesOptions, decodeImages } from './images.js';
+import { type FeatureSpec, sourceOf } from './features.js';
+import { emptyImageStore, type ImageStore } from './image_store.js';
+import { type ImageOptions, loadImages, pictureMemory } from './load_images.js';
 import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './mmrec.js';
 import { readTable } from './read_table.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
@@ -27,17 +24,13 @@ import { findTables, type TableFolder, type TableNames } from './table_folder.js
 import type { TableReadOptions } from './table_schema.js';
 import { findVectors } from './vectors.js';
 
-type ImageOptions = Pick<
-  DecodeImagesOptions,
-  'fit' | 'onBadImage' | 'maxBadFraction' | 'maxDecodeBytes' | 'cacheDir' | 'onProgress'
->;
 type FileOptions = Pick<
   AtomicFolderOptions,
   'fieldSeparator' | 'seqSeparator' | 'benchmarkFilename' | 'dtypes' | 'onBadRow' | 'maxBadFraction'
 >;
 
 export interface LoadOptions extends Partial<DatasetOptions> {
-  /** Folder of pictures; default `images` in the data folder. */
+  /** Pictures: a folder of files, a tar or a folder of tars, or an LMDB, told apart by content; default `images` in the data folder. */
   readonly imageRoot?: string | null;
   readonly images?: ImageOptions;
   /** How rows are read; `onBadRow`, `maxBadFraction` and `dtypes` mean the same for every format, the rest is for atomic files. */
@@ -94,7 +87,8 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       item,
       user,
       folder: tables.folder,
-      pictures: (items, spec) => decodedPictures(items, spec, tables.folder, options, item),
+      pictures: (items, spec) => loadImages(items, spec, tables.folder, options, item),
+      pictureMemory: pictureMemory(options.images),
       files: digests,
     },
     options,
@@ -128,7 +122,8 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     item: files.item,
     user: files.user,
     folder: files.folder,
-    pictures: (items, spec) => decodedPictures(items, spec, files.folder, options, files.item),
+    pictures: (items, spec) => loadImages(items, spec, files.folder, options, files.item),
+    pictureMemory: pictureMemory(options.images),
     files: Object.fromEntries(
       await Promise.all(
         names.map(
@@ -189,7 +184,8 @@ async function datasetFromMmrec(
     item,
     user: null,
     folder,
-    pictures: (items, spec) => decodedPictures(items, spec, folder, { ...options, itemId }, null),
+    pictures: (items, spec) => loadImages(items, spec, folder, { ...options, itemId }, null),
+    pictureMemory: pictureMemory(options.images),
     files: Object.fromEntries(
       await Promise.all(digested.map(async (file) => [basename(file), await fileDigest(file)] as const)),
     ),
@@ -258,37 +254,6 @@ export function defaultFeatures(
 function isProse(values: readonly string[]): boolean {
   const there = values.filter((text) => text !== '');
   return there.length > 0 && 2 * there.filter((text) => text.includes(' ')).length > there.length;
-}
-
-/** Paths come from the column named like the feature, else pictures are files named by item id. */
-async function decodedPictures(
-  items: Entity,
-  spec: SpecOf<'image'>,
-  folder: string,
-  { imageRoot, images = {}, itemId = 'item_id', signal }: LoadOptions,
-  table: Table | null,
-): Promise<Pictures> {
-  const byColumn = table?.columns.has(spec.name) === true;
-  const paths = byColumn ? items.strings(spec.name) : null;
-  // Paths that begin with the folder's name are relative to the data folder.
-  const inFolder =
-    paths?.some((path) => path !== '') === true && paths.every((path) => path === '' || path.startsWith('images/'));
-  const root = imageRoot ?? (inFolder ? folder : join(folder, 'images'));
-  const decoded = await decodeImages(paths ?? (await findImagesById(root, items.strings(itemId))), {
-    ...images,
-    root,
-    size: spec.size,
-    signal,
-  });
-  const { bad, ...counters } = decoded.counters;
-  return {
-    store: decoded.store,
-    skip: images.onBadImage === 'skip' ? decoded.bad.map(({ row }) => row) : [],
-    counters: {
-      ...counters,
-      ...Object.fromEntries(Object.entries(bad).map(([reason, count]) => [`bad:${reason}`, count])),
-    },
-  };
 }
 
 function partCodes(parts: readonly Table[]): Uint8Array {
@@ -396,12 +361,17 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
           { argument: 'size' },
         );
       }
-      const store = emptyImageStore(items.count, PICTURE_SIZE);
+      const store = emptyImageStore(items.count, PICTURE_SIZE, augmentation(options.images));
       store.pixels.set(items.pictures);
       items.pictureMissing.forEach((missing, item) => {
         store.present[item] = missing ? 0 : 1;
       });
-      return { store, skip: [], counters: { missing: items.pictureMissing.reduce((sum, flag) => sum + flag, 0) } };
+      return {
+        store,
+        reader: null,
+        skip: [],
+        counters: { missing: items.pictureMissing.reduce((sum, flag) => sum + flag, 0) },
+      };
     },
     files: {},
   };
@@ -421,6 +391,11 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
     ...given(options),
     history: { parts: 'past', ...given(options.history ?? {}) },
   });
+}
+
+/** How pictures that are given are augmented: they are stored as they are. */
+function augmentation(images: ImageOptions | undefined): Pick<ImageStore, 'augment'> {
+  return images?.augment == null ? {} : { augment: images.augment };
 }
 
 /** Options without those that are undefined, so that they do not hide defaults. */

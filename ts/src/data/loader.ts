@@ -255,6 +255,8 @@ export class Loader implements AsyncIterable<Batch> {
   constructor(
     private readonly maker: BatchMaker,
     readonly options: LoaderOptions,
+    /** Writes into a batch what its makers do not have: the pixels of paged pictures. */
+    private readonly complete: ((batch: Batch) => Promise<void>) | null = null,
   ) {
     const { prefetch = 2, prefetchBytes = DEFAULT_PREFETCH_BYTES } = options;
     for (const [argument, value] of Object.entries({ prefetch, prefetchBytes })) {
@@ -275,11 +277,17 @@ export class Loader implements AsyncIterable<Batch> {
     this.passOf.get(batch)?.recycle(batch);
   }
 
+  private async completed(made: Promise<Batch | null>): Promise<Batch | null> {
+    const batch = await made;
+    if (batch !== null) await this.complete?.(batch);
+    return batch;
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
     const pass = this.maker.open(this.options);
     const ahead: Promise<Batch | null>[] = [];
     const ask = (): void => {
-      const batch = pass.next();
+      const batch = this.completed(pass.next());
       batch.catch(() => {}); // it is awaited below, or left behind when the consumer leaves
       ahead.push(batch);
     };

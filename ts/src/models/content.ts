@@ -410,7 +410,7 @@ export class ContentPart extends Module {
 
   /**
    * Encodes `keys` (ascending item rows) without gradient into `table`, in blocks of `block` items; call inside `tidy`-sized steps:
-   * each block is one call of the returned generator.
+   * each block is one call of the returned generator, which has given the rows whose content the next call reads.
    */
   *fill(
     table: ContentTable,
@@ -418,10 +418,10 @@ export class ContentPart extends Module {
     content: (keys: Int32Array) => ItemContent,
     now: number,
     block = 256,
-  ): Generator<number> {
+  ): Generator<Int32Array> {
     for (let at = 0; at < keys.length; at += block) {
       const part = keys.subarray(at, at + block);
-      yield at;
+      yield part;
       const items = content(part);
       noGrad(() => {
         const { cached, modalities } = this.encode(items, { training: false });

@@ -220,9 +220,9 @@ export class Em3 extends Module implements RecommenderModel {
     keys: Int32Array,
     content: ItemContentSource,
     step: number,
-  ): Generator<number> {
+  ): Generator<Int32Array> {
     const part = this.content;
-    if (part === null) return (function* (): Generator<number> {})();
+    if (part === null) return (function* (): Generator<Int32Array> {})();
     if (target === 'table') return part.fill(part.table, keys, content, step);
     if (this.#overlay === null) {
       const init = new Initializer(this.#init.seed, this.#init.dtype, this.device);
@@ -235,7 +235,7 @@ export class Em3 extends Module implements RecommenderModel {
     return this.fillOverlay(part.fill(this.#overlay, missing, content, step), missing);
   }
 
-  private *fillOverlay(blocks: Generator<number>, keys: Int32Array): Generator<number> {
+  private *fillOverlay(blocks: Generator<Int32Array>, keys: Int32Array): Generator<Int32Array> {
     yield* blocks;
     for (const key of keys) this.#inOverlay[key] = 1;
   }

@@ -302,8 +302,8 @@ export class Lemur extends Module implements RecommenderModel {
     keys: Int32Array,
     content: ItemContentSource,
     step: number,
-  ): Generator<number> {
-    return this.content?.fill(target, keys, content, step) ?? (function* (): Generator<number> {})();
+  ): Generator<Int32Array> {
+    return this.content?.fill(target, keys, content, step) ?? (function* (): Generator<Int32Array> {})();
   }
 
   dropOverlay(): void {

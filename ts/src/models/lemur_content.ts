@@ -275,7 +275,7 @@ export class LemurContent extends Module {
     content: (keys: Int32Array) => ItemContent,
     now: number,
     block = 256,
-  ): Generator<number> {
+  ): Generator<Int32Array> {
     const copies = target === 'overlay' && this.#options.bank.evaluation === 'frozen';
     const held = copies ? keys.filter((key) => this.record.holds(key)) : new Int32Array(0);
     const missing = copies ? keys.filter((key) => !this.record.holds(key)) : keys;
@@ -297,7 +297,7 @@ export class LemurContent extends Module {
     ] as const)
       for (let at = 0; at < list.length; at += block) {
         const part = list.slice(at, at + block);
-        yield at;
+        yield encodes ? part : part.subarray(0, 0);
         noGrad(() => {
           const vectors = encodes
             ? this.documents(content(part), { training: false })

@@ -37,7 +37,7 @@ export interface StepContext {
   readonly stage: 'ranker' | 'encoder';
 }
 
-/** Gives texts and pictures of item rows. */
+/** Gives texts and pictures of item rows: of those that the last advance of `encodeItems` has given. */
 export type ItemContentSource = (keys: Int32Array) => ItemContent;
 
 /** What a tensor of the state is needed for: scoring from stored item vectors, encoding items, or neither of them. */
@@ -80,13 +80,16 @@ export interface RecommenderModel extends Module {
   readonly encodesItems: boolean;
   /** True where item vectors are computed once before training. */
   readonly frozenContent: boolean;
-  /** Encodes `keys` in blocks: into the model's own table ('table') or one for an evaluation ('overlay'); advance inside `tidy`. */
+  /**
+   * Encodes `keys` in blocks: into the model's own table ('table') or one for an evaluation ('overlay'); advance inside `tidy`. Every
+   * advance gives the rows whose content the next one asks for.
+   */
   encodeItems(
     target: 'table' | 'overlay',
     keys: Int32Array,
     content: ItemContentSource,
     step: number,
-  ): Generator<number>;
+  ): Generator<Int32Array>;
   /** Ends an evaluation: reads go to the model's own table again, what the evaluation encoded is released. */
   dropOverlay(): void;
   /** Low-rank updates of the item encoders; empty where there are none. */

@@ -1,10 +1,12 @@
 /** The item encoders of an export, to be run beside a predictor (in a worker, another process or a quiet hour) for new items. */
 import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import { placeMiddle, storedSide } from '../data/image_augment.js';
+import { decodeImage } from '../data/image_decoder.js';
 import { pictureBytes } from '../data/image_store.js';
-import { decodeImage } from '../data/images.js';
 import { ArgumentError } from '../errors.js';
 import type { DeviceName } from '../tensor.js';
 import { tidy } from '../tidy.js';
+import { imageAugment } from '../train/dataset_request.js';
 import { inPrecision } from '../train/evaluate.js';
 import { exportFiles, mismatch } from './export_files.js';
 import { type Fields, type FieldValue, fieldOf, type IdValue, idText } from './feature_values.js';
@@ -105,11 +107,14 @@ export class ItemEncoder implements Disposable {
     const { serving, config } = this.opened;
     if (serving.itemImage === null) return null;
     const size = serving.itemImage;
+    const side = storedSide(size, config.data.shop === null ? imageAugment(config) : null);
     const pixels = new Uint8Array(items.length * pictureBytes(size));
     const present = new Uint8Array(items.length);
     for (const [i, { picture = null }] of items.entries()) {
       if (picture === null) continue;
-      pixels.set((await decodeImage(picture, { size, fit: config.image.fit })).pixels, i * pictureBytes(size));
+      // as an evaluation sees it: where training shows parts of a larger picture, its middle
+      const { pixels: stored } = await decodeImage(picture, { size: side, fit: config.image.fit });
+      placeMiddle(stored, side, pixels.subarray(i * pictureBytes(size), (i + 1) * pictureBytes(size)), size);
       present[i] = 1;
     }
     return { pixels, present, size };

@@ -91,7 +91,13 @@ const data = z.strictObject({
     )
     .default([])
     .describe('labels that ranker mmoe learns beside the main one'),
-  image_root: z.string().nullable().default(null).describe('folder of pictures; null: `images` in the data folder'),
+  image_root: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe(
+      'pictures: a folder of files, a tar or a folder of tars, or an LMDB, told apart by content; null: `images` in the data folder',
+    ),
   cold_items: z
     .string()
     .nullable()
@@ -204,6 +210,37 @@ const image = z.strictObject({
   max_decode_bytes: count(1)
     .default(256 * 1024 * 1024)
     .describe('memory one decode may take, by estimate from the header'),
+  augment: z
+    .strictObject({
+      min_area: z
+        .number()
+        .gt(0)
+        .max(1)
+        .default(0.6)
+        .describe(ours('smallest share of a stored picture that is shown, stretched to the size')),
+      flip: share.default(0.5).describe('probability of a mirror image'),
+    })
+    .nullable()
+    .default(null)
+    .describe(
+      'training steps see a random part of a picture stored 1.15 times as large, everything else sees its middle; null: as it is',
+    ),
+  cache: z
+    .strictObject({
+      memory: count()
+        .nullable()
+        .default(4 * 1024 ** 3)
+        .describe(
+          ours('bytes of pixels in memory; where all pictures need more, they are read when needed; null: all stay'),
+        ),
+      disk: count()
+        .nullable()
+        .default(64 * 1024 ** 3)
+        .describe(ours('bytes of files below dir, those not used for longest go; null: no limit')),
+      dir: z.string().nullable().default(null).describe('folder of resized pixels, kept between runs; null: none'),
+    })
+    .prefault({})
+    .describe('where resized pixels are kept'),
 });
 
 // ---- evaluation

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import type { FeatureSpec } from '../data/features.js';
+import type { AugmentOptions } from '../data/image_augment.js';
 import type { LoadOptions } from '../data/load_dataset.js';
 import type { ShopOptions } from '../data/shop.js';
 import type { SplitRule } from '../data/split.js';
@@ -59,6 +60,8 @@ export function datasetRequest(config: Config): DatasetRequest {
       onBadImage: image.on_bad_image,
       maxBadFraction: image.max_bad_fraction,
       maxDecodeBytes: image.max_decode_bytes,
+      augment: imageAugment(config),
+      cache: image.cache,
     },
     files: {
       onBadRow: data.on_bad_row,
@@ -68,6 +71,11 @@ export function datasetRequest(config: Config): DatasetRequest {
     tables: { interactions: data.interactions, items: data.items, users: data.users },
   };
   return { where, options };
+}
+
+/** How training pictures differ. */
+export function imageAugment({ image: { augment } }: Config): AugmentOptions | null {
+  return augment && { minArea: augment.min_area, flip: augment.flip };
 }
 
 /** Clicks that the longest content history holds. */

@@ -3,6 +3,7 @@ import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import type { Loader } from '../data/loader.js';
 import { evaluateSlicesAside, type SliceMetrics } from '../metrics/slices.js';
+import type { ItemContent } from '../models/content.js';
 import type { RecommenderModel } from '../models/model.js';
 import { autocast } from '../ops/autocast.js';
 import { device, type Tensor } from '../tensor.js';
@@ -46,9 +47,13 @@ export async function encodeItems(
   step: number,
   precision: Precision = 'float32',
 ): Promise<void> {
-  const blocks = model.encodeItems(target, keys, (rows) => data.itemContent(rows), step);
-  const next = (): boolean => tidy(() => inPrecision(precision, () => blocks.next().done === true));
-  while (!next()) await device(model.device).synchronize();
+  let content: ItemContent = { text: null, image: null };
+  const blocks = model.encodeItems(target, keys, () => content, step); // asks for the rows that it has just given
+  const next = () => tidy(() => inPrecision(precision, () => blocks.next()));
+  for (let block = next(); block.done !== true; block = next()) {
+    content = await data.itemContent(block.value);
+    await device(model.device).synchronize();
+  }
 }
 
 /** Logits of every row that `loader` gives; `items` are those that targets and histories may name. */

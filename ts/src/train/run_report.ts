@@ -157,7 +157,12 @@ export async function contentNeighbours(
     const half = Math.min(SHOWN_ITEMS / 2, fresh.length);
     const queries = [...known.slice(0, SHOWN_ITEMS - half), ...fresh.slice(0, half)];
     const { indices, cosines } = nearestNeighbours(vectors, { dimension, queries, k: NEAREST });
-    const describe = describer(data);
+    const all = new Set(queries.flatMap((query, q) => [query, ...indices.subarray(q * NEAREST, (q + 1) * NEAREST)]));
+    const described = await describeItems(
+      data,
+      [...all].map((place) => rows[place]!),
+    );
+    const describe = (item: number): ReportItem => described.get(item)!;
     return queries.map((query, q) => ({
       item: describe(rows[query]!),
       nearest: Array.from({ length: NEAREST }, (_, k) => ({
@@ -170,22 +175,24 @@ export async function contentNeighbours(
   }
 }
 
-/** Title, picture and a note of an item row. */
-function describer(data: Dataset): (item: number) => ReportItem {
+/** Title, picture and a note of item rows. */
+async function describeItems(data: Dataset, items: readonly number[]): Promise<Map<number, ReportItem>> {
   const text = featuresOf(data.schema, 'text').find(({ source }) => source === 'item');
   const column = text?.fields[0]?.name;
   const titles = column === undefined ? data.items.ids : data.items.fields.strings(column);
-  const image = data.columns.itemImage;
-  return (item) => {
-    const picture = (): ReportItem['picture'] => {
-      if (image === null || image.present[item] !== 1) return null;
-      const bytes = pictureBytes(image.size);
-      const pixels = Uint8Array.from(image.pixels.subarray(item * bytes, (item + 1) * bytes));
-      return { pixels, height: image.size, width: image.size, channels: 3 };
-    };
-    const title = titles[item] ?? data.items.ids[item]!;
-    return { title, picture: picture(), ...(data.items.cold[item] === 1 ? { note: 'new' } : {}) };
+  const { image } = await data.itemContent(items);
+  const picture = (i: number): ReportItem['picture'] => {
+    if (image === null || image.present[i] !== 1) return null;
+    const bytes = pictureBytes(image.size);
+    const pixels = image.pixels.slice(i * bytes, (i + 1) * bytes);
+    return { pixels, height: image.size, width: image.size, channels: 3 };
   };
+  return new Map(
+    items.map((item, i) => {
+      const title = titles[item] ?? data.items.ids[item]!;
+      return [item, { title, picture: picture(i), ...(data.items.cold[item] === 1 ? { note: 'new' } : {}) }];
+    }),
+  );
 }
 
 /** Where numbers come from: no table stands without it. */

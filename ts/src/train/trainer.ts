@@ -458,6 +458,7 @@ export class Trainer implements AsyncDisposable {
       prefetch,
       prefetchBytes,
       seed,
+      augment: true,
       ...(window === null ? {} : { byTime: true, end: window.end }),
     });
     const encodes = this.#model.encodesItems && (cursor.stage === 'encoder' || !this.#model.frozenContent);

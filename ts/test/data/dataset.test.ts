@@ -128,8 +128,8 @@ describe('the generated shop as a data set', () => {
     expect(data.openTest().opening).toBe(2);
   });
 
-  it('gives content of any items, to encode the catalogue', () => {
-    const { text, image } = data.itemContent([7, 3]);
+  it('gives content of any items, to encode the catalogue', async () => {
+    const { text, image } = await data.itemContent([7, 3]);
     expect(text!.offsets.length).toBe(3);
     expect(Buffer.compare(image!.pixels.subarray(3072), shop.items.pictures.subarray(3 * 3072, 4 * 3072))).toBe(0);
   });

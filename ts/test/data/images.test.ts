@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp, { type CacheResult, type Color, type Sharp } from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type DecodeImagesOptions, decodeImage, decodeImages, decoderReason, lanes } from '../../src/data/images.js';
+import { decodeImage, decoderReason, lanes } from '../../src/data/image_decoder.js';
+import { type DecodeImagesOptions, decodeImages } from '../../src/data/images.js';
 import { ArgumentError, DataError } from '../../src/errors.js';
 import { philox } from '../../src/random.js';
 import { sharedData } from '../shared_data.js';
@@ -267,7 +268,7 @@ describe('decodeImages', () => {
   });
 
   it('F14: stops when more than the allowed share is bad, once 100 were tried, and names the first ten', async () => {
-    const cached = { cacheDir: join(folder, 'cache-of-good') }; // one decode for all good rows
+    const cached = { cache: { dir: join(folder, 'cache-of-good') } }; // one decode for all good rows
     const many = Array.from({ length: 300 }, (_, row) => (row % 20 === 0 ? `gone-${row}.png` : 'a.png'));
     const before = await decodeImages(many.slice(0, 99), options(cached));
     expect(before.counters).toMatchObject({ tried: 99, bad: { missing_file: 5 } });
@@ -295,7 +296,7 @@ describe('decodeImages', () => {
 
   it('decodes nothing twice with a cache, and redoes a cache file that was altered', async () => {
     const cacheDir = join(folder, 'cache');
-    const run = () => decodeImages(['a.png', 'b.jpg', 'a.png'], options({ cacheDir, concurrency: 1 }));
+    const run = () => decodeImages(['a.png', 'b.jpg', 'a.png'], options({ cache: { dir: cacheDir }, concurrency: 1 }));
     const first = await run();
     expect(first.counters).toMatchObject({ decoded: 2, fromCache: 1 });
     const second = await run();
@@ -314,13 +315,13 @@ describe('decodeImages', () => {
     expect([...third.store.pixels]).toEqual([...first.store.pixels]);
     expect((await run()).counters).toMatchObject({ decoded: 0, fromCache: 3, corruptCacheFiles: 0 });
 
-    const other = await decodeImages(['b.jpg'], options({ cacheDir, fit: 'fill' }));
+    const other = await decodeImages(['b.jpg'], options({ cache: { dir: cacheDir }, fit: 'fill' }));
     expect(other.counters).toMatchObject({ decoded: 1, fromCache: 0 });
   });
 
   it('goes on without a cache that cannot be written, and counts it', async () => {
     const cacheDir = join(root, 'a.png', 'cache');
-    const { counters } = await decodeImages(['a.png'], options({ cacheDir }));
+    const { counters } = await decodeImages(['a.png'], options({ cache: { dir: cacheDir } }));
     expect(counters).toMatchObject({ decoded: 1, failedCacheWrites: 1 });
   });
 

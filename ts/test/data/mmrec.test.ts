@@ -69,7 +69,7 @@ describe('MMRec data', () => {
     expect([...vectors!['image']!.values]).toEqual([0, 1, 2, 10, 11, 12, 20, 21, 22]);
     expect([...vectors!['text']!.values]).toEqual([0, 1, 10, 11, 20, 21]);
     expect([...vectors!['text']!.present]).toEqual([1, 1, 1]);
-    expect([...data.itemContent([4, 0]).vectors!['text']!.values]).toEqual([40, 41, 0, 1]);
+    expect([...(await data.itemContent([4, 0])).vectors!['text']!.values]).toEqual([40, 41, 0, 1]);
     expect(data.counters).toMatchObject({ 'vectors:image:missing': 0, 'vectors:image:unused': 0 });
   });
 
@@ -206,7 +206,7 @@ describe('given vectors', () => {
 
   it('refuse rows outside, and data without a folder', async () => {
     await using data = await load(folderOf(files), features());
-    expect(() => data.itemContent([3])).toThrow(ArgumentError);
+    await expect(data.itemContent([3])).rejects.toThrow(ArgumentError);
     const shop = loadDataset({ shop: { seed: 1, items: 40, users: 20, sessions: 240 } }, { workers: 0, ...features() });
     expect((await faultOf(shop)).message).toMatch(/feature v: expected data in a folder/);
   });

@@ -187,7 +187,7 @@ describe('training modes', () => {
     order.forEach((b, place) => {
       index[b] = place;
     });
-    const repeated: Batch = { ...batch, items: { rows, index, ...data.itemContent(rows) } };
+    const repeated: Batch = { ...batch, items: { rows, index, ...(await data.itemContent(rows)) } };
     expect(rows.length).toBeGreaterThan(batch.items.rows.length);
     const run = async (given: Batch) => {
       using model = tinyEm3(data, { dtype: 'float64', sqdc: { weight: 0.1 }, rankerOptions: { dropout: 0 } });
