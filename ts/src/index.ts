@@ -140,6 +140,7 @@ export { segmentSoftmax } from './ops/segment_softmax.js';
 export { type SegmentSumOptions, segmentSum } from './ops/segment_sum.js';
 export { softmax } from './ops/softmax.js';
 export { sortDescending } from './ops/sort_descending.js';
+export { type SparseEntries, type SparseMatrix, sparseMatmul, sparseMatrix } from './ops/sparse_matmul.js';
 export { topK } from './ops/top_k.js';
 export { reshape, transpose } from './ops/transpose.js';
 export { unique } from './ops/unique.js';

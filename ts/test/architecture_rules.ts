@@ -40,6 +40,7 @@ const emptyNames = /^(utils?|helpers?|common|misc)$/;
 const withoutKernel: Readonly<Record<string, string>> = {
   reshape: 'shares the storage of its input',
   autocast: 'casts the inputs of other ops',
+  sparse_matmul: 'is embedding_bag by row, and by column for the gradient',
 };
 
 function filesBelow(folder: string, ending: string): string[] {
