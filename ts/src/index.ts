@@ -48,6 +48,14 @@ export {
   readEncoderAdapters,
   saveEncoderAdapters,
 } from './models/encoder_adapters.js';
+export {
+  defaultFreedomOptions,
+  em3Release,
+  em3ReleaseOptions,
+  Freedom,
+  type FreedomOptions,
+  freedom,
+} from './models/freedom.js';
 export { defaultLemurOptions, Lemur, type LemurOptions, lemur } from './models/lemur.js';
 export type { LongerOptions } from './models/longer.js';
 export type { MmoeOptions } from './models/mmoe.js';

@@ -4,6 +4,7 @@ import { buildModel, trainSettings } from '../train/build_model.js';
 import { configDigest } from '../train/config.js';
 import { checkSplit, countTestOpening, runConfig, runData, runDevice } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
+import { rankingText } from './result_table.js';
 import { textTable } from './text_table.js';
 import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
@@ -67,7 +68,7 @@ export const evaluate: Verb = {
     const place = runDevice(request.device === null ? config : { ...config, device: request.device });
     await using data = await runData(config, { path: request.data });
     await checkSplit(request.run, data.splitManifest);
-    using model = buildModel(config, data.schema, place.name);
+    using model = buildModel(config, data.schema, place.name, data);
     await using trainer = new Trainer({
       model,
       data,
@@ -87,6 +88,7 @@ export const evaluate: Verb = {
       ...columns.map((column) => values[column]?.toFixed(4) ?? '-'),
     ]);
     stdout.write(textTable([request.part, 'rows', ...columns], rows));
+    if (metrics.all.ranking !== undefined) stdout.write(rankingText(metrics.all.ranking));
     const opened = openings === null ? '' : `; test opened ${openings} times`;
     stdout.write(`${name}, split ${data.splitManifest.rule}${opened}\n`);
     return { run: request.run, part: request.part, checkpoint: name, step, openings, metrics };

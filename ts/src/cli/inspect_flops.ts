@@ -14,7 +14,7 @@ export async function inspectFlops(
   const { config } = resolveConfig({ files: [path], overrides: args.overrides });
   const place = runDevice(config);
   await using data = await runData(config);
-  using model = buildModel(config, data.schema, place.name);
+  using model = buildModel(config, data.schema, place.name, data);
   const cost = await stepFlops(model, data, trainSettings(config));
   stdout.write(flopsTable(cost));
   return { kind: 'flops', path, ...cost };

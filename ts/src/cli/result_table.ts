@@ -1,8 +1,18 @@
+import type { SliceMetrics } from '../metrics/slices.js';
+
 /** AUC, gAUC and QAUC of one slice; null where no group is eligible. */
 export interface SliceScores {
   readonly AUC: number | null;
   readonly gAUC: number | null;
   readonly QAUC: number | null;
+}
+
+/** `Recall@20 0.0985  NDCG@20 0.0416`, and what they rest on. */
+export function rankingText(ranking: NonNullable<SliceMetrics['ranking']>): string {
+  const { users, unknownUsers, targets, candidates, ...metrics } = ranking;
+  const values = Object.entries(metrics).map(([name, value]) => `${name} ${value?.toFixed(4) ?? '-'}`);
+  const unknown = unknownUsers ? ` (${unknownUsers} without train events left out)` : '';
+  return `${values.join('  ')}\nfull ranking of ${candidates} items for ${users} users${unknown}, ${targets} targets\n`;
 }
 
 /** One line of the table of modes. A slice is null where the row has no meaning there. */

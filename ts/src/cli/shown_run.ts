@@ -1,6 +1,7 @@
 /** A run as the CLI shows it: notes and a progress line on stderr. */
 import type { ResolvedConfig } from '../train/config.js';
 import { type RunResult, type TrainRunOptions, trainRun } from '../train/run.js';
+import { metricValue } from '../train/trainer.js';
 import { type BankProgress, type Progress, progressLine } from './progress.js';
 import type { Output } from './verb.js';
 
@@ -28,7 +29,7 @@ export async function shown<Result>(
       onEvent: (event, steps) => {
         options.onEvent?.(event, steps);
         if (event.type === 'eval') {
-          const value = event.metrics.all[metric as 'AUC' | 'gAUC' | 'QAUC' | 'logloss'];
+          const value = metricValue(event.metrics.all, metric);
           valid = value === null ? null : { metric, value };
           bank = historyOfBank(event.content);
         } else if (event.type === 'window') {

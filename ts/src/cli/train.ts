@@ -3,7 +3,7 @@ import { type ConfigRequest, resolveConfig } from '../train/config.js';
 import { type RunResult, runConfig } from '../train/run.js';
 import { reportRow } from '../train/run_report.js';
 import { interruptible } from './interrupt.js';
-import { resultTable } from './result_table.js';
+import { rankingText, resultTable } from './result_table.js';
 import { shownRun } from './shown_run.js';
 import { type Output, single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
 
@@ -111,7 +111,10 @@ function tell(result: RunResult, name: string, { stdout }: Output): Record<strin
     return { run: path, stopped, step, checkpoint };
   }
   if (test !== null) {
-    stdout.write(resultTable([reportRow(name, test)], footer));
+    const { ranking } = test.all;
+    if (ranking !== undefined) stdout.write(rankingText(ranking));
+    if (test.all.AUC === null && ranking !== undefined) stdout.write(`${footer}\n`);
+    else stdout.write(resultTable([reportRow(name, test)], footer));
   }
   stdout.write(`run ${path}\n`);
   return { run: path, stopped, step, best_step: result.bestStep, checkpoint, valid, test, summary };

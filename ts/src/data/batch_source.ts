@@ -69,6 +69,8 @@ export interface BatchColumns {
   readonly queryText: TokenStore | null;
   /** Given vectors of items by feature; left out where there are none. */
   readonly itemVectors?: readonly VectorStore[];
+  /** False: batches do without them, for models that hold all of them. */
+  readonly vectorsInBatches?: boolean;
   /** Event numbers of each part, ascending. With sampled negatives those of train are positives only. */
   readonly parts: Readonly<Record<PartName, Int32Array>>;
   /** Train events by session: session s is `rows[offsets[s] .. offsets[s+1])`; null where there are no sessions. */
@@ -103,6 +105,8 @@ export interface PassOptions {
   readonly augment?: boolean;
   /** Leave out a last batch that is not full. Default false. */
   readonly dropLast?: boolean;
+  /** Instead of the rows of the part: each of these `events` with each of these `items` in the place of its own, event after event. */
+  readonly candidates?: { readonly events: Int32Array; readonly items: Int32Array };
 }
 
 /** One pass over a part: `next()` until null. */
@@ -169,6 +173,15 @@ export class BatchSource {
     if (ordered !== null) this.order = (k) => ordered[k]!;
     else this.order = shuffle ? shuffler(this.units, seed, epoch) : (k) => k;
     this.itemPlace = new Int32Array(columns.items);
+    if (options.candidates !== undefined) {
+      const { events, items } = options.candidates;
+      if (part === 'train' || position > 0 || end !== undefined)
+        throw new ArgumentError('loader: expected candidates for a whole pass over valid or test', {
+          argument: 'candidates',
+        });
+      this.units = events.length * items.length;
+      return;
+    }
     if (end !== undefined) this.units = this.unitsBefore(end, 'end');
     this.unit = this.unitsBefore(position, 'position');
     this.position = position;
@@ -206,13 +219,13 @@ export class BatchSource {
     if (end === null) return null;
     const { rank = 0, world = 1 } = this.options;
     const units = end - this.unit;
-    const samples = this.takeSamples(
-      this.unit + Math.floor((units * rank) / world),
-      this.unit + Math.floor((units * (rank + 1)) / world),
-    );
+    const from = this.unit + Math.floor((units * rank) / world);
+    const to = this.unit + Math.floor((units * (rank + 1)) / world);
+    const pairs = this.options.candidates === undefined ? null : this.takePairs(this.options.candidates, from, to);
+    const samples = pairs?.events ?? this.takeSamples(from, to);
     const position = this.position;
     this.advance(end);
-    return this.assemble(samples, position);
+    return this.assemble(samples, position, pairs?.items);
   }
 
   /** Passes over `count` batches without making them. */
@@ -255,10 +268,25 @@ export class BatchSource {
     return out;
   }
 
-  private assemble(samples: Int32Array, position: number): Batch {
+  /** Pairs `from` .. `to` of events and candidates. */
+  private takePairs(
+    { events, items }: NonNullable<PassOptions['candidates']>,
+    from: number,
+    to: number,
+  ): { events: Int32Array; items: Int32Array } {
+    const taken = { events: this.memory.int32(to - from), items: new Int32Array(to - from) };
+    for (let pair = from; pair < to; pair++) {
+      taken.events[pair - from] = events[Math.floor(pair / items.length)]!;
+      taken.items[pair - from] = items[pair % items.length]!;
+    }
+    return taken;
+  }
+
+  private assemble(samples: Int32Array, position: number, items?: Int32Array): Batch {
     const { columns, memory } = this;
     const { part, epoch } = this.options;
-    const { events, item, negative } = this.withNegatives(samples);
+    const { events, item, negative } =
+      items === undefined ? this.withNegatives(samples) : { events: samples, item: items, negative: null };
     const size = events.length;
     const user = pick(columns.user, events, memory);
     const unique = this.unique(item, this.itemPlace);
@@ -317,7 +345,12 @@ export class BatchSource {
       categorical,
       numeric,
       sequences,
-      items: { ...unique, text, image, ...vectorsOf(columns.itemVectors, unique.rows, memory) },
+      items: {
+        ...unique,
+        text,
+        image,
+        ...(columns.vectorsInBatches === false ? {} : vectorsOf(columns.itemVectors, unique.rows, memory)),
+      },
       queries,
       history,
     };

@@ -74,6 +74,8 @@ export interface DatasetOptions extends BatchMakerOptions {
   /** Bytes that all columns together may take; null: no check. Checked by estimate, before texts are tokenised and pictures decoded. */
   readonly maxMemory?: number | null;
   readonly text?: TextOptions;
+  /** Whether batches carry the given vectors of their items. Default true; false for models that read them from the data set. */
+  readonly vectorsInBatches?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -190,7 +192,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     itemText: texts.item?.store ?? null,
     itemImage: pictures?.store ?? null,
     queryText: texts.query?.store ?? null,
-    ...(itemVectors.length === 0 ? {} : { itemVectors }),
+    ...(itemVectors.length === 0 ? {} : { itemVectors, vectorsInBatches: options.vectorsInBatches ?? true }),
     parts: shared({
       train: negatives === null ? trainSamples : trainSamples.filter((row) => positive[row] === 1),
       valid: samples(rowsOf(1)),

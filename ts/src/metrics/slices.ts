@@ -32,6 +32,8 @@ export interface SliceMetrics {
   readonly users: Omit<GroupedAuc, 'value'>;
   /** What QAUC rests on. Null without sessions. */
   readonly requests: Omit<GroupedAuc, 'value'> | null;
+  /** Of a full ranking, where one was made: `Recall@20` and its like, and the numbers of users, targets and candidates behind them. */
+  readonly ranking?: Readonly<Record<string, number | null>>;
 }
 
 /** Metrics of `all`, of `warm` and `cold` where known, and of the slices given. See `metricDefinitions` for the formulas. */

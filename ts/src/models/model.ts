@@ -61,6 +61,10 @@ export interface ServedContent {
 export interface RecommenderModel extends Module {
   /** Before training: what the train part says of the items, here how many rows each has (items). */
   prepare?(items: { readonly trainCount: Int32Array }): void;
+  /** What has to be computed before the first batch, and after a move to another device. Waits for the device; done once. */
+  ready?(): Promise<void>;
+  /** Vectors (users, D) and (items, D) whose dot products are the logits: what a full ranking multiplies. Without gradient. */
+  rankingVectors?(): { readonly users: Tensor; readonly items: Tensor };
   /** Builds the graph of one batch. Runs inside `tidy`; only queues work. */
   graph(batch: Batch, context: StepContext): StepGraph;
   /** Logits (B) of one batch, without gradient. */

@@ -69,7 +69,7 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   const place = runDevice(config);
   await using data = await runData(config, { path: options.data ?? null });
   await checkSplit(run, data.splitManifest);
-  using model = buildModel(config, data.schema, place.name);
+  using model = buildModel(config, data.schema, place.name, data);
   await using trainer = new Trainer({
     model,
     data,

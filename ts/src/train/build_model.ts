@@ -2,6 +2,7 @@
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { Em3, type Em3Options } from '../models/em3.js';
+import { Freedom, type FreedomData, type FreedomOptions } from '../models/freedom.js';
 import { Lemur, type LemurOptions } from '../models/lemur.js';
 import type { RecommenderModel } from '../models/model.js';
 import type { RankerOptions } from '../models/ranker.js';
@@ -154,8 +155,44 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
   };
 }
 
-/** The model of a configuration, on `device` (default cpu). */
-export function buildModel(config: Config, schema: Schema, device?: DeviceName): RecommenderModel {
+/** Options of `freedom` and `em3_release`. */
+export function freedomOptions({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): FreedomOptions {
+  const { freedom, fusion, cic } = model;
+  const { mode, queries, layers, heads, ffn, dropout, attention } = fusion;
+  const isRelease = model.name === 'em3_release';
+  return {
+    modalities: model.modalities,
+    modalityWeights: freedom.modality_weights,
+    width: freedom.width,
+    layers: freedom.layers,
+    neighbours: freedom.neighbours,
+    keepEdges: freedom.keep_edges,
+    modalityLoss: isRelease ? 0 : freedom.modality_loss,
+    content: isRelease
+      ? {
+          fusion: { mode, queries, layers, heads, ffn, dropout, attention },
+          cic: { weight: cic.weight ?? 1e-3, temperature: cic.temperature, negatives: cic.negatives },
+        }
+      : null,
+    seed: train.seed,
+    ...(device === undefined ? {} : { device }),
+  };
+}
+
+/** The model of a configuration, on `device` (default cpu). `data`: what freedom and em3_release need besides the schema. */
+export function buildModel(
+  config: Config,
+  schema: Schema,
+  device?: DeviceName,
+  data: FreedomData | null = null,
+): RecommenderModel {
+  if (config.model.name === 'freedom' || config.model.name === 'em3_release') {
+    if (data === null)
+      throw new ConfigError(`model.name: expected the data set with ${config.model.name} but received its schema`, {
+        key: 'model.name',
+      });
+    return new Freedom(data, freedomOptions(config, device));
+  }
   if (config.model.name === 'lemur') return new Lemur(schema, lemurOptions(config, device));
   return new Em3(schema, em3Options(config, device));
 }
@@ -178,6 +215,15 @@ export function trainSettings(config: Config): TrainSettings {
     clipNorm: train.clip_norm,
     seed: train.seed,
     validMetric: train.valid_metric,
+    ranking:
+      config.eval.mode === 'full'
+        ? {
+            metrics: config.eval.metrics.filter((metric) => metric.includes('@')),
+            masked: config.eval.masked,
+            repeatable: config.eval.repeatable,
+            knownUsers: config.eval.known_users,
+          }
+        : null,
     earlyStopPatience: train.early_stop_patience,
     evalEveryEpochs: train.eval_every_epochs,
     checkpointEveryMinutes: train.checkpoint_every_minutes,

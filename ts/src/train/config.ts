@@ -9,6 +9,7 @@ import {
   configSchema,
   longDocumentDefaults,
   longHistoryDefaults,
+  releaseDefaults,
   shopDefaults,
 } from './config_schema.js';
 import {
@@ -74,7 +75,10 @@ export function resolveConfig(request: ConfigRequest): ResolvedConfig {
   /** As the source that counts most says it. */
   const isLong = (key: 'documents' | 'histories'): boolean =>
     given.map(({ values }) => valueAt(values, `data.shop.${key}`)).findLast((value) => value !== undefined) === 'long';
+  const name = given.map(({ values }) => valueAt(values, 'model.name')).findLast((value) => value !== undefined);
+  const isRelease = name === 'freedom' || name === 'em3_release';
   const defaults: ConfigSource[] = [
+    ...(isRelease ? [configFromObject(releaseDefaults, `defaults of ${name}`)] : []),
     ...(usesShop ? [configFromObject(shopDefaults, 'defaults of the shop')] : []),
     ...(isLong('documents') ? [configFromObject(longDocumentDefaults, 'defaults of long documents')] : []),
     ...(isLong('histories') ? [configFromObject(longHistoryDefaults, 'defaults of long histories')] : []),
@@ -347,6 +351,25 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
       fail('train.order', 'expected shuffled with model.training two_stage, whose first stage makes passes of its own');
     if (['uniform', 'popularity'].includes(config.train.negatives.kind))
       fail('train.order', 'expected shuffled with sampled negatives: windows are scored on their rows as they are');
+  }
+  const { mode, metrics } = config.eval;
+  const ranked = metrics.filter((metric) => metric.includes('@'));
+  if (mode === 'labeled' && ranked.length > 0)
+    fail('eval.metrics', `expected ${ranked.join(', ')} with eval.mode full, which ranks items, but received labeled`);
+  if (mode !== 'labeled' && mode !== 'full')
+    fail('eval.mode', `expected labeled or full, the modes of this version, but received '${mode}'`);
+  if (mode === 'full' && ranked.length === 0)
+    fail('eval.metrics', 'expected Recall, HR, NDCG or MRR with @K for eval.mode full but received none');
+  if (config.model.name === 'freedom' || config.model.name === 'em3_release') {
+    const { modalities, freedom, fusion } = config.model;
+    if (modalities.length !== freedom.modality_weights.length)
+      fail(
+        'model.freedom.modality_weights',
+        `expected one for each of ${modalities.length} modalities but received ${freedom.modality_weights.length}`,
+      );
+    divides(freedom.width, fusion.heads, 'model.fusion.heads');
+    if (!['uniform', 'popularity'].includes(config.train.negatives.kind))
+      fail('train.negatives.kind', `expected uniform or popularity but received '${config.train.negatives.kind}'`);
   }
   if (!config.eval.metrics.includes(config.train.valid_metric)) {
     fail(

@@ -296,6 +296,11 @@ const evaluation = z.strictObject({
     .default(['AUC', 'gAUC', 'logloss'])
     .describe('metrics of every evaluation'),
   repeatable: z.boolean().default(false).describe('ranking: items met earlier stay candidates'),
+  masked: z
+    .enum(['earlier', 'train'])
+    .default('earlier')
+    .describe('ranking: parts whose items of the user are no candidates; train is what MMRec masks, on test too'),
+  known_users: z.boolean().default(false).describe('ranking: leaves out users without a train event, counted'),
 });
 
 // ---- model
@@ -517,8 +522,26 @@ const mmoe = z.strictObject({
   task_weight: rate.default(1).describe(ours('weight in the loss of each of data.more_labels')),
 });
 
+const freedom = z.strictObject({
+  width: count(1).default(64).describe('width of ids, content vectors and their projections'),
+  layers: count().default(2).describe('layers over the graph of users and items'),
+  neighbours: count(1).default(10).describe('nearest items by cosine, the item itself among them'),
+  modality_weights: z
+    .array(rate)
+    .min(1)
+    .default([0.1, 0.9])
+    .describe('share of each of model.modalities in the item graph'),
+  keep_edges: share.default(0.2).describe('share of the edges of users and items that an epoch trains on'),
+  modality_loss: rate
+    .default(1e-3)
+    .describe('freedom: weight of the terms that compare projected vectors with the user; em3_release has none'),
+});
+
 const model = z.strictObject({
-  name: z.enum(['em3', 'lemur']).default('em3').describe('preset'),
+  name: z
+    .enum(['em3', 'lemur', 'freedom', 'em3_release'])
+    .default('em3')
+    .describe('preset; freedom and em3_release rank by dot products over graphs and need given vectors'),
   ranker: z
     .enum(['fm', 'dnn', 'dcnv2', 'din', 'rankmixer', 'dlrm', 'longer', 'sim', 'mmoe'])
     .default('din')
@@ -566,6 +589,7 @@ const model = z.strictObject({
     .min(1)
     .default([64, 32])
     .describe(ours('din, sim: hidden widths of the attention unit')),
+  freedom: freedom.prefault({}).describe('freedom, em3_release'),
   rankmixer: rankmixer.prefault({}).describe('ranker rankmixer'),
   dlrm: dlrm.prefault({}).describe('ranker dlrm'),
   longer: longer.prefault({}).describe('ranker longer'),
@@ -693,6 +717,33 @@ export type SplitRule = Config['eval']['split'];
 export function configJsonSchema(): Record<string, unknown> {
   return z.toJSONSchema(configSchema, { io: 'input' });
 }
+
+/** What `model.name` freedom and em3_release bring: models.md, sections 7 and 13; below data-set defaults and files. */
+export const releaseDefaults: ConfigInput = {
+  eval: {
+    mode: 'full',
+    metrics: ['Recall@10', 'Recall@20', 'NDCG@10', 'NDCG@20'],
+    masked: 'train',
+    known_users: true,
+  },
+  model: {
+    modalities: ['image', 'text'],
+    fusion: { mode: 'exact', queries: 1, layers: 1, heads: 4, width: 64, dropout: 0.5 },
+    lora: { mode: 'none' },
+    cic: { mode: 'exact', weight: 1e-3, temperature: 0.5, negatives: 16 },
+    history_len: 0,
+  },
+  train: {
+    epochs: 1000,
+    train_batch_size: 2048,
+    learning_rate: 1e-3,
+    weight_decay: 0,
+    clip_norm: null,
+    valid_metric: 'Recall@20',
+    early_stop_patience: 20,
+    negatives: { kind: 'uniform', n: 1 },
+  },
+};
 
 /** Values that the generated shop brings with it (models.md, section 12); below files, above the model's defaults. */
 export const shopDefaults: ConfigInput = {

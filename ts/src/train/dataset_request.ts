@@ -48,6 +48,7 @@ export function datasetRequest(config: Config): DatasetRequest {
     allowDuplicates: data.allow_duplicates,
     maxMemory: data.max_memory,
     workers: train.loader_workers,
+    ...(config.model.name === 'freedom' || config.model.name === 'em3_release' ? { vectorsInBatches: false } : {}),
     text: {
       tokenizer: text.tokenizer,
       minCount: text.min_count,

@@ -126,7 +126,7 @@ export async function trainRun(given: ResolvedConfig, options: TrainRunOptions =
   try {
     if (options.data === undefined) for (const line of dataNotes(data, place)) onNote(line);
     if (restart !== null) await checkSplit(restart.path, data.splitManifest);
-    const model = buildModel(config, data.schema, place.name);
+    const model = buildModel(config, data.schema, place.name, data);
     try {
       if (adapter !== null) loadEncoderAdapters(model.adapters, adapter);
       return await trainModel({ resolved, options, place, model, data, restart, started });

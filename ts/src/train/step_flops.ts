@@ -32,6 +32,7 @@ export async function stepFlops(
 ): Promise<StepFlops> {
   model.prepare?.(data.items);
   const step = 3; // the choice of a step counts on stored vectors that are two steps old
+  await model.ready?.();
   for await (const batch of data.loader({ part: 'train', epoch: 0, batchSize, unit, prefetch: 1, seed })) {
     if (model.encodesItems) {
       const met = new Set([...batch.items.rows, ...(batch.history?.values ?? [])]);

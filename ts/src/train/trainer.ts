@@ -4,8 +4,8 @@ import { basename, join } from 'node:path';
 import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
 import type { Batch } from '../data/batch.js';
-import type { Dataset } from '../data/dataset.js';
-import { DEFAULT_PREFETCH_BYTES } from '../data/loader.js';
+import type { Dataset, PartLoaderOptions } from '../data/dataset.js';
+import { DEFAULT_PREFETCH_BYTES, type Loader } from '../data/loader.js';
 import { type TimeWindow, timeWindows } from '../data/time_windows.js';
 import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
@@ -26,6 +26,7 @@ import {
   predict,
   type Slices,
 } from './evaluate.js';
+import { candidateScores, type RankingSettings, rankItems, rankingMetric, vectorScores } from './rank_items.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { fromHost, readTensors } from './state.js';
 
@@ -44,8 +45,10 @@ export interface TrainSettings {
   readonly windows: number;
   readonly clipNorm: number | null;
   readonly seed: number;
-  /** AUC, gAUC, QAUC or logloss over all rows of valid. */
+  /** AUC, gAUC, QAUC or logloss over all rows of valid, or a metric of `ranking`. */
   readonly validMetric: string;
+  /** A full ranking in every evaluation; null: none. */
+  readonly ranking: RankingSettings | null;
   readonly earlyStopPatience: number | null;
   readonly evalEveryEpochs: number;
   readonly checkpointEveryMinutes: number | null;
@@ -73,6 +76,7 @@ export const defaultSettings: TrainSettings = {
   clipNorm: 10,
   seed: 7,
   validMetric: 'AUC',
+  ranking: null,
   earlyStopPatience: null,
   evalEveryEpochs: 1,
   checkpointEveryMinutes: 10,
@@ -214,6 +218,12 @@ interface QueuedStep {
   readonly loss: Tensor;
   readonly clipFactor: Tensor;
   readonly encoded: StepGraph['encoded'];
+}
+
+/** The rows of a part, unsealed where it is test, and the loaders that read it. */
+interface OpenPart {
+  readonly rows: Int32Array;
+  loader(options: Omit<PartLoaderOptions<'test'>, 'part'>): Loader;
 }
 
 const stopAfterSkipped = 10;
@@ -586,7 +596,7 @@ export class Trainer implements AsyncDisposable {
   private async *validate(): AsyncGenerator<TrainEvent, boolean> {
     const cursor = this.#cursor;
     const content = await this.contentStats();
-    const metrics = await metricsOf(await this.predict('valid'));
+    const metrics = await this.metrics('valid');
     const value = metricValue(metrics.all, this.settings.validMetric);
     const score = value === null ? null : this.settings.validMetric === 'logloss' ? -value : value;
     // A metric that no group or class allows (null) never improves.
@@ -610,27 +620,66 @@ export class Trainer implements AsyncDisposable {
 
   /** Scores of every row of a part, with the weights as they are. Opening `test` is counted by the data set. */
   async predict(part: 'valid' | 'test'): Promise<Predictions> {
+    return this.predictPart(this.openPart(part));
+  }
+
+  private async predictPart({ rows, loader }: OpenPart): Promise<Predictions> {
     await this.moveModel();
     const { evalBatchSize: batchSize, prefetch, prefetchBytes, precision } = this.settings;
+    const read = loader({ batchSize, prefetch, prefetchBytes });
+    return predict(this.#model, this.#data, read, rows, this.#cursor.step, precision);
+  }
+
+  private openPart(part: 'valid' | 'test'): OpenPart {
+    if (part === 'test') return this.#data.openTest();
+    return { rows: this.#data.columns.parts.valid, loader: (options) => this.#data.loader({ ...options, part }) };
+  }
+
+  /** Click metrics of a part, and those of a full ranking where the settings ask for one. */
+  private async metrics(part: 'valid' | 'test'): Promise<Slices> {
+    const opened = this.openPart(part);
+    const metrics = await metricsOf(await this.predictPart(opened));
+    const { ranking } = this.settings;
+    if (ranking === null) return metrics;
+    return { ...metrics, all: { ...metrics.all, ranking: await this.rank(part, opened, ranking) } };
+  }
+
+  private async rank(
+    part: 'valid' | 'test',
+    { rows, loader }: OpenPart,
+    ranking: RankingSettings,
+  ): Promise<NonNullable<SliceMetrics['ranking']>> {
+    const model = this.#model;
+    const data = this.#data;
+    const { evalBatchSize: batchSize, prefetch, prefetchBytes, precision } = this.settings;
     const { step } = this.#cursor;
-    if (part === 'test') {
-      const test = this.#data.openTest();
-      return predict(
-        this.#model,
-        this.#data,
-        test.loader({ batchSize, prefetch, prefetchBytes }),
-        test.rows,
+    const items = data.schema.items;
+    try {
+      await encodeItems(
+        model,
+        data,
+        'overlay',
+        Int32Array.from({ length: items }, (_, i) => i),
         step,
         precision,
       );
+      const scores =
+        vectorScores(model) ??
+        candidateScores(
+          model,
+          (candidates) => loader({ batchSize, prefetch, prefetchBytes, candidates }),
+          items,
+          (batch) => inPrecision(precision, () => model.predict(batch, step)),
+        );
+      return await rankItems(data, part, rows, ranking, scores);
+    } finally {
+      model.dropOverlay();
     }
-    const loader = this.#data.loader({ part, batchSize, prefetch, prefetchBytes });
-    return predict(this.#model, this.#data, loader, this.#data.columns.parts.valid, step, precision);
   }
 
   /** Metrics of a part and its slices. */
   async evaluate(part: 'valid' | 'test'): Promise<Slices> {
-    const metrics = await metricsOf(await this.predict(part));
+    const metrics = await this.metrics(part);
     this.#run?.metrics({
       step: this.#cursor.step,
       part,
@@ -747,6 +796,7 @@ export class Trainer implements AsyncDisposable {
   /** Checkpoints know nothing of devices: what was saved on one is loaded wherever this trainer trains. */
   private async moveModel(): Promise<void> {
     if (this.#model.device !== this.device.name) await this.#model.moveTo(this.device.name);
+    await this.#model.ready?.();
   }
 
   /** Moves the model and opens `runDir` once, for a new run or to continue its newest checkpoint. */
@@ -777,11 +827,15 @@ export class Trainer implements AsyncDisposable {
   }
 }
 
-function metricValue(metrics: SliceMetrics, name: string): number | null {
+/** The metric of that name; null where no group, class or user allows it. ConfigError for a name that was not computed. */
+export function metricValue(metrics: SliceMetrics, name: string): number | null {
   if (name === 'AUC' || name === 'gAUC' || name === 'QAUC' || name === 'logloss') return metrics[name];
-  throw new ConfigError(`train: expected valid_metric to be AUC, gAUC, QAUC or logloss but received ${name}`, {
-    key: 'train.valid_metric',
-  });
+  const value = metrics.ranking?.[name];
+  if (value !== undefined && rankingMetric(name) !== null) return value;
+  throw new ConfigError(
+    `train: expected valid_metric to be AUC, gAUC, QAUC, logloss or a metric of eval.mode full but received ${name}`,
+    { key: 'train.valid_metric' },
+  );
 }
 
 /** Numbers of all slices, flat: `AUC` of all rows, `cold.AUC` of a slice. */
@@ -791,6 +845,8 @@ export function flatMetrics(slices: Slices): Record<string, number | null> {
     const prefix = slice === 'all' ? '' : `${slice}.`;
     for (const name of ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration', 'rows'] as const)
       flat[`${prefix}${name}`] = metrics[name];
+    for (const [name, value] of Object.entries(metrics.ranking ?? {}))
+      flat[`${prefix}${rankingMetric(name) === null ? `ranking.${name}` : name}`] = value;
   }
   return flat;
 }

@@ -109,7 +109,7 @@ describe('command line values', () => {
     const config = override(
       'train.learning_rate=1e-3',
       'model.mlp=32,16',
-      'eval.metrics=AUC,Recall@20',
+      'eval.metrics=AUC,gAUC',
       'train.clip_norm=null',
       'data.allow_duplicates=true',
       'data.user_id=123',
@@ -120,7 +120,7 @@ describe('command line values', () => {
     expect(config.train).toMatchObject({ learning_rate: 1e-3, clip_norm: null });
     expect(config.model).toMatchObject({ mlp: [32, 16], modalities: ['text'] });
     expect(config.model.encoder.tune_layers).toBe('all');
-    expect(config.eval.metrics).toEqual(['AUC', 'Recall@20']);
+    expect(config.eval.metrics).toEqual(['AUC', 'gAUC']);
     expect(config.data).toMatchObject({ allow_duplicates: true, user_id: '123' });
     expect(config.eval.split).toEqual({ RS: [1, 1, 2] });
   });
