@@ -292,9 +292,9 @@ export class Freedom extends Module implements RecommenderModel {
     return this.#evaluated ?? noGrad(() => this.vectors(this.placed.all, { training: false }));
   }
 
-  /** An evaluation computes all vectors once. */
-  *encodeItems(): Generator<number> {
-    yield 0;
+  /** An evaluation computes all vectors once; no content is asked for. */
+  *encodeItems(): Generator<Int32Array> {
+    yield new Int32Array(0);
     this.dropOverlay();
     const { users, items } = this.rankingVectors();
     this.#evaluated = { users: keep(users), items: keep(items) };

@@ -7,6 +7,7 @@ import { em3 } from '../../src/models/em3.js';
 import { em3Release, freedom } from '../../src/models/freedom.js';
 import { tidy } from '../../src/tidy.js';
 import { resolveConfig } from '../../src/train/config.js';
+import { encodeItems } from '../../src/train/evaluate.js';
 import { type RankingMetrics, type RankingSettings, rankItems } from '../../src/train/rank_items.js';
 import { defaultSettings, Trainer } from '../../src/train/trainer.js';
 import { captured } from '../cli/captured.js';
@@ -162,8 +163,7 @@ describe('training with full rankings', () => {
 
     // The same by hand: every user's row with every item.
     const items = Int32Array.from({ length: 90 }, (_, i) => i);
-    const blocks = model.encodeItems('overlay', items, (rows) => plain.itemContent(rows), trainer.step);
-    while (tidy(() => blocks.next().done !== true));
+    await encodeItems(model, plain, 'overlay', items, trainer.step);
     const again = await rankItems(plain, 'valid', plain.columns.parts.valid, settings, async (_, events) => {
       const out: number[] = [];
       for (const event of events) {
