@@ -6,7 +6,7 @@ import { type FeatureSpec, type ResolveContext, type SpecOf, sourceOf } from './
 import type { ImageReader } from './image_reader.js';
 import type { ImageStore } from './image_store.js';
 import type { Feature } from './schema.js';
-import { type TextPipeline, type TextStatistics, textPipeline } from './text.js';
+import { openLayout, type TextLayout, type TextPipeline, type TextStatistics, textPipeline } from './text.js';
 import type { TokenStore } from './token_store.js';
 import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
 import { buildWordVocabulary } from './word_vocabulary.js';
@@ -19,6 +19,8 @@ export interface TextOptions {
   /** The most frequent words kept. */
   readonly maxWords?: number;
   readonly positions?: 'global' | 'per_field';
+  /** Of item texts; default `openLayout`. */
+  readonly layout?: TextLayout;
 }
 
 /** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
@@ -81,7 +83,10 @@ export async function resolveTexts(
   for (const source of ['item', 'query'] as const) {
     const fields = all.filter((spec) => sourceOf(spec) === source).map(({ name, maxLen }) => ({ name, maxLen }));
     if (fields.length === 0) continue;
-    const pipeline = textPipeline({ tokenizer, fields, positions: text.positions });
+    // Query texts have an encoder of ours, which needs a first token and no padding.
+    const ofQueries = tokenizer.special.cls === null ? { separator: false, end: true } : openLayout;
+    const layout = source === 'item' ? text.layout : ofQueries;
+    const pipeline = textPipeline({ tokenizer, fields, positions: text.positions, layout });
     const { store, statistics } = await pipeline.tokenizeAll(columns[source], { signal });
     out[source] = { pipeline, store, statistics };
     context.counters[`missingText:${source}`] = statistics.missing;

@@ -1,6 +1,7 @@
 /**
- * Texts of an entity to one jagged token store. Layout of a text (models.md, section 2.1): `cls f1 sep f2 sep f3`; each field is
- * truncated by itself, keeping its head; an empty field goes with its separator; no text at all is a missing modality (length 0).
+ * Texts of an entity to one jagged token store. Layout of a text (models.md, section 2.1): `cls f1 sep f2 sep f3`, or that of a published
+ * encoder; each field is truncated by itself, keeping its head; an empty field goes with its separator; no text at all is a missing
+ * modality (length 0).
  */
 
 import { createHash } from 'node:crypto';
@@ -22,12 +23,27 @@ export interface TextField {
   readonly maxLen: number;
 }
 
+/** How the fields of a text are put together. A start token stands before them where the tokenizer has one. */
+export interface TextLayout {
+  /** A separator between two fields; false: they follow each other like words of one text. */
+  readonly separator: boolean;
+  /** A separator behind the last field. */
+  readonly end: boolean;
+  /** Tokens that every text has, separators filling up: for encoders that were trained so. Default: as many as there are. */
+  readonly padTo?: number | null;
+}
+
+/** `cls f1 sep f2`: the layout of encoders that we train ourselves. */
+export const openLayout: TextLayout = { separator: true, end: false };
+
 export interface TextPipelineOptions {
   readonly tokenizer: TextTokenizer;
   /** In the order of the layout. */
   readonly fields: readonly TextField[];
   /** `global`: 0, 1, 2, ... through the whole text (default). `per_field`: from 0 in each field, a separator counts on, cls is 0. */
   readonly positions?: 'global' | 'per_field';
+  /** Default `openLayout`; other layouts count positions through the whole text. */
+  readonly layout?: TextLayout;
 }
 
 /** What happened to one field. Lengths are tokens before truncation, over the texts that have any. */
@@ -67,6 +83,7 @@ export interface TextPipeline {
   readonly tokenizer: TextTokenizer;
   readonly fields: readonly TextField[];
   readonly positions: 'global' | 'per_field';
+  readonly layout: TextLayout;
   /** Longest sequence that can come out: cls, all fields at their maxima, separators between them. */
   readonly maxLength: number;
   /** Rows that a position embedding needs. */
@@ -87,21 +104,38 @@ export interface TextPipeline {
 }
 
 /** @throws ArgumentError when there is no field, a name stands twice or a maximum is no integer >= 1. */
-export function textPipeline({ tokenizer, fields, positions = 'global' }: TextPipelineOptions): TextPipeline {
+export function textPipeline({
+  tokenizer,
+  fields,
+  positions = 'global',
+  layout: form = openLayout,
+}: TextPipelineOptions): TextPipeline {
   checkFields(fields);
   const names = fields.map(({ name }) => name);
   const lengths = fields.map(({ maxLen }) => maxLen);
-  const maxLength = 1 + lengths.reduce((sum, length) => sum + length, 0) + fields.length - 1;
-  const layout = { tokenizer, fields, perField: positions === 'per_field' };
+  const padTo = form.padTo ?? null;
+  const maxLength = longest(lengths, tokenizer, form);
+  checkLayout(form, { tokenizer, positions, needed: longest(lengths, tokenizer, { ...form, padTo: null }) });
+  const layout = { tokenizer, fields, perField: positions === 'per_field', form: { ...form, padTo } };
+  // Digests of the layout that came first do not name it.
+  const named = form.separator && !form.end && padTo === null ? {} : { layout: [form.separator, form.end, padTo] };
   return {
     tokenizer,
     fields,
     positions,
+    layout: form,
     maxLength,
     positionCount: positions === 'global' ? maxLength : Math.max(...lengths) + 1,
     digest: createHash('sha256')
       .update(
-        JSON.stringify({ tokenizer: tokenizer.digest, names, lengths, positions, maxFieldBytes: MAX_FIELD_BYTES }),
+        JSON.stringify({
+          tokenizer: tokenizer.digest,
+          names,
+          lengths,
+          positions,
+          maxFieldBytes: MAX_FIELD_BYTES,
+          ...named,
+        }),
       )
       .digest('hex'),
 
@@ -177,6 +211,35 @@ interface Layout {
   readonly tokenizer: TextTokenizer;
   readonly fields: readonly TextField[];
   readonly perField: boolean;
+  readonly form: { readonly separator: boolean; readonly end: boolean; readonly padTo: number | null };
+}
+
+/** Tokens of the longest text that can come out. */
+function longest(
+  lengths: readonly number[],
+  { special }: TextTokenizer,
+  { separator, end, padTo }: TextLayout,
+): number {
+  if (padTo != null) return padTo;
+  const words = lengths.reduce((sum, length) => sum + length, 0);
+  return (special.cls === null ? 0 : 1) + words + (separator ? lengths.length - 1 : 0) + (end ? 1 : 0);
+}
+
+function checkLayout(
+  { separator, end, padTo }: TextLayout,
+  { tokenizer, positions, needed }: { tokenizer: TextTokenizer; positions: string; needed: number },
+): void {
+  const refuse = (expected: string, came: string): never => {
+    throw new ArgumentError(`textPipeline: expected ${expected} but received ${came}`, {
+      op: 'textPipeline',
+      argument: 'layout',
+    });
+  };
+  const open = separator && !end && padTo == null;
+  if (!open && positions === 'per_field') refuse('global positions in the layout of a published encoder', positions);
+  if (open && tokenizer.special.cls === null) refuse('a tokenizer with a start token', tokenizer.kind);
+  if (padTo != null && padTo < needed)
+    refuse(`max_len of all fields to fit into ${padTo} tokens`, `up to ${needed} tokens`);
 }
 
 /** Growing arrays of tokens, types and positions. */
@@ -193,7 +256,7 @@ class TokenWriter {
   }
 
   /** Lays one text out; false, and nothing written, if all fields are empty. */
-  append(encoded: readonly (readonly number[])[], { tokenizer, fields, perField }: Layout): boolean {
+  append(encoded: readonly (readonly number[])[], { tokenizer, fields, perField, form }: Layout): boolean {
     const { cls, sep } = tokenizer.special;
     const start = this.length;
     let position = 0;
@@ -202,13 +265,17 @@ class TokenWriter {
       const tokens = encoded[field]!;
       const count = Math.min(tokens.length, fields[field]!.maxLen);
       if (count === 0) continue;
-      if (previous < 0) this.push(cls, 0, position++);
-      else this.push(sep, previous, position++);
+      if (previous >= 0) {
+        if (form.separator) this.push(sep, previous, position++);
+      } else if (cls !== null) this.push(cls, 0, position++);
       if (perField) position = 0;
       for (let i = 0; i < count; i++) this.push(tokens[i]!, field, position++);
       previous = field;
     }
-    return this.length > start;
+    if (this.length === start) return false;
+    if (form.end) this.push(sep, previous, position++);
+    while (form.padTo !== null && this.length - start < form.padTo) this.push(sep, previous, position++);
+    return true;
   }
 
   finish(offsets: Int32Array, allocate: (length: number) => Int32Array): TokenBatch {

@@ -14,8 +14,8 @@ export interface SpecialTokens {
   readonly pad: number | null;
   /** What a word or piece outside the vocabulary becomes; null for byte-level tokenizers, which know every text. */
   readonly unk: number | null;
-  /** Opens every text. */
-  readonly cls: number;
+  /** Opens every text; null where a tokenizer only ends them (SigLIP). */
+  readonly cls: number | null;
   /** Stands between two fields. */
   readonly sep: number;
 }
@@ -218,13 +218,17 @@ function build(json: JsonObject, file: string): HuggingFaceTokenizer {
 }
 
 /** The ids around a single text according to the post-processor. */
-function startAndSeparator(json: Json, ids: ReadonlyMap<string, number>, file: string): { cls: number; sep: number } {
+function startAndSeparator(
+  json: Json,
+  ids: ReadonlyMap<string, number>,
+  file: string,
+): { cls: number | null; sep: number } {
   const found = postProcessorTokens(json);
-  const cls = found && ids.get(found.cls);
-  const sep = found && ids.get(found.sep);
-  if (cls === undefined || cls === null || sep === undefined || sep === null) {
+  const cls = found === null ? undefined : found.cls === null ? null : ids.get(found.cls);
+  const sep = found === null ? undefined : ids.get(found.sep);
+  if (cls === undefined || sep === undefined) {
     throw new ModelFileError(
-      `tokenizer: expected a post_processor that puts a token before and after a text in ${file}`,
+      `tokenizer: expected a post_processor that puts a token after a text, or one before and one after it, in ${file}`,
       {
         file,
         component: 'post_processor',
@@ -234,7 +238,7 @@ function startAndSeparator(json: Json, ids: ReadonlyMap<string, number>, file: s
   return { cls, sep };
 }
 
-function postProcessorTokens(json: Json): { cls: string; sep: string } | null {
+function postProcessorTokens(json: Json): { cls: string | null; sep: string } | null {
   if (!isObject(json)) return null;
   if (json.type === 'Sequence') {
     for (const child of (json.processors ?? []) as readonly Json[]) {
@@ -254,7 +258,8 @@ function postProcessorTokens(json: Json): { cls: string; sep: string } | null {
       return typeof token === 'string' ? token : null;
     };
     const [cls, sep] = [name(template[0]), name(template.at(-1))];
-    return cls !== null && sep !== null ? { cls, sep } : null;
+    const starts = isObject(template[0]) && isObject(template[0].Sequence);
+    return sep !== null && (cls !== null || starts) ? { cls, sep } : null;
   }
   return null;
 }

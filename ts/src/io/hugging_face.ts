@@ -2,7 +2,8 @@
  * Folders of encoders as Hugging Face spells them: `config.json`, `model.safetensors` or `model.safetensors.index.json` with its shards,
  * beside them tokenizer files and `preprocessor_config.json`. Python pickles (`.bin`, `.pt`) are refused by name (rule 19).
  */
-import { copyFile, mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { ModelFileError } from '../errors.js';
 import { createDurably, guard, nodeEnv, systemCode, writeAll } from './env.js';
@@ -35,12 +36,15 @@ function refuse(file: string, message: string, fields: Record<string, unknown> =
   throw new ModelFileError(`hugging face folder: ${message}`, { file, ...fields });
 }
 
-async function readJson(path: string): Promise<JsonObject | null> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+/** An object of a small file; null where there is none. */
+function readJson(path: string): JsonObject | null {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
     if (systemCode(error) === 'ENOENT') return null;
     throw error;
-  });
-  if (text === null) return null;
+  }
   let json: JsonValue;
   try {
     json = JSON.parse(text) as JsonValue;
@@ -52,23 +56,23 @@ async function readJson(path: string): Promise<JsonObject | null> {
   return json as JsonObject;
 }
 
-/** Opens a folder; its tensors are read by `readHuggingFaceTensors`. Throws `ModelFileError` naming the file that is absent or wrong. */
-export async function openHuggingFaceFolder(path: string): Promise<HuggingFaceFolder> {
-  const found = await stat(path).catch(() => null);
-  if (found === null) refuse(path, `expected a folder at ${path} but found nothing`);
+/** Opens a folder: its small files; its tensors are read by `readHuggingFaceTensors`. Throws `ModelFileError` naming the file that is absent or wrong. */
+export function openHuggingFaceFolder(path: string): HuggingFaceFolder {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) refuse(path, `expected a folder at ${path} but found nothing`);
   if (!found.isDirectory()) {
     const pickle = PICKLE.test(path) ? `; ${basename(path)} is a format that is never read (rule 19)` : '';
     refuse(path, `expected a folder with config.json and ${WEIGHTS} but received the file ${path}${pickle}`, {
       rule: pickle === '' ? undefined : 19,
     });
   }
-  const config = await readJson(join(path, 'config.json'));
+  const config = readJson(join(path, 'config.json'));
   if (config === null) refuse(join(path, 'config.json'), `expected config.json in ${path} but found none`);
-  const names = new Set(await readdir(path));
+  const names = new Set(readdirSync(path));
   return {
     path,
     config,
-    preprocessor: await readJson(join(path, 'preprocessor_config.json')),
+    preprocessor: readJson(join(path, 'preprocessor_config.json')),
     hasTokenizer: names.has('tokenizer.json') || names.has('vocab.txt'),
   };
 }
@@ -92,7 +96,7 @@ export async function readHuggingFaceTensors({ path }: HuggingFaceFolder): Promi
 
 async function readShards(path: string, names: ReadonlySet<string>): Promise<Map<string, HostTensor>> {
   const file = join(path, INDEX);
-  const index = await readJson(file);
+  const index = readJson(file);
   const map = index?.['weight_map'];
   if (typeof map !== 'object' || map === null || Array.isArray(map))
     refuse(file, `expected an object weight_map in ${file}`);

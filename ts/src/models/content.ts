@@ -15,12 +15,14 @@ import { Linear } from '../nn/linear.js';
 import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { LoraLinear } from '../nn/lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
+import type { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
+import type { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { TextEncoder } from '../nn/text_encoder.js';
+import { tuneLast } from '../nn/tune_last.js';
 import { concat, slice } from '../ops/concat.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import { mul } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
-import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
 import { full, type Tensor } from '../tensor.js';
 import {
@@ -29,9 +31,15 @@ import {
   type EncoderAdapters,
   type EncoderName,
   setMode,
-  tuneLast,
 } from './encoder_adapters.js';
 import type { StateUse } from './model.js';
+import {
+  layerNames,
+  type PretrainedOptions,
+  pretrainedImage,
+  pretrainedText,
+  singleSegment,
+} from './pretrained_content.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
 export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
@@ -74,6 +82,8 @@ export interface ContentOptions {
   readonly tuneLayers: number | 'all';
   /** Low-rank updates of linear layers of the item encoders, whose own weights are frozen then; null: none. */
   readonly encoderLora: LoraAdapterOptions | null;
+  /** Published encoders in place of `text` and `image`; their weights are filled in afterwards (`fillEncoders`). */
+  readonly pretrained?: PretrainedOptions;
 }
 
 /** Text, picture and given vectors of n items, in one order. */
@@ -93,8 +103,8 @@ interface Encoded {
 }
 
 export class ContentPart extends Module {
-  readonly text: TextEncoder | null;
-  readonly image: ImageEncoder | null;
+  readonly text: TextEncoder | PretrainedTextEncoder | null;
+  readonly image: ImageEncoder | PretrainedImageEncoder | null;
   readonly query: TextEncoder | null;
   readonly fusion: FusionQFormer;
   /** 'lora_block': a frozen snapshot of `fusion` with low-rank updates. */
@@ -117,7 +127,7 @@ export class ContentPart extends Module {
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
     super();
-    const { modalities, text, image, fusion, lora, queryLayers } = options;
+    const { modalities, text, image, fusion, lora, queryLayers, pretrained = {} } = options;
     const itemText = featuresOf(schema, 'text').find((feature) => feature.source === 'item');
     const queryText = featuresOf(schema, 'text').find((feature) => feature.source === 'query');
     const picture = featuresOf(schema, 'image')[0];
@@ -135,27 +145,33 @@ export class ContentPart extends Module {
     }
     const useText = modalities.includes('text') && itemText !== undefined && !isGiven('text');
     const useImage = modalities.includes('image') && picture !== undefined && !isGiven('image');
-    if (useImage) widths['image'] = image.width;
-    if (useText) widths['text'] = text.width;
+    if (useImage) widths['image'] = pretrained.image?.options.width ?? image.width;
+    if (useText) widths['text'] = pretrained.text?.options.width ?? text.width;
     for (const { name, dim } of given) widths[name] = dim;
     this.#widths = widths;
     this.#given = given.map(({ name }) => name);
     const { width: textWidth, heads, ffn, dropout, layers } = text;
     this.#options = options;
     this.width = fusion.width;
-    this.text = useText
-      ? new TextEncoder(init.at('text'), {
-          vocabularySize: itemText.vocabularySize,
-          positions: itemText.positions,
-          types: itemText.types,
-          width: textWidth,
-          layers,
-          heads,
-          ffn,
-          dropout,
-        })
-      : null;
-    this.image = useImage ? new ImageEncoder(init.at('image'), { size: picture.size, ...image }) : null;
+    this.text = !useText
+      ? null
+      : pretrained.text
+        ? pretrainedText(init.at('text'), pretrained.text, itemText, dropout)
+        : new TextEncoder(init.at('text'), {
+            vocabularySize: itemText.vocabularySize,
+            positions: itemText.positions,
+            types: itemText.types,
+            width: textWidth,
+            layers,
+            heads,
+            ffn,
+            dropout,
+          });
+    this.image = !useImage
+      ? null
+      : pretrained.image
+        ? pretrainedImage(init.at('image'), pretrained.image, picture, dropout)
+        : new ImageEncoder(init.at('image'), { size: picture.size, ...image });
     this.query =
       queryText === undefined
         ? null
@@ -182,7 +198,7 @@ export class ContentPart extends Module {
     const exact = fusion.mode === 'exact';
     this.#maxTokens = new Map<string, number>([
       ...(useText ? [['text', exact ? 1 : itemText.maxTokens] as const] : []),
-      ...(this.image === null ? [] : [['image', exact ? 1 : this.image.patches] as const]),
+      ...(this.image === null ? [] : [['image', exact ? 1 : this.image.tokenCount] as const]),
       ...this.#given.map((name) => [name, 1] as const),
     ]);
     this.#counts = new Map([...this.#maxTokens.keys()].map((modality) => [modality, new Int32Array(schema.items)]));
@@ -194,9 +210,12 @@ export class ContentPart extends Module {
       { none: fusion.width, lora_cached: flat, lora_block: tokens, shared: tokens }[lora.mode],
     );
     const encoders = new Map<EncoderName, AdaptedEncoder>();
-    if (this.text !== null) encoders.set('text', { module: this.text });
-    if (this.image !== null) encoders.set('image', { module: this.image });
-    for (const encoder of encoders.values()) tuneLast(encoder, options.tuneLayers);
+    if (this.text !== null) encoders.set('text', { module: this.text, nameOf: layerNames(pretrained.text) });
+    if (this.image !== null) {
+      const unused = exact || this.image instanceof ImageEncoder ? undefined : this.image.ofVectors;
+      encoders.set('image', { module: this.image, nameOf: layerNames(pretrained.image), unused });
+    }
+    for (const { module, unused } of encoders.values()) tuneLast(module, options.tuneLayers, unused);
     this.#adapters =
       options.encoderLora === null ? new Map() : adaptEncoders(encoders, init.at('adapters'), options.encoderLora);
     this.refresh();
@@ -226,7 +245,10 @@ export class ContentPart extends Module {
       if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
   }
 
-  /** Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches. */
+  /**
+   * Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches, or what a published
+   * encoder says stands for the whole.
+   */
   private tokens({ text, image, vectors }: ItemContent, context: ForwardContext): Modalities {
     setMode(this.#adapters, context);
     const modalities: Modalities = {};
@@ -246,18 +268,17 @@ export class ContentPart extends Module {
     const exact = this.#options.fusion.mode === 'exact';
     if (this.text !== null && text !== null) {
       const { offsets } = text;
+      const read = this.text instanceof TextEncoder ? text : singleSegment(text);
       const lengths = Int32Array.from({ length: offsets.length - 1 }, (_, i) => offsets[i + 1]! - offsets[i]!);
       modalities['text'] = exact
-        ? { rows: this.text.vectors(text, context), starts: numbered(lengths.length), counts: lengths.map(Math.sign) }
-        : { rows: this.text.tokens(text, context).rows, starts: offsets.slice(0, -1), counts: lengths };
+        ? { rows: this.text.vectors(read, context), starts: numbered(lengths.length), counts: lengths.map(Math.sign) }
+        : { rows: this.text.tokens(read, context).rows, starts: offsets.slice(0, -1), counts: lengths };
     }
     if (this.image !== null && image !== null) {
-      const { patches, width } = this.image;
-      const { rows } = this.image.tokens(image, context);
       const n = image.present.length;
-      const each = exact ? 1 : patches;
+      const each = exact ? 1 : this.image.tokenCount;
       modalities['image'] = {
-        rows: exact ? mean(reshape(rows, [n, patches, width]), { axes: [1] }) : rows,
+        rows: exact ? this.image.vectors(image, context) : this.image.tokens(image, context).rows,
         starts: numbered(n).map((i) => i * each),
         counts: Int32Array.from(image.present, (there) => (there ? each : 0)),
       };

@@ -38,6 +38,7 @@ import type {
 } from './model.js';
 import { mergeOptions, type Partially } from './options.js';
 import { parameterGroups } from './parameter_groups.js';
+import { type PretrainedEncoders, publishedOf } from './pretrained.js';
 import { defaultRankMixer } from './rank_mixer.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
 import { defaultSim } from './sim.js';
@@ -252,6 +253,10 @@ export class Em3 extends Module implements RecommenderModel {
 
   get adapters(): EncoderAdapters {
     return this.content?.adapters ?? new Map();
+  }
+
+  get pretrained(): PretrainedEncoders | null {
+    return this.content === null ? null : publishedOf(this.content);
   }
 
   get served(): ServedContent | null {

@@ -13,7 +13,8 @@ import {
   type LoraAdapters,
   linearsOf,
 } from '../nn/lora_adapters.js';
-import type { ForwardContext, Initializer, Module } from '../nn/module.js';
+import type { ForwardContext, Initializer } from '../nn/module.js';
+import type { BlockEncoder } from '../nn/tune_last.js';
 import { assign, type Tensor } from '../tensor.js';
 
 export type EncoderName = 'text' | 'image';
@@ -23,18 +24,10 @@ export type EncoderAdapters = ReadonlyMap<EncoderName, LoraAdapters>;
 
 /** An encoder whose blocks can be left out of training, and what its layers are called elsewhere. */
 export interface AdaptedEncoder {
-  readonly module: Module & { readonly blocks: readonly Module[] };
-  readonly nameOf?: LayerNames;
-}
-
-/** Only the last `count` blocks of an encoder train; 'all' leaves everything as it is. */
-export function tuneLast({ module }: AdaptedEncoder, count: number | 'all'): void {
-  if (count === 'all') return;
-  const first = module.blocks.length - count;
-  for (const [name, x] of module.parameters()) {
-    const block = /^blocks\.(\d+)\./.exec(name);
-    if (block === null || Number(block[1]) < first) x.requiresGrad = false;
-  }
+  readonly module: BlockEncoder;
+  readonly nameOf?: LayerNames | undefined;
+  /** Parameters that nothing reads. */
+  readonly unused?: RegExp | undefined;
 }
 
 /**

@@ -35,6 +35,7 @@ import type {
 } from './model.js';
 import { mergeOptions, type Partially } from './options.js';
 import { parameterGroups } from './parameter_groups.js';
+import { type PretrainedEncoders, publishedOf } from './pretrained.js';
 import type { HistoryInput, Ranker, RankerInput, RankerOptions, RankerSpec } from './ranker.js';
 import { taskLosses } from './task_losses.js';
 
@@ -312,6 +313,10 @@ export class Lemur extends Module implements RecommenderModel {
 
   get adapters(): EncoderAdapters {
     return this.content?.adapters ?? new Map();
+  }
+
+  get pretrained(): PretrainedEncoders | null {
+    return this.content === null ? null : publishedOf(this.content.document);
   }
 
   get served(): ServedContent | null {

@@ -17,7 +17,10 @@ import { DocumentEncoder } from '../nn/document_encoder.js';
 import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { type BankRows, MemoryBank } from '../nn/memory_bank.js';
 import { type ForwardContext, Initializer, Module } from '../nn/module.js';
+import { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
+import { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { TextEncoder } from '../nn/text_encoder.js';
+import { tuneLast } from '../nn/tune_last.js';
 import { cast } from '../ops/cast.js';
 import { concat } from '../ops/concat.js';
 import { add, scaleBy, sub } from '../ops/elementwise.js';
@@ -30,9 +33,15 @@ import {
   type EncoderAdapters,
   type EncoderName,
   setMode,
-  tuneLast,
 } from './encoder_adapters.js';
 import type { ServedContent, StepContext } from './model.js';
+import {
+  layerNames,
+  type PretrainedOptions,
+  pretrainedImage,
+  pretrainedText,
+  singleSegment,
+} from './pretrained_content.js';
 
 export interface LemurContentOptions {
   readonly modalities: readonly ('text' | 'image')[];
@@ -51,6 +60,8 @@ export interface LemurContentOptions {
     readonly ffn: number;
     readonly patch: number;
   };
+  /** Published encoders of texts and pictures; their weights are filled in afterwards (`fillEncoders`). */
+  readonly pretrained?: PretrainedOptions;
   readonly bank: {
     /** Percent of the items of a step that are encoded, and that are encoded with gradient. */
     readonly p: number;
@@ -104,7 +115,7 @@ export class LemurContent extends Module {
 
   constructor(init: Initializer, schema: Schema, options: LemurContentOptions) {
     super();
-    const { modalities, width, layers, queryLayers, heads, ffn, dropout, image, bank } = options;
+    const { modalities, width, layers, queryLayers, heads, ffn, dropout, image, bank, pretrained = {} } = options;
     const texts = featuresOf(schema, 'text');
     const itemText = texts.find(({ source }) => source === 'item');
     const queryText = texts.find(({ source }) => source === 'query');
@@ -132,21 +143,40 @@ export class LemurContent extends Module {
     const shape = { width, heads, ffn, dropout };
     const readsText = modalities.includes('text') && itemText !== undefined;
     const sizes = readsText ? itemText : { vocabularySize: 1, positions: 1, types: 1 };
-    this.document = new DocumentEncoder(init.at('document'), {
-      text: {
-        vocabularySize: sizes.vocabularySize,
-        positions: sizes.positions,
-        types: sizes.types,
-        layers,
-        ...shape,
-      },
-      image: modalities.includes('image') && picture !== undefined ? { size: picture.size, ...image, dropout } : null,
+    const own = init.at('document');
+    const publishedText = readsText && pretrained.text ? pretrained.text : null;
+    this.document = new DocumentEncoder(own, {
+      text:
+        publishedText !== null
+          ? { encoder: pretrainedText(own.at('text'), publishedText, itemText!, dropout), out: width }
+          : {
+              vocabularySize: sizes.vocabularySize,
+              positions: sizes.positions,
+              types: sizes.types,
+              layers,
+              ...shape,
+            },
+      image:
+        !modalities.includes('image') || picture === undefined
+          ? null
+          : pretrained.image
+            ? pretrainedImage(own.at('image'), pretrained.image, picture, dropout)
+            : { size: picture.size, ...image, dropout },
       readsText,
     });
     const encoders = new Map<EncoderName, AdaptedEncoder>();
-    if (readsText) encoders.set('text', { module: this.document.text });
-    if (this.document.image !== null) encoders.set('image', { module: this.document.image });
-    for (const encoder of encoders.values()) tuneLast(encoder, options.tuneLayers);
+    if (readsText) encoders.set('text', { module: this.document.text, nameOf: layerNames(publishedText) });
+    const pictures = this.document.image;
+    if (pictures !== null) {
+      // A published text encoder makes the fusion a late one, of the vectors of pictures; else their tokens are read.
+      const tokens = publishedText === null && pictures instanceof PretrainedImageEncoder;
+      encoders.set('image', {
+        module: pictures,
+        nameOf: layerNames(pretrained.image),
+        unused: tokens ? pictures.ofVectors : undefined,
+      });
+    }
+    for (const { module, unused } of encoders.values()) tuneLast(module, options.tuneLayers, unused);
     this.#adapters =
       options.encoderLora === null ? new Map() : adaptEncoders(encoders, init.at('adapters'), options.encoderLora);
     this.query =
@@ -177,7 +207,11 @@ export class LemurContent extends Module {
   /** Vectors (n, width) of documents in float32, as the bank may hold them. */
   private documents(content: ItemContent, context: ForwardContext): Tensor {
     setMode(this.#adapters, context);
-    return cast(this.document.vectors(content, context), 'float32');
+    const text =
+      content.text !== null && this.document.text instanceof PretrainedTextEncoder
+        ? singleSegment(content.text)
+        : content.text;
+    return cast(this.document.vectors({ text, image: content.image }, context), 'float32');
   }
 
   /** Vectors of the items of a step: live, encoded without gradient, or from the bank. What is encoded is staged. */

@@ -5,6 +5,7 @@ import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
 import type { ItemContent } from './content.js';
 import type { EncoderAdapters } from './encoder_adapters.js';
+import type { PretrainedEncoders } from './pretrained.js';
 
 /** Parameters that share a learning rate. */
 export interface ParameterGroups {
@@ -100,6 +101,8 @@ export interface RecommenderModel extends Module {
   readonly adapters: EncoderAdapters;
   /** Null for a model that needs no item vectors to score. */
   readonly served: ServedContent | null;
+  /** Published encoders that the model was built of, to be filled; null where it has none. */
+  readonly pretrained?: PretrainedEncoders | null;
   /** Content vectors (n, width) of `keys` as of the last encoding; null for a model without content. */
   contentVectors(keys: Int32Array, step: number): Tensor | null;
 }

@@ -13,7 +13,7 @@ import { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
 import { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { assign, type DeviceName, sizeOf } from '../tensor.js';
 import { type ImageArchitecture, readArchitecture, type TextArchitecture, type Tower } from './pretrained_config.js';
-import { isIgnored, optionalModule, shapeInFolder, spellings, tensorPlace } from './pretrained_names.js';
+import { isHead, isIgnored, optionalModule, shapeInFolder, spellings, tensorPlace } from './pretrained_names.js';
 
 /** A folder, read: its architectures (of the towers that were asked for) and all its tensors. */
 export interface PretrainedWeights {
@@ -29,6 +29,20 @@ export interface PretrainedEncoders {
   readonly image: PretrainedImageEncoder | null;
 }
 
+/** Those of a model's encoders that are published ones. */
+export function publishedOf({
+  text,
+  image,
+}: {
+  readonly text: Module | null;
+  readonly image: Module | null;
+}): PretrainedEncoders {
+  return {
+    text: text instanceof PretrainedTextEncoder ? text : null,
+    image: image instanceof PretrainedImageEncoder ? image : null,
+  };
+}
+
 const both: readonly Tower[] = ['text', 'image'];
 
 /** Reads a folder. Throws `ModelFileError` for what it says, `StorageError` for what the file system says. */
@@ -36,7 +50,7 @@ export async function readPretrained(
   path: string,
   { towers = both }: { towers?: readonly Tower[] } = {},
 ): Promise<PretrainedWeights> {
-  const folder = await openHuggingFaceFolder(path);
+  const folder = openHuggingFaceFolder(path);
   const { text, image } = readArchitecture(folder, towers);
   const tensors = await readHuggingFaceTensors(folder);
   return { folder, tensors, text: text && withoutAbsent(text, tensors), image: image && withoutAbsent(image, tensors) };
@@ -71,6 +85,7 @@ function findTensors(
 ): FoundTensor[] {
   const byName = new Map<string, string[]>();
   for (const path of encoder.state().keys()) {
+    if (path.includes('.lora.')) continue; // an adapter's, in a folder of its own
     const place = tensorPlace(family, path);
     if (place === null)
       throw new ArgumentError(`pretrained: expected a place for ${path} in folders of ${family}`, { argument: path });
@@ -118,8 +133,13 @@ function placesOf(
     places.push({ encoder, found: findTensors(encoder, architecture, tensors, differences) });
   }
   const used = new Set(places.flatMap(({ found }) => found.map(({ name }) => name)));
+  // A head that the encoder was built without is no surplus.
   for (const [name, { shape }] of tensors)
-    if (!used.has(name) && families.some((family) => !isIgnored(family, name)))
+    if (
+      !used.has(name) &&
+      families.every((family) => !isHead(family, name)) &&
+      families.some((family) => !isIgnored(family, name))
+    )
       differences.push(`extra ${name} (${shape.join(', ')})`);
   if (differences.length > 0)
     throw new ModelFileError(`hugging face folder: ${folder.path}: ${differences.join('; ')} (rule 16)`, {
@@ -175,7 +195,7 @@ export async function openPretrained(
 
 /**
  * Writes trained encoders as a folder at `target`, which must not exist: names, configuration and tokenizer as in the folder that they
- * came from, their own tensors in float32. Waits for the device. Throws `StorageError`, `ModelFileError`.
+ * came from, their own tensors in float32; low-rank updates are not in it, unless they were merged. Waits for the device. Throws `StorageError`, `ModelFileError`.
  */
 export async function savePretrained(
   target: string,

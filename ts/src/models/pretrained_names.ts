@@ -210,6 +210,13 @@ export function spellings(family: EncoderFamily, name: string): string[] {
   return outside.some((module) => name.startsWith(`${module}.`)) ? names : [...names.map((n) => prefix + n), ...names];
 }
 
+/** Whether a folder's tensor belongs to the head of a text or picture encoder: BERT's pooler, a projection. */
+export function isHead(family: EncoderFamily, name: string): boolean {
+  const { prefix, others } = FAMILIES[family];
+  const head = others['head'];
+  return head !== undefined && (name.startsWith(`${head}.`) || name.startsWith(`${prefix}${head}.`));
+}
+
 /** Ours: the module that a folder may lack; null for none. */
 export function optionalModule(family: EncoderFamily): string | null {
   return FAMILIES[family].optional;

@@ -1,6 +1,7 @@
 /**
  * Documents and queries to vectors (LEMUR; models.md 2.1): one Transformer over the token fields of an item, behind them, where asked
- * for, the patch tokens of its picture; the first token's output is the vector. Every document has one: what is missing is a learned token.
+ * for, the patch tokens of its picture; the first token's output is the vector. A published text encoder reads texts alone, as it did when
+ * it was trained: its vectors and those of the picture encoder are fused late. Every document has a vector: what is missing is learned.
  */
 
 import { ArgumentError } from '../errors.js';
@@ -9,15 +10,18 @@ import { add } from '../ops/elementwise.js';
 import type { Tensor } from '../tensor.js';
 import type { ModalityTokens } from './fusion_q_former.js';
 import { ImageEncoder, type ImageEncoderOptions, type Pictures } from './image_encoder.js';
+import { LateFusion } from './late_fusion.js';
 import { Linear } from './linear.js';
 import { type ForwardContext, type Initializer, Module } from './module.js';
+import { PretrainedImageEncoder } from './pretrained_image_encoder.js';
+import { PretrainedTextEncoder } from './pretrained_text_encoder.js';
 import { TextEncoder, type TextEncoderOptions, type TokenSequences } from './text_encoder.js';
 
 export interface DocumentEncoderOptions {
-  /** Of the Transformer over all tokens. */
-  readonly text: TextEncoderOptions;
-  /** Pictures are encoded to patch tokens first. Default none. */
-  readonly image?: ImageEncoderOptions | null;
+  /** Of the Transformer over all tokens; or a published encoder of texts, with the width of the vectors. */
+  readonly text: TextEncoderOptions | { readonly encoder: PretrainedTextEncoder; readonly out: number };
+  /** Pictures are encoded to patch tokens first, or by a published encoder. Default none. */
+  readonly image?: ImageEncoderOptions | PretrainedImageEncoder | null;
   /** False: texts are not read, as if all were missing. Default true. */
   readonly readsText?: boolean;
 }
@@ -29,24 +33,35 @@ export interface Documents {
 }
 
 export class DocumentEncoder extends Module {
-  readonly text: TextEncoder;
-  readonly image: ImageEncoder | null;
+  readonly text: TextEncoder | PretrainedTextEncoder;
+  readonly image: ImageEncoder | PretrainedImageEncoder | null;
   /** Patch tokens to the width of the text encoder. */
   readonly patches: Linear | null;
   /** (1, width): type of picture tokens, and the token for a missing picture. */
   readonly pictureType: Tensor | null;
   readonly absentPicture: Tensor | null;
+  /** Of the vectors of a published text encoder and of pictures. */
+  readonly fusion: LateFusion | null;
   readonly #readsText: boolean;
 
   constructor(init: Initializer, { text, image = null, readsText = true }: DocumentEncoderOptions) {
     super();
-    this.text = new TextEncoder(init.at('text'), { ...text, absent: true });
+    const published = 'encoder' in text;
+    this.text = published ? text.encoder : new TextEncoder(init.at('text'), { ...text, absent: true });
     const { width } = this.text;
     const std = 1 / Math.sqrt(width);
-    this.image = image === null ? null : new ImageEncoder(init.at('image'), image);
-    this.patches = this.image === null ? null : new Linear(init.at('patches'), this.image.width, width);
-    this.pictureType = image === null ? null : init.normal('pictureType', [1, width], std);
-    this.absentPicture = image === null ? null : init.normal('absentPicture', [1, width], std);
+    this.image =
+      image === null
+        ? null
+        : image instanceof PretrainedImageEncoder
+          ? image
+          : new ImageEncoder(init.at('image'), image);
+    const tokens = this.image === null || published ? null : this.image;
+    this.patches = tokens === null ? null : new Linear(init.at('patches'), tokens.width, width);
+    this.pictureType = tokens === null ? null : init.normal('pictureType', [1, width], std);
+    this.absentPicture = tokens === null ? null : init.normal('absentPicture', [1, width], std);
+    const widths = { text: width, ...(this.image === null ? {} : { image: this.image.width }) };
+    this.fusion = published ? new LateFusion(init.at('fusion'), { widths, out: text.out }) : null;
     this.#readsText = readsText;
   }
 
@@ -59,7 +74,24 @@ export class DocumentEncoder extends Module {
     if (this.image !== null && image === null) fail('image');
     const count = text === null ? image!.present.length : text.offsets.length - 1;
     const read = this.#readsText && text !== null ? text : withoutTokens(count);
+    if (this.text instanceof PretrainedTextEncoder) return this.fused(this.text, read, image, context);
     return this.text.vectors(read, context, this.pictureTokens(image, context));
+  }
+
+  private fused(
+    encoder: PretrainedTextEncoder,
+    text: TokenSequences,
+    image: Pictures | null,
+    context: ForwardContext,
+  ): Tensor {
+    const { offsets } = text;
+    const present = Uint8Array.from({ length: offsets.length - 1 }, (_, b) => (offsets[b + 1]! > offsets[b]! ? 1 : 0));
+    return this.fusion!.forward({
+      text: { vectors: encoder.vectors(text, context), present },
+      ...(this.image === null
+        ? {}
+        : { image: { vectors: this.image.vectors(image!, context), present: image!.present } }),
+    });
   }
 
   /** Tokens of the pictures, one `absentPicture` where there is none. */
@@ -71,8 +103,8 @@ export class DocumentEncoder extends Module {
     const tokens = add(patches.forward(encoder.tokens(image, context).rows), pictureType);
     return {
       rows: concat([tokens, absentPicture], { axis: 0 }),
-      starts: Int32Array.from(present, (there, b) => (there ? b : present.length) * encoder.patches),
-      counts: Int32Array.from(present, (there) => (there ? encoder.patches : 1)),
+      starts: Int32Array.from(present, (there, b) => (there ? b : present.length) * encoder.tokenCount),
+      counts: Int32Array.from(present, (there) => (there ? encoder.tokenCount : 1)),
     };
   }
 }

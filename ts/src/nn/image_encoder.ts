@@ -2,6 +2,7 @@
 import { ShapeError } from '../errors.js';
 import { add } from '../ops/elementwise.js';
 import { patchEmbedding } from '../ops/patch_embedding.js';
+import { mean } from '../ops/reduce.js';
 import { reshape } from '../ops/transpose.js';
 import type { Tensor } from '../tensor.js';
 import { type JaggedRows, TransformerBlock } from './attention.js';
@@ -36,8 +37,8 @@ export class ImageEncoder extends Module {
   readonly blocks: TransformerBlock[];
   readonly norm: LayerNorm;
   readonly width: number;
-  /** Patches per picture. */
-  readonly patches: number;
+  /** Patches per picture: its tokens. */
+  readonly tokenCount: number;
   readonly #size: number;
   readonly #patch: number;
   readonly #mean: readonly [number, number, number];
@@ -63,7 +64,7 @@ export class ImageEncoder extends Module {
         argument: 'size',
       });
     this.width = width;
-    this.patches = (size / patch) ** 2;
+    this.tokenCount = (size / patch) ** 2;
     this.#size = size;
     this.#patch = patch;
     this.#mean = mean;
@@ -71,7 +72,7 @@ export class ImageEncoder extends Module {
     const inputs = 3 * patch * patch;
     this.weight = init.uniform('weight', [width, inputs], 1 / Math.sqrt(inputs));
     this.bias = init.constant('bias', [width], 0);
-    this.position = init.normal('position', [this.patches, width], 1 / Math.sqrt(width));
+    this.position = init.normal('position', [this.tokenCount, width], 1 / Math.sqrt(width));
     this.blocks = Array.from(
       { length: layers },
       (_, i) => new TransformerBlock(init.at(`blocks.${i}`), { width, heads, ffn, dropout }),
@@ -79,7 +80,7 @@ export class ImageEncoder extends Module {
     this.norm = new LayerNorm(init.at('norm'), width);
   }
 
-  /** Patch rows (n · patches, width) of every picture, missing ones included (whoever fuses them leaves those out). */
+  /** Patch rows (n · tokenCount, width) of every picture, missing ones included (whoever fuses them leaves those out). */
   tokens({ pixels, present, size }: Pictures, context: ForwardContext): JaggedRows {
     if (size !== this.#size)
       throw new ShapeError(`ImageEncoder: expected pictures of size ${this.#size} but received ${size}`, {
@@ -92,9 +93,18 @@ export class ImageEncoder extends Module {
       mean: this.#mean,
       std: this.#std,
     });
-    const rows = reshape(add(patches, this.position), [n * this.patches, this.width]);
-    let x: JaggedRows = { rows, offsets: this.place(Int32Array.from({ length: n + 1 }, (_, i) => i * this.patches)) };
+    const rows = reshape(add(patches, this.position), [n * this.tokenCount, this.width]);
+    let x: JaggedRows = {
+      rows,
+      offsets: this.place(Int32Array.from({ length: n + 1 }, (_, i) => i * this.tokenCount)),
+    };
     for (const block of this.blocks) x = block.forward(x, context);
     return { rows: this.norm.forward(x.rows), offsets: x.offsets };
+  }
+
+  /** The mean over its patches (n, width) of every picture. */
+  vectors(pictures: Pictures, context: ForwardContext): Tensor {
+    const { rows } = this.tokens(pictures, context);
+    return mean(reshape(rows, [pictures.present.length, this.tokenCount, this.width]), { axes: [1] });
   }
 }

@@ -85,6 +85,11 @@ export class PretrainedImageEncoder extends Module {
     this.head = head === null ? null : new Linear(init.at('head'), width, head.out, { bias: head.bias });
   }
 
+  /** Parameters that `vectors` reads and `tokens` does not. */
+  get ofVectors(): RegExp {
+    return this.#options.lastNorm === 'pooled' ? /^(norm|pooling)\./ : /^pooling\./;
+  }
+
   private embed({ pixels, present, size }: Pictures): JaggedRows {
     const { size: expected, patch, mean, std } = this.#options;
     if (size !== expected)

@@ -7,6 +7,7 @@
  *   items.safetensors     ids and features of the item table      users.safetensors   the same of users
  *   vocabulary.json       ids and words of training               serving.json        schema, text layouts, fills
  *   config.yaml           configuration of the run                tokenizer/          where the run did not make its own words
+ *   encoder_config/, picture_config/   of published encoders: what they are made of, without weights
  *   encoder.safetensors   item encoders, for new items alone: the only file that may be absent
  *
  * Files are read by position into one buffer each, hashed on the way, and never mapped: a mapping needs native code, and a file that changes
@@ -31,6 +32,8 @@ export const exportFiles = {
   config: 'config.yaml',
   encoder: 'encoder.safetensors',
   tokenizer: 'tokenizer',
+  encoderConfig: 'encoder_config',
+  pictureConfig: 'picture_config',
 } as const;
 
 const hash = z.string().regex(/^[0-9a-f]{64}$/);

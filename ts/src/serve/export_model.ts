@@ -89,6 +89,10 @@ export async function exportModel(
     files[exportFiles.serving] = await text(exportFiles.serving, JSON.stringify(servingFile(data)));
     files[exportFiles.config] = await text(exportFiles.config, config.toYaml());
     if (tokenizer !== null && words === null) await copyTokenizer(config.config.text.tokenizer, draft);
+    const { encoder } = config.config.model;
+    if (encoder.weights !== null) await copyArchitecture(encoder.weights, join(draft, exportFiles.encoderConfig));
+    if (encoder.image.weights !== null)
+      await copyArchitecture(encoder.image.weights, join(draft, exportFiles.pictureConfig));
     const signature: Signature = {
       format: 'galago-export-1',
       step,
@@ -231,7 +235,12 @@ function entityTensors({ schema, columns, items, userIds }: Dataset, source: 'it
 function servingFile(data: Dataset): ServingFile {
   const { schema, columns, text } = data;
   const layout = (source: 'item' | 'query'): ServingFile['text']['item'] =>
-    text[source] && { fields: text[source].fields, positions: text[source].positions, digest: text[source].digest };
+    text[source] && {
+      fields: text[source].fields,
+      positions: text[source].positions,
+      layout: text[source].layout,
+      digest: text[source].digest,
+    };
   return {
     schema,
     historyLen: columns.historyLen,
@@ -259,8 +268,18 @@ async function copyTokenizer(source: string, draft: string): Promise<void> {
   const names = (await stat(source)).isDirectory()
     ? ['tokenizer.json', 'vocab.txt', 'tokenizer_config.json']
     : [basename(source), 'tokenizer_config.json'];
+  await copyPresent(names, folder, target);
+}
+
+/** What a published encoder is made of, without its weights. */
+async function copyArchitecture(source: string, target: string): Promise<void> {
+  await mkdir(target);
+  await copyPresent(['config.json', 'preprocessor_config.json'], source, target);
+}
+
+async function copyPresent(names: readonly string[], source: string, target: string): Promise<void> {
   for (const name of names) {
-    await copyFile(join(folder, name), join(target, name)).catch((error: NodeJS.ErrnoException) => {
+    await copyFile(join(source, name), join(target, name)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error;
     });
   }

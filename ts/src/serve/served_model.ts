@@ -4,7 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { parse } from 'yaml';
 import { Vocabulary, type VocabularyJson } from '../data/ids.js';
 import type { Schema } from '../data/schema.js';
-import { type TextField, type TextPipeline, textPipeline } from '../data/text.js';
+import { type TextField, type TextLayout, type TextPipeline, textPipeline } from '../data/text.js';
 import { loadTokenizer } from '../data/tokenizer.js';
 import { wordVocabularyFromJson } from '../data/word_vocabulary.js';
 import { type TensorList, tensorDifferences } from '../io/safetensors.js';
@@ -26,9 +26,10 @@ import {
 } from './export_files.js';
 import { FeatureResolver } from './feature_values.js';
 
-interface TextLayout {
+interface ServedText {
   readonly fields: readonly TextField[];
   readonly positions: 'global' | 'per_field';
+  readonly layout?: TextLayout;
   /** Of tokenizer and layout. */
   readonly digest: string;
 }
@@ -40,7 +41,7 @@ export interface ServingFile {
   readonly historyLen: number;
   /** What an absent number becomes, by feature. */
   readonly fills: Readonly<Record<string, number>>;
-  readonly text: { readonly item: TextLayout | null; readonly query: TextLayout | null };
+  readonly text: { readonly item: ServedText | null; readonly query: ServedText | null };
   /** Whether items have texts, and the size of their pictures. */
   readonly itemText: boolean;
   readonly itemImage: number | null;
@@ -77,9 +78,10 @@ export async function openServedModel(
   const signature = await readSignature(folder);
   const serving = (await readExportJson(folder, signature, exportFiles.serving)) as ServingFile;
   const { config } = resolveConfig({
-    object: parse(
-      Buffer.from(await readExportFile(folder, signature, exportFiles.config)).toString('utf8'),
-    ) as ConfigInput,
+    object: withArchitectures(
+      parse(Buffer.from(await readExportFile(folder, signature, exportFiles.config)).toString('utf8')) as ConfigInput,
+      folder,
+    ),
   });
   const weights = await readExportTensors(folder, signature, exportFiles.model);
   if (uses.includes('encode') && exportFiles.encoder in signature.files)
@@ -120,6 +122,21 @@ export async function openServedModel(
   };
 }
 
+/** A configuration whose published encoders are described by the export, wherever their folders are now. */
+function withArchitectures(config: ConfigInput, folder: string): ConfigInput {
+  const encoder = config.model?.encoder;
+  if (encoder?.weights == null && encoder?.image?.weights == null) return config;
+  const moved = (weights: string | null | undefined, name: string) => (weights == null ? null : join(folder, name));
+  const image = { ...encoder.image, weights: moved(encoder.image?.weights, exportFiles.pictureConfig) };
+  return {
+    ...config,
+    model: {
+      ...config.model,
+      encoder: { ...encoder, weights: moved(encoder.weights, exportFiles.encoderConfig), image },
+    },
+  };
+}
+
 /** Vocabularies and text pipelines; those of `like` where the files are the same bytes. */
 async function readTexts(
   folder: string,
@@ -150,7 +167,12 @@ async function readTexts(
     for (const source of ['item', 'query'] as const) {
       const layout = layouts[source];
       if (layout === null) continue;
-      const pipeline = textPipeline({ tokenizer, fields: layout.fields, positions: layout.positions });
+      const pipeline = textPipeline({
+        tokenizer,
+        fields: layout.fields,
+        positions: layout.positions,
+        layout: layout.layout,
+      });
       if (pipeline.digest !== layout.digest)
         throw mismatch(
           folder,

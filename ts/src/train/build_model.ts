@@ -8,6 +8,7 @@ import type { RecommenderModel } from '../models/model.js';
 import type { RankerOptions } from '../models/ranker.js';
 import type { DeviceName } from '../tensor.js';
 import { type Config, learningRates } from './config.js';
+import { encoderSources, fillFromFolders, weightsKeys } from './published_encoders.js';
 import type { TrainSettings } from './trainer.js';
 
 /** Options of all rankers. */
@@ -59,12 +60,13 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
         ffn: encoder.ffn,
         dropout: encoder.dropout,
       },
-      image: encoder.image,
+      image: ownImage(encoder),
       queryLayers: encoder.query_layers,
       fusion,
       lora: { mode: lora.mode, rank: lora.rank, alpha: lora.alpha, onRefresh: lora.on_refresh },
       tuneLayers: tuneLayers(encoder),
       encoderLora: encoder.lora,
+      ...publishedOptions(model),
     },
     sqdc: {
       weight: sqdc.weight,
@@ -105,9 +107,10 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
       heads: encoder.heads,
       ffn: encoder.ffn,
       dropout: encoder.dropout,
-      image: encoder.image,
+      image: ownImage(encoder),
       tuneLayers: tuneLayers(encoder),
       encoderLora: encoder.lora,
+      ...publishedOptions(model),
       bank: {
         p: bank.p,
         q: bank.q,
@@ -155,6 +158,34 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
   };
 }
 
+/** Sizes of a picture encoder of our own. */
+function ownImage({ image: { weights: _, ...sizes } }: Config['model']['encoder']): Em3Options['content']['image'] {
+  return sizes;
+}
+
+/** Published encoders that the configuration names. */
+function publishedOptions(model: Config['model']): Pick<Em3Options['content'], 'pretrained'> {
+  const { text, image } = encoderSources(weightsKeys(model));
+  return text === null && image === null ? {} : { pretrained: { text, image } };
+}
+
+/** The model of a configuration as training begins: with the weights of the folders that it names. */
+export async function initialModel(
+  config: Config,
+  schema: Schema,
+  device?: DeviceName,
+  data: FreedomData | null = null,
+): Promise<RecommenderModel> {
+  const model = buildModel(config, schema, device, data);
+  try {
+    await fillFromFolders(model, encoderSources(weightsKeys(config.model)));
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
 /** Options of `freedom` and `em3_release`. */
 export function freedomOptions({ model, train }: Pick<Config, 'model' | 'train'>, device?: DeviceName): FreedomOptions {
   const { freedom, fusion, cic } = model;
@@ -179,7 +210,10 @@ export function freedomOptions({ model, train }: Pick<Config, 'model' | 'train'>
   };
 }
 
-/** The model of a configuration, on `device` (default cpu). `data`: what freedom and em3_release need besides the schema. */
+/**
+ * The model of a configuration, on `device` (default cpu). `data`: what freedom and em3_release need besides the schema. Published encoders are 0
+ * until their weights or a checkpoint are loaded.
+ */
 export function buildModel(
   config: Config,
   schema: Schema,

@@ -24,6 +24,7 @@ import {
   readConfigFile,
   refuseForbiddenKey,
 } from './config_source.js';
+import { publishedDefaults } from './published_encoders.js';
 
 export {
   type Config,
@@ -75,7 +76,9 @@ export function resolveConfig(request: ConfigRequest): ResolvedConfig {
   /** As the source that counts most says it. */
   const isLong = (key: 'documents' | 'histories'): boolean =>
     given.map(({ values }) => valueAt(values, `data.shop.${key}`)).findLast((value) => value !== undefined) === 'long';
-  const name = given.map(({ values }) => valueAt(values, 'model.name')).findLast((value) => value !== undefined);
+  const said = (key: string): ConfigValue | undefined =>
+    given.map(({ values }) => valueAt(values, key)).findLast((value) => value !== undefined);
+  const name = said('model.name');
   const isRelease = name === 'freedom' || name === 'em3_release';
   const defaults: ConfigSource[] = [
     ...(isRelease ? [configFromObject(releaseDefaults, `defaults of ${name}`)] : []),
@@ -83,6 +86,7 @@ export function resolveConfig(request: ConfigRequest): ResolvedConfig {
     ...(isLong('documents') ? [configFromObject(longDocumentDefaults, 'defaults of long documents')] : []),
     ...(isLong('histories') ? [configFromObject(longHistoryDefaults, 'defaults of long histories')] : []),
     ...(request.datasetDefaults ? [configFromObject(request.datasetDefaults, 'defaults of the data set')] : []),
+    ...weightsDefaults(said),
   ];
 
   const values = emptyMap();
@@ -145,6 +149,21 @@ export function learningRates({
 }
 
 // ---- layers
+
+/** What folders of published encoders say about texts and pictures. */
+function weightsDefaults(said: (key: string) => ConfigValue | undefined): ConfigSource[] {
+  const path = (key: string): string | null => {
+    const value = said(key);
+    return typeof value === 'string' ? value : null;
+  };
+  const weights = path('model.encoder.weights');
+  const imageWeights = path('model.encoder.image.weights');
+  if (weights === null && imageWeights === null) return [];
+  const modalities = said('model.modalities');
+  const read = Array.isArray(modalities) ? modalities.map(String) : ['text', 'image'];
+  const object = publishedDefaults({ weights, imageWeights, modalities: read });
+  return [configFromObject(object, 'defaults of the encoder weights')];
+}
 
 /** `--set '{"train":{"epochs":2}}'`. */
 function parseSet(text: string): ConfigSource {
@@ -342,6 +361,9 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
   if (ranker === 'longer' || (ranker === 'rankmixer' && rankmixer.sequence === 'longer')) {
     divides(longer.width, longer.heads, 'model.longer.heads');
     divides(longer.width, longer.merge, 'model.longer.merge');
+  }
+  if (encoder.weights !== null && config.model.modalities.includes('text') && config.text.positions === 'per_field') {
+    fail('text.positions', 'expected global with model.encoder.weights, which were trained so, but received per_field');
   }
   if (config.data.more_labels.length > 0 && ranker !== 'mmoe') {
     fail('data.more_labels', `expected model.ranker mmoe, which learns several labels, but received ${ranker}`);

@@ -176,7 +176,10 @@ const featureColumn = z.discriminatedUnion('type', [
     name,
     type: z.literal('image'),
     source: z.literal('item').default('item').describe('pictures belong to items'),
-    size: count(8).default(224).describe(ours('side in pixels after resizing')),
+    size: count(8)
+      .nullable()
+      .default(null)
+      .describe(ours('side in pixels after resizing; null: what the weights of the picture encoder read, else 224')),
   }),
   z.strictObject({
     name,
@@ -197,14 +200,19 @@ const text = z.strictObject({
   tokenizer: z
     .string()
     .default('word')
-    .describe('`word` (vocabulary of the train part) or the path of a tokenizer.json or vocab.txt'),
+    .describe(
+      '`word` (vocabulary of the train part) or the path of a tokenizer.json, a vocab.txt or their folder; with model.encoder.weights that folder',
+    ),
   min_count: count(1).default(2).describe(ours('word tokenizer: words seen less often become unknown')),
   max_words: count(1).default(30_000).describe(ours('word tokenizer: the most frequent words kept')),
   positions: z.enum(['global', 'per_field']).default('global').describe(ours('where positions start again')),
 });
 
 const image = z.strictObject({
-  fit: z.enum(['cover', 'contain', 'fill']).default('cover').describe('how a picture meets its square'),
+  fit: z
+    .enum(['cover', 'contain', 'fill'])
+    .default('cover')
+    .describe('how a picture meets its square; with weights of a picture encoder as they say'),
   on_bad_image: z.enum(['mask', 'skip', 'fail']).default('mask').describe('policy for pictures that cannot be read'),
   max_bad_fraction: share.default(0.01).describe('largest share of bad pictures, once 100 were tried'),
   max_decode_bytes: count(1)
@@ -319,6 +327,13 @@ const encoder = z.strictObject({
       heads: count(1).default(4).describe(ours('heads')),
       ffn: count(1).default(64).describe(ours('hidden width of the feed-forward blocks')),
       patch: count(1).default(8).describe(ours('side of a patch in pixels')),
+      weights: z
+        .string()
+        .nullable()
+        .default(null)
+        .describe(
+          'Hugging Face folder of a ViT, CLIP or SigLIP picture encoder, whose sizes then count; null: that of encoder.weights, if it has one, else random',
+        ),
     })
     .prefault({})
     .describe('picture encoder over patches'),
@@ -347,7 +362,13 @@ const encoder = z.strictObject({
     .nullable()
     .default(null)
     .describe('PEFT folder where low-rank updates start, or a folder of such folders text and image'),
-  weights: z.string().nullable().default(null).describe('folder with given weights; null: random'),
+  weights: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe(
+      'Hugging Face folder of a BERT, RoBERTa, CLIP or SigLIP encoder of item texts, whose sizes and tokenizer then count; null: random',
+    ),
 });
 
 const fusion = z.strictObject({

@@ -7,12 +7,16 @@ import type { ShopOptions } from '../data/shop.js';
 import type { SplitRule } from '../data/split.js';
 import { ConfigError } from '../errors.js';
 import type { Config, FeatureColumn } from './config_schema.js';
+import { encoderSources, layoutFor, weightsKeys } from './published_encoders.js';
 
 /** What `loadDataset` is called with. */
 export interface DatasetRequest {
   readonly where: string | { readonly shop: ShopOptions };
   readonly options: LoadOptions;
 }
+
+/** Side of a picture where neither the configuration nor an encoder's weights say one. */
+const DEFAULT_SIZE = 224;
 
 /** Ratios of the warm events under `CS`. */
 const warmRatios = [0.8, 0.1, 0.1] as const;
@@ -24,7 +28,10 @@ export function datasetRequest(config: Config): DatasetRequest {
   if (where === null)
     throw new ConfigError('config: expected data.path or data.shop but received neither', { key: 'data' });
   const { kind, n, alpha } = train.negatives;
-  const features = config.feature_cols.map(featureSpec);
+  const published = encoderSources(weightsKeys(config.model));
+  const features = config.feature_cols.map((column) =>
+    featureSpec(column, published.image?.options.size ?? DEFAULT_SIZE),
+  );
   const options: LoadOptions = {
     userId: data.user_id,
     itemId: data.item_id,
@@ -54,6 +61,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       minCount: text.min_count,
       maxWords: text.max_words,
       positions: text.positions,
+      ...(published.text === null ? {} : { layout: layoutFor(published.text) }),
     },
     imageRoot: data.image_root,
     images: {
@@ -84,7 +92,7 @@ function clicksKept({ name, history_len: length, sequences }: Config['model']): 
   return name === 'lemur' ? Math.max(sequences.short, sequences.long) : length;
 }
 
-function featureSpec(column: FeatureColumn): FeatureSpec {
+function featureSpec(column: FeatureColumn, pictureSize: number): FeatureSpec {
   const { name, type } = column;
   switch (type) {
     case 'categorical': {
@@ -102,7 +110,7 @@ function featureSpec(column: FeatureColumn): FeatureSpec {
     case 'text':
       return { name, type, source: column.source, maxLen: column.max_len };
     case 'image':
-      return { name, type, source: column.source, size: column.size };
+      return { name, type, source: column.source, size: column.size ?? pictureSize };
     case 'meta':
       return { name, type, source: column.source };
     case 'embedding':

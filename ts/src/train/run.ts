@@ -20,7 +20,7 @@ import {
 import type { RecommenderModel } from '../models/model.js';
 import { addon } from '../native.js';
 import { type DeviceControl, type DeviceName, device } from '../tensor.js';
-import { buildModel, trainSettings } from './build_model.js';
+import { initialModel, trainSettings } from './build_model.js';
 import { type Config, configDigest, type ResolvedConfig, resolveConfig, withEncoderLora } from './config.js';
 import { datasetRequest } from './dataset_request.js';
 import { loadEncoders } from './encoder_weights.js';
@@ -126,7 +126,7 @@ export async function trainRun(given: ResolvedConfig, options: TrainRunOptions =
   try {
     if (options.data === undefined) for (const line of dataNotes(data, place)) onNote(line);
     if (restart !== null) await checkSplit(restart.path, data.splitManifest);
-    const model = buildModel(config, data.schema, place.name, data);
+    const model = await initialModel(config, data.schema, place.name, data);
     try {
       if (adapter !== null) loadEncoderAdapters(model.adapters, adapter);
       return await trainModel({ resolved, options, place, model, data, restart, started });

@@ -22,6 +22,34 @@ describe('layout of a text', () => {
     expect([...batch.offsets]).toEqual([0, 8]);
   });
 
+  it.each([
+    ['closed', { separator: true, end: true }, [2, 4, 5, 3, 6, 3], [0, 0, 0, 0, 2, 2], 3 + 2 + 2 + 4],
+    ['joined', { separator: false, end: true }, [2, 4, 5, 6, 3], [0, 0, 0, 2, 2], 3 + 2 + 2 + 2],
+    ['padded', { separator: false, end: true, padTo: 10 }, [2, 4, 5, 6, 3, 3, 3, 3, 3, 3], null, 10],
+  ])('of a published encoder: %s', (_, layout, tokens, types, longest) => {
+    const published = textPipeline({ tokenizer, fields, layout });
+    const batch = published.encode({ title: 'a b', cover: 'c' });
+    expect([...batch.tokens]).toEqual(tokens);
+    if (types !== null) expect([...batch.types]).toEqual(types);
+    expect([...batch.positions]).toEqual([...tokens.keys()]);
+    expect([published.maxLength, published.positionCount]).toEqual([longest, longest]);
+    expect([...published.encode({}).tokens]).toEqual([]);
+    expect(published.digest).not.toBe(pipeline.digest);
+    const full = published.encode({ title: 'a b c d', plot: 'a b c', cover: 'a b c' });
+    expect(full.tokens.length).toBe(longest);
+    expect(full.tokens.at(-1)).toBe(3);
+  });
+
+  it('of a tokenizer without a start token begins with the first word; the open layout refuses it', () => {
+    const endOnly = { ...tokenizer, special: { ...tokenizer.special, cls: null } };
+    const published = textPipeline({ tokenizer: endOnly, fields, layout: { separator: false, end: true } });
+    expect([...published.encode({ title: 'a', plot: 'b' }).tokens]).toEqual([4, 5, 3]);
+    expect(() => textPipeline({ tokenizer: endOnly, fields })).toThrow(/expected a tokenizer with a start token/);
+    const layout = { separator: false, end: true, padTo: 8 };
+    expect(() => textPipeline({ tokenizer, fields, layout })).toThrow(/fit into 8 tokens but received up to 9 tokens/);
+    expect(() => textPipeline({ tokenizer, fields, layout, positions: 'per_field' })).toThrow(ArgumentError);
+  });
+
   it('counts positions from 0 in each field when asked to', () => {
     const batch = perField.encode({ title: 'a b c', plot: 'd', cover: 'e' });
     expect([...batch.positions]).toEqual([0, 0, 1, 2, 3, 0, 1, 0]);

@@ -93,11 +93,21 @@ describe('tokenizer.json', () => {
   it.each([
     [null, /expected an object with a model/],
     [{ model: 7 }, /expected an object with a model/],
-    [{ ...json, post_processor: null }, /expected a post_processor that puts a token before and after/],
+    [
+      { ...json, post_processor: null },
+      /expected a post_processor that puts a token after a text, or one before and one after it/,
+    ],
     [{ ...json, model: { type: 'WordPiece' } }, /tokenizer: cannot read tokenizer\.json/],
   ])('refuses broken files %#', (content, message) => {
     expect(() => tokenizerFromJson(content, 'tokenizer.json', '')).toThrow(ModelFileError);
     expect(() => tokenizerFromJson(content, 'tokenizer.json', '')).toThrow(message);
+  });
+
+  it('reads one that ends texts and does not start them', () => {
+    const single = [{ Sequence: { id: 'A', type_id: 0 } }, { SpecialToken: { id: '[SEP]', type_id: 0 } }];
+    const post = { type: 'TemplateProcessing', single, pair: [], special_tokens: {} };
+    const tokenizer = tokenizerFromJson({ ...json, post_processor: post }, 'tokenizer.json', 'digest');
+    expect(tokenizer.special).toEqual({ pad: 0, unk: 1, cls: null, sep: 3 });
   });
 
   it('refuses paths without a tokenizer and files that are no JSON', async () => {

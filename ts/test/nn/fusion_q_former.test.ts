@@ -150,7 +150,7 @@ describe('FusionQFormer', () => {
       pixels.fill(garbage, 8 * 8 * 3, 2 * 8 * 8 * 3); // picture 1 is missing
       const present = Uint8Array.of(1, 0, 1, 1);
       const { rows } = images.tokens({ pixels, present, size: 8 }, evaluation);
-      const counts = Int32Array.from(present, (p) => p * images.patches);
+      const counts = Int32Array.from(present, (p) => p * images.tokenCount);
       const image = { rows, starts: Int32Array.of(0, 4, 8, 12), counts };
       return fusion.forward({ image, text: content.text }, evaluation);
     };
