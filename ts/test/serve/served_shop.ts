@@ -40,7 +40,7 @@ export async function withRun<T>(
     configDigest: configDigest(config),
   });
   const { step } = await trainer.load('best', join(run, 'checkpoints'));
-  return use({ model, data, trainer, step });
+  return await use({ model, data, trainer, step });
 }
 
 /** Logits of the test part by the best checkpoint of a run, by event. */
