@@ -7,7 +7,7 @@ import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } f
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
 import { Entity } from './entity.js';
-import { type Events, groupRows, rankTimes, rowNumbers, TRAIN } from './events.js';
+import { type Events, groupRows, rankTimes, rowNumbers, rowsWhere, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
 import { digestibleImages } from './image_store.js';
@@ -115,7 +115,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   // ---- parts and histories
   const split = splitEvents(events, options.split, { seed, itemIds: items.ids, coldItems: options.coldItems });
   for (const [name, count] of Object.entries(split.counters)) counters[`split:${name}`] = count;
-  const rowsOf = (code: number): Int32Array => rowNumbers(events.count).filter((row) => split.part[row] === code);
+  const rowsOf = (code: number): Int32Array => rowsWhere(split.part, code);
   const train = rowsOf(TRAIN);
   if (train.length === 0)
     throw new DataError(
@@ -123,7 +123,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
       `data ${source.name}: expected train events but the split ${split.text} leaves none of ${events.count}`,
     );
   const trainCount = new Int32Array(events.items);
-  for (const row of train) trainCount[events.item[row]!]!++;
+  for (let i = 0; i < train.length; i++) trainCount[events.item[train[i]!]!]!++;
 
   await setImmediate();
 
@@ -202,7 +202,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     negatives: negatives && shared(negatives),
   };
   counters.samplesSkippedForPictures =
-    events.count - [0, 1, 2].reduce((sum, code) => sum + samples(rowsOf(code)).length, 0);
+    skip.size === 0 ? 0 : events.item.reduce((sum, item) => sum + (skip.has(item) ? 1 : 0), 0);
   if (negatives !== null) counters.trainRowsWithoutPositive = trainSamples.length - columns.parts.train.length;
 
   const schema: Schema = {
@@ -303,7 +303,7 @@ function numberRows(
   return {
     entity: new Entity(source, index.length, table, Int32Array.from(index)),
     ids: [...rowOf.keys()],
-    row: coded.codes.map((code) => rowOfCode[code]!),
+    row: shared(coded.codes.map((code) => rowOfCode[code]!)),
   };
 }
 
@@ -344,7 +344,7 @@ function readEvents(inter: Entity, users: NumberedRows, items: NumberedRows, tim
     items: items.ids.length,
     user: users.row,
     item: items.row,
-    time: ranked?.time ?? rowNumbers(inter.rows),
+    time: shared(ranked?.time ?? rowNumbers(inter.rows)),
     times: ranked?.times ?? null,
   };
 }
@@ -370,7 +370,7 @@ function readLabels(
     return { name, values };
   });
   if (labels.length === 0) labels.push({ name: 'label', values: sharedFloat32(inter.rows).fill(1) });
-  return { labels, positive: Uint8Array.from(labels[0]!.values), labelColumns: specs.map(({ column }) => column) };
+  return { labels, positive: new Uint8Array(labels[0]!.values), labelColumns: specs.map(({ column }) => column) };
 }
 
 /** Train samples by session; a sample without one is a session by itself. */
@@ -440,5 +440,7 @@ function orderedFeatures(specs: readonly FeatureSpec[], features: ReadonlyMap<st
 function clockOf({ times }: Events): Float64Array | null {
   if (times === null) return null;
   const first = Number(times[0] ?? 0);
-  return shared(Float64Array.from(times as ArrayLike<number | bigint>, (time) => Number(time) - first));
+  const clock = new Float64Array(new SharedArrayBuffer(8 * times.length));
+  for (let i = 0; i < clock.length; i++) clock[i] = Number(times[i]) - first;
+  return clock;
 }

@@ -25,10 +25,10 @@ export function manifestOf(
     seed,
     files,
     sizes: each((rows) => rows.length),
-    newItemEvents: PARTS.reduce(
-      (sum, name) => sum + parts[name].filter((row) => cold[events.item[row]!] === 1).length,
-      0,
-    ),
+    newItemEvents: PARTS.reduce((sum, name) => {
+      for (let i = 0; i < parts[name].length; i++) sum += cold[events.item[parts[name][i]!]!]!;
+      return sum;
+    }, 0),
     parts: each((rows) => createHash('sha256').update(bytesOf(rows)).digest('hex')),
   };
 }

@@ -59,7 +59,12 @@ export class Entity {
     const column = this.column(name);
     if (column.kind === 'float' || column.kind === 'int64' || column.kind === 'uint64') {
       const { values, missing } = column;
-      return Float64Array.from(this.gather((row) => (row < 0 || missing?.[row] ? Number.NaN : Number(values[row]))));
+      const numbers = new Float64Array(this.rows);
+      for (let r = 0; r < numbers.length; r++) {
+        const row = this.index === null ? r : this.index[r]!;
+        numbers[r] = row < 0 || missing?.[row] ? Number.NaN : Number(values[row]);
+      }
+      return numbers;
     }
     if (column.kind === 'float_seq') throw this.wrongKind(name, 'one number per row', column.kind);
     return Float64Array.from(
@@ -84,7 +89,8 @@ export class Entity {
   /** Event times: exact 64-bit integers or float64. */
   times(name: string): Float64Array | BigInt64Array {
     const column = this.column(name);
-    return column.kind === 'int64' && this.index === null ? column.values : this.numbers(name);
+    const held = column.kind === 'int64' || column.kind === 'float';
+    return held && this.index === null && column.missing === null ? column.values : this.numbers(name);
   }
 
   /** Several words per row: the members of a list, else what stands between the splitters. */

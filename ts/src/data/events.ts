@@ -26,20 +26,77 @@ export interface Events {
 
 /** Ranks of exact times: `time[i]` is the index of `values[i]` in `times`, the ascending distinct values. NaN is an error with its row. */
 export function rankTimes<T extends Float64Array | BigInt64Array>(values: T): { time: Int32Array; times: T } {
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isNaN(values[i])) {
-      throw new DataError('DATA_ROW', `time: expected a number in every row but row ${i} has none`, { row: i });
-    }
-  }
-  const sorted = values.slice().sort() as T;
-  let distinct = 0;
-  for (let i = 0; i < sorted.length; i++) {
-    if (i === 0 || sorted[i] !== sorted[distinct - 1]) sorted[distinct++] = sorted[i]!;
-  }
-  const times = sorted.slice(0, distinct) as T;
+  const { low, high } = sortableWords(values);
+  const order = radixOrder(low, high);
   const time = new Int32Array(values.length);
-  for (let i = 0; i < values.length; i++) time[i] = lowerBound(times, values[i]!);
+  let distinct = 0;
+  for (let i = 0; i < order.length; i++) {
+    const row = order[i]!;
+    const before = order[i - 1]!;
+    if (i > 0 && low[row] === low[before] && high[row] === high[before]) time[row] = distinct - 1;
+    else time[row] = distinct++;
+  }
+  const times = new (values.constructor as new (length: number) => T)(distinct);
+  for (let row = 0; row < values.length; row++) times[time[row]!] = values[row]!;
   return { time, times };
+}
+
+/** 64-bit values as unsigned words of 32 bits that sort as the values do: integers with their sign turned, floats by their bits. */
+function sortableWords(values: Float64Array | BigInt64Array): { low: Uint32Array; high: Uint32Array } {
+  const words = new Uint32Array(values.buffer, values.byteOffset, 2 * values.length);
+  const low = new Uint32Array(values.length);
+  const high = new Uint32Array(values.length);
+  const isFloat = values instanceof Float64Array;
+  for (let row = 0; row < values.length; row++) {
+    let [l, h] = [words[2 * row]!, words[2 * row + 1]!];
+    if (isFloat) {
+      const value = values[row]!;
+      if (Number.isNaN(value)) {
+        throw new DataError('DATA_ROW', `time: expected a number in every row but row ${row} has none`, { row });
+      }
+      if (value === 0) h = 0; // -0 is 0
+      if (h >= 0x8000_0000) {
+        l = ~l;
+        h = ~h;
+      } else h ^= 0x8000_0000;
+    } else h ^= 0x8000_0000;
+    low[row] = l;
+    high[row] = h;
+  }
+  return { low, high };
+}
+
+/** Row numbers in ascending order of (high, low), equal ones by row: a counting sort for each 16 bits in which rows differ. */
+function radixOrder(low: Uint32Array, high: Uint32Array): Int32Array {
+  let order = rowNumbers(low.length);
+  let next: Int32Array = new Int32Array(low.length);
+  for (const [words, shift] of [
+    [low, 0],
+    [low, 16],
+    [high, 0],
+    [high, 16],
+  ] as const) {
+    const starts = new Int32Array(0x1_0001);
+    for (let row = 0; row < words.length; row++) starts[((words[row]! >>> shift) & 0xffff) + 1]!++;
+    if (starts.includes(words.length)) continue; // all rows are equal here
+    for (let digit = 0; digit < 0x1_0000; digit++) starts[digit + 1]! += starts[digit]!;
+    for (let i = 0; i < order.length; i++) {
+      const row = order[i]!;
+      next[starts[(words[row]! >>> shift) & 0xffff]!++] = row;
+    }
+    [order, next] = [next, order];
+  }
+  return order;
+}
+
+/** Numbers of the rows whose flag is `value`, ascending. */
+export function rowsWhere(flags: Uint8Array, value: number): Int32Array {
+  let count = 0;
+  for (let row = 0; row < flags.length; row++) if (flags[row] === value) count++;
+  const rows = new Int32Array(count);
+  let at = 0;
+  for (let row = 0; row < flags.length; row++) if (flags[row] === value) rows[at++] = row;
+  return rows;
 }
 
 /** Row numbers 0 .. n-1: the order that stands in for time where there is none. */
@@ -73,11 +130,14 @@ export function groupRows(
   order: Int32Array = rowNumbers(groups.length),
 ): { rows: Int32Array; offsets: Int32Array } {
   const offsets = new Int32Array(count + 1);
-  for (const row of order) offsets[groups[row]! + 1]!++;
+  for (let i = 0; i < order.length; i++) offsets[groups[order[i]!]! + 1]!++;
   for (let g = 0; g < count; g++) offsets[g + 1]! += offsets[g]!;
   const next = offsets.slice();
   const rows = new Int32Array(order.length);
-  for (const row of order) rows[next[groups[row]!]!++] = row;
+  for (let i = 0; i < order.length; i++) {
+    const row = order[i]!;
+    rows[next[groups[row]!]!++] = row;
+  }
   return { rows, offsets };
 }
 

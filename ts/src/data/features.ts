@@ -81,14 +81,13 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
   const sequences: SequenceColumn[] = [];
   const idHistories: IdHistoryColumn[] = [];
 
-  /** The vocabulary of a feature: the shared one, or a new one of `words`, the ids of all train events. */
-  const vocabularyFor = (spec: SpecOf<'categorical' | 'sequence'>, words: () => readonly string[]): Vocabulary => {
+  /** The vocabulary of a feature: the shared one, or the one that `build` makes of the train events. */
+  const vocabularyFor = (spec: SpecOf<'categorical' | 'sequence'>, build: () => Vocabulary): Vocabulary => {
     const shared = spec.shareEmbedding == null ? undefined : vocabularies.get(spec.shareEmbedding);
     if (spec.shareEmbedding != null && shared === undefined) {
       throw unknownFeature(spec.name, 'share_embedding', spec.shareEmbedding);
     }
-    const { minCount = 1 } = spec;
-    const vocabulary = shared ?? Vocabulary.build(spec.name, { kind: 'string', values: words() }, { minCount });
+    const vocabulary = shared ?? build();
     vocabularies.set(spec.name, vocabulary);
     return vocabulary;
   };
@@ -113,11 +112,17 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
   for (const spec of specs.toSorted((a, b) => order[a.type] + shares(a) - (order[b.type] + shares(b)))) {
     await setImmediate();
     if (spec.type === 'categorical') {
-      const { source, ids } = idColumn(spec, context);
-      const inTrain = (): string[] => Array.from(trainRows(source), (row) => ids[row]!).filter((id) => id !== '');
-      const vocabulary = vocabularyFor(spec, inTrain);
-      const rows = sharedInt32(ids.length);
-      for (let i = 0; i < ids.length; i++) rows[i] = ids[i] === '' ? UNKNOWN_ROW : vocabulary.row(ids[i]!);
+      const { source, codes, ids } = idColumn(spec, context);
+      const { minCount = 1 } = spec;
+      const vocabulary = vocabularyFor(spec, () =>
+        Vocabulary.ofCodes(spec.name, ids, { codes, rows: context.joined(source), events: context.train, minCount }),
+      );
+      const rowOf = Int32Array.from(ids, (id) => vocabulary.row(id));
+      const rows = sharedInt32(codes?.length ?? ids.length);
+      for (let i = 0; i < rows.length; i++) {
+        const code = codes === null ? i : codes[i]!;
+        rows[i] = code < 0 ? UNKNOWN_ROW : rowOf[code]!;
+      }
       categorical.push({ name: spec.name, source, rows });
       features.set(spec.name, {
         name: spec.name,
@@ -131,7 +136,11 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
       const { source, entity } = entityOf(spec, context);
       const all = entity.words(spec.name, spec.splitter ?? null);
       const lists = all.map((words) => words.slice(0, spec.maxLen));
-      const vocabulary = vocabularyFor(spec, () => Array.from(trainRows(source), (row) => lists[row]!).flat());
+      const { minCount = 1 } = spec;
+      const vocabulary = vocabularyFor(spec, () => {
+        const values = Array.from(trainRows(source), (row) => lists[row]!).flat();
+        return Vocabulary.build(spec.name, { kind: 'string', values }, { minCount });
+      });
       const offsets = sharedInt32(lists.length + 1);
       let truncated = 0;
       for (let i = 0; i < lists.length; i++) {
@@ -233,17 +242,19 @@ export function entityOf(
   return { source, entity };
 }
 
-/** Ids by row, '' where missing. Those of users and items are their row's own; other columns are read. */
+/** Ids by code, and the code of each row, -1 where missing. Those of users and items are their row's own (codes null); other columns are read. */
 function idColumn(
   spec: SpecOf<'categorical'>,
   context: ResolveContext,
-): { source: FeatureSource; ids: readonly string[] } {
-  if (spec.name === context.userId) return { source: 'user', ids: context.userIds };
-  if (spec.name === context.itemId) return { source: 'item', ids: context.itemIds };
+): { source: FeatureSource; codes: Int32Array | null; ids: readonly string[] } {
+  if (spec.name === context.userId) return { source: 'user', codes: null, ids: context.userIds };
+  if (spec.name === context.itemId) return { source: 'item', codes: null, ids: context.itemIds };
   const { source, entity } = entityOf(spec, context);
-  const ids = entity.strings(spec.name);
-  context.counters[`missing:${spec.name}`] = ids.filter((id) => id === '').length;
-  return { source, ids };
+  const { codes, ids } = entity.codes(spec.name);
+  let missing = 0;
+  for (let i = 0; i < codes.length; i++) if (codes[i] === -1) missing++;
+  context.counters[`missing:${spec.name}`] = missing;
+  return { source, codes, ids };
 }
 
 function standardised(

@@ -4,6 +4,7 @@
  */
 
 import { type Events, groupRows, lowerBound, type PartName, TRAIN, timeOrder, VALID } from './events.js';
+import { sharedInt32 } from './token_store.js';
 
 /** Which events may stand in a history: train only; for test targets also valid; or any earlier event. */
 export type HistoryParts = 'train' | 'earlier' | 'past';
@@ -40,14 +41,19 @@ export function buildHistories(
 ): Histories {
   const order = timeOrder(events);
   const admitted = (lastPart: number): EventLog => {
-    const rows = order.filter((row) => part[row]! <= lastPart && (where === null || where[row] === 1));
-    const log = groupRows(events.user, events.users, rows);
-    return {
-      offsets: log.offsets,
-      item: log.rows.map((row) => events.item[row]!),
-      time: log.rows.map((row) => events.time[row]!),
-      row: log.rows,
-    };
+    const all = new Int32Array(order.length);
+    let count = 0;
+    for (let i = 0; i < order.length; i++) {
+      const row = order[i]!;
+      if (part[row]! <= lastPart && (where === null || where[row] === 1)) all[count++] = row;
+    }
+    const { rows, offsets } = groupRows(events.user, events.users, all.subarray(0, count));
+    const log = { offsets, item: sharedInt32(count), time: sharedInt32(count), row: rows };
+    for (let i = 0; i < count; i++) {
+      log.item[i] = events.item[rows[i]!]!;
+      log.time[i] = events.time[rows[i]!]!;
+    }
+    return log;
   };
   const train = admitted(parts === 'past' ? 2 : TRAIN);
   return { train, valid: train, test: parts === 'earlier' ? admitted(VALID) : train, ties };

@@ -144,6 +144,39 @@ export class Vocabulary {
     );
   }
 
+  /**
+   * As `build`, of string ids by code: `codes` holds the code of each row (-1 for none; null: row and code are one), `rows` the row of
+   * each event, `events` the numbers of the train events.
+   */
+  static ofCodes(
+    column: string,
+    ids: readonly string[],
+    {
+      codes,
+      rows,
+      events,
+      minCount = 1,
+    }: { codes: Int32Array | null; rows: Int32Array; events: Int32Array; minCount?: number },
+  ): Vocabulary {
+    const counts = new Int32Array(ids.length);
+    const seen = new Int32Array(ids.length); // codes in order of first appearance
+    let distinct = 0;
+    for (let i = 0; i < events.length; i++) {
+      const row = rows[events[i]!]!;
+      const code = codes === null ? row : codes[row]!;
+      if (code >= 0 && counts[code]!++ === 0) seen[distinct++] = code;
+    }
+    const kept = seen.subarray(0, distinct).filter((code) => counts[code]! >= minCount);
+    return new Vocabulary(
+      column,
+      'string',
+      minCount,
+      Array.from(kept, (code) => ids[code]!),
+      Array.from(kept, (code) => counts[code]!),
+      distinct - kept.length,
+    );
+  }
+
   /** Rows of the embedding table, the unknown row included. */
   get size(): number {
     return this.ids.length + 1;

@@ -140,13 +140,15 @@ function trainOnlyViolation({ columns, events, split, schema }: LeakSubject): st
   for (const { name, source, values, offsets } of [...single, ...columns.sequences]) {
     if (sharing.has(name)) continue;
     const joined = rowOfEvent[source];
-    const met = new Set<number>();
-    for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) met.add(joined === null ? i : joined[i]!);
-    const inTrain = new Set<number>([0]);
-    for (const row of met) {
-      for (let at = offsets?.[row] ?? row; at < (offsets?.[row + 1] ?? row + 1); at++) inTrain.add(values[at]!);
+    const met = new Uint8Array(offsets === null ? values.length : offsets.length - 1);
+    for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) met[joined === null ? i : joined[i]!] = 1;
+    const inTrain = new Uint8Array(values.reduce((most, value) => Math.max(most, value), 0) + 1);
+    inTrain[0] = 1;
+    for (let row = 0; row < met.length; row++) {
+      if (met[row] === 0) continue;
+      for (let at = offsets?.[row] ?? row; at < (offsets?.[row + 1] ?? row + 1); at++) inTrain[values[at]!] = 1;
     }
-    const stranger = values.find((value) => !inTrain.has(value));
+    const stranger = values.find((value) => inTrain[value] === 0);
     if (stranger !== undefined) return `${name}: row ${stranger} of its vocabulary does not occur in train`;
   }
   return null;
@@ -156,23 +158,28 @@ function negativeViolation({ columns, events, split, positive }: LeakSubject): s
   const { negatives } = columns;
   if (negatives === null) return null;
   const inTrain = new Uint8Array(events.items);
-  const liked = new Set<number>();
-  for (let i = 0; i < events.count; i++) {
-    if (split.part[i] !== TRAIN) continue;
-    inTrain[events.item[i]!] = 1;
-    if (positive[i]) liked.add(events.user[i]! * events.items + events.item[i]!);
-  }
+  for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) inTrain[events.item[i]!] = 1;
   const stranger = negatives.items.find((item) => inTrain[item] === 0);
   if (stranger !== undefined) return `candidate ${stranger} is no item of train`;
+  const { rows, offsets } = groupRows(events.user, events.users);
+  const likedBy = new Int32Array(events.items).fill(-1); // the last user that likes an item
+  let liked = 0;
   for (let u = 0; u < events.users; u++) {
+    for (let at = offsets[u]!; at < offsets[u + 1]!; at++) {
+      const row = rows[at]!;
+      const item = events.item[row]!;
+      if (split.part[row] !== TRAIN || positive[row] !== 1 || likedBy[item] === u) continue;
+      likedBy[item] = u;
+      liked++;
+    }
     for (let at = negatives.offsets[u]!; at < negatives.offsets[u + 1]!; at++) {
-      if (!liked.has(u * events.items + negatives.positives[at]!))
+      if (likedBy[negatives.positives[at]!] !== u)
         return `user ${u}: item ${negatives.positives[at]} is left out but is no train positive`;
     }
   }
-  return liked.size === negatives.positives.length
+  return liked === negatives.positives.length
     ? null
-    : `${liked.size} train positives but ${negatives.positives.length} are left out`;
+    : `${liked} train positives but ${negatives.positives.length} are left out`;
 }
 
 function coldViolation({ events, split, columns, schema }: LeakSubject): string | null {

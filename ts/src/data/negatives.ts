@@ -5,7 +5,7 @@
 
 import { ArgumentError, DataError } from '../errors.js';
 import { philox, streamOf, uniform } from '../random.js';
-import { type Events, groupRows, lowerBound, rowNumbers, TRAIN } from './events.js';
+import { type Events, groupRows, lowerBound, rowNumbers, rowsWhere, TRAIN } from './events.js';
 import { seedKey } from './shuffle.js';
 
 const STREAM = streamOf('negatives');
@@ -57,7 +57,7 @@ export function negativeTable(
     for (let i = 0; i < items.length; i++) cumulative[i] = sum += counts[items[i]!]! ** alpha;
   }
 
-  const liked = rowNumbers(events.count).filter((row) => part[row] === TRAIN && positive[row] === 1);
+  const liked = rowsWhere(part, TRAIN).filter((row) => positive[row] === 1);
   const byUser = groupRows(events.user, events.users, liked);
   const offsets = new Int32Array(events.users + 1);
   const positives = new Int32Array(liked.length);

@@ -9,6 +9,7 @@ import { compressors } from 'hyparquet-compressors';
 import { DataError, OutOfMemoryError, StorageError } from '../errors.js';
 import { type ColumnSink, columnSink, type Decoded } from './column_sink.js';
 import type { DataFile, DataFiles } from './data_files.js';
+import { rowsWhere } from './events.js';
 import { inferredBuilder } from './inferred_column.js';
 import { type ParquetColumn, parquetColumns } from './parquet_schema.js';
 import { RowPolicy, tableOf } from './row_policy.js';
@@ -175,22 +176,12 @@ export async function readPlannedParquet(
           policy.reject(place, 'missing', `expected a value of "${name}", got none`, name);
           out[row] = 1;
         }
-    keep = rowNumbersWhere(out, 0);
+    keep = rowsWhere(out, 0);
     all = sinks.map((sink) => sink.finish(rows, keep));
   }
   const count = keep?.length ?? rows;
   policy.check(source.name, count);
   return tableOf(source.name, count, [...all, ...paths(keep)], { bytes: bytesOf(source), skipped: policy.skipped });
-}
-
-/** Row numbers whose flag is `value`, ascending. */
-export function rowNumbersWhere(flags: Uint8Array, value: number): Int32Array {
-  let count = 0;
-  for (const flag of flags) if (flag === value) count++;
-  const rows = new Int32Array(count);
-  let at = 0;
-  for (let row = 0; row < flags.length; row++) if (flags[row] === value) rows[at++] = row;
-  return rows;
 }
 
 function firstRow(metadata: FileMetaData, group: number): number {

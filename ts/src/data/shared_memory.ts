@@ -7,9 +7,10 @@ export function sharedFloat32(length: number): Float32Array {
   return new Float32Array(new SharedArrayBuffer(4 * length));
 }
 
-/** The same value with all its int32 and float64 arrays over shared memory; other values stay. */
+/** The same value with all its int32 and float64 arrays over shared memory; those that are there already and other values stay. */
 export function shared<T>(value: T): T;
 export function shared(value: unknown): unknown {
+  if (ArrayBuffer.isView(value) && value.buffer instanceof SharedArrayBuffer) return value;
   if (value instanceof Int32Array) {
     const out = sharedInt32(value.length);
     out.set(value);

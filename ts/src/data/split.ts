@@ -67,7 +67,10 @@ export function splitEvents(
       ? chooseItems(rule, coldItems, itemIds, events.items, seed, counters)
       : null;
   const isWarm = (row: number): boolean => chosen === null || chosen[events.item[row]!] === TRAIN;
-  const warm = (order: Order): Int32Array => orderedRows(events, order, seed).filter(isWarm);
+  const warm = (order: Order): Int32Array => {
+    const rows = orderedRows(events, order, seed);
+    return chosen === null ? rows : rows.filter(isWarm);
+  };
   let text: string;
   let order: Order = 'TO';
   if (rule.kind === 'RS' || rule.kind === 'CS') {
