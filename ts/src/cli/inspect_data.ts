@@ -129,7 +129,7 @@ async function readTables(
   }
   const dtypes = Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype]));
   const read = (source: DataFiles): Promise<Table> =>
-    readTable(source, { ...policy, dtypes, maxMemory: data.max_memory });
+    readTable(source, { ...policy, dtypes, maxMemory: data.max_memory, engine: data.engine });
   const inter = await read(tables.interactions);
   const item = tables.items && (await read(tables.items));
   const user = tables.users && (await read(tables.users));

@@ -7,7 +7,7 @@ import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } f
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
 import { Entity } from './entity.js';
-import { type Events, groupRows, rankTimes, rowNumbers, rowsWhere, TRAIN } from './events.js';
+import { type Events, forgetOrders, groupRows, rankTimes, rowNumbers, rowsWhere, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
 import { digestibleImages } from './image_store.js';
@@ -217,6 +217,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   const subject = { events, split, schema, columns, historyParts, positive, labelColumns, allowDuplicates };
   await setImmediate();
   const leakChecks = checkLeaks(subject);
+  forgetOrders(events);
   await setImmediate();
   const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
   const digest = await digestOf({
@@ -271,26 +272,28 @@ function numberRows(
   source: 'user' | 'item',
   counters: Record<string, number>,
 ): NumberedRows {
-  const rowOf = new Map<string, number>();
-  const index: number[] = [];
-  if (table !== null) {
-    for (const [row, id] of new Entity(source, table.rows, table).strings(name).entries()) {
-      if (id === '')
-        throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
-      if (rowOf.has(id))
-        throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
-          row,
-        });
-      rowOf.set(id, row);
-      index.push(row);
-    }
-  }
   const coded = inter.codes(name);
   const missing = coded.codes.indexOf(-1);
   if (missing >= 0)
     throw new DataError('DATA_ROW', `interactions: expected an id in ${name} but row ${missing} has none`, {
       row: missing,
     });
+  if (table === null) {
+    const entity = new Entity(source, coded.ids.length, null, new Int32Array(coded.ids.length).fill(-1));
+    return { entity, ids: coded.ids, row: shared(coded.codes) };
+  }
+  const rowOf = new Map<string, number>();
+  const index: number[] = [];
+  for (const [row, id] of new Entity(source, table.rows, table).strings(name).entries()) {
+    if (id === '')
+      throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
+    if (rowOf.has(id))
+      throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
+        row,
+      });
+    rowOf.set(id, row);
+    index.push(row);
+  }
   let strangers = 0;
   const rowOfCode = coded.ids.map((id) => {
     const known = rowOf.get(id);
@@ -299,7 +302,7 @@ function numberRows(
     rowOf.set(id, rowOf.size);
     return index.push(-1) - 1;
   });
-  if (table !== null) counters[`${source}sWithoutRow`] = strangers;
+  counters[`${source}sWithoutRow`] = strangers;
   return {
     entity: new Entity(source, index.length, table, Int32Array.from(index)),
     ids: [...rowOf.keys()],

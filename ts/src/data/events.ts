@@ -128,7 +128,7 @@ export function groupRows(
   groups: Int32Array,
   count: number,
   order: Int32Array = rowNumbers(groups.length),
-): { rows: Int32Array; offsets: Int32Array } {
+): GroupedRows {
   const offsets = new Int32Array(count + 1);
   for (let i = 0; i < order.length; i++) offsets[groups[order[i]!]! + 1]!++;
   for (let g = 0; g < count; g++) offsets[g + 1]! += offsets[g]!;
@@ -141,8 +141,36 @@ export function groupRows(
   return { rows, offsets };
 }
 
-/** Row numbers by (time, row). */
+/** Row numbers grouped by one number: those of group g are `rows[offsets[g] .. offsets[g+1])`. */
+export interface GroupedRows {
+  readonly rows: Int32Array;
+  readonly offsets: Int32Array;
+}
+
+/** Orders that splits, histories and checks of the same events share, until `forgetOrders`. */
+const orders = new WeakMap<Events, { time?: Int32Array; user?: GroupedRows }>();
+
+function ordersOf(events: Events): { time?: Int32Array; user?: GroupedRows } {
+  let held = orders.get(events);
+  if (held === undefined) orders.set(events, (held = {}));
+  return held;
+}
+
+/** Row numbers by (time, row). Not to be written to: it is computed once. */
 export function timeOrder(events: Events): Int32Array {
-  if (events.times === null) return rowNumbers(events.count);
-  return groupRows(events.time, events.times.length).rows;
+  const held = ordersOf(events);
+  held.time ??= events.times === null ? rowNumbers(events.count) : groupRows(events.time, events.times.length).rows;
+  return held.time;
+}
+
+/** Row numbers by (user, time, row). Not to be written to: it is computed once. */
+export function userOrder(events: Events): GroupedRows {
+  const held = ordersOf(events);
+  held.user ??= groupRows(events.user, events.users, timeOrder(events));
+  return held.user;
+}
+
+/** Gives back the memory of the orders: 8 bytes per event. */
+export function forgetOrders(events: Events): void {
+  orders.delete(events);
 }

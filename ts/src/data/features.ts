@@ -114,14 +114,18 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
     if (spec.type === 'categorical') {
       const { source, codes, ids } = idColumn(spec, context);
       const { minCount = 1 } = spec;
-      const vocabulary = vocabularyFor(spec, () =>
-        Vocabulary.ofCodes(spec.name, ids, { codes, rows: context.joined(source), events: context.train, minCount }),
-      );
-      const rowOf = Int32Array.from(ids, (id) => vocabulary.row(id));
+      let rowOf: Int32Array | null = null;
+      const vocabulary = vocabularyFor(spec, () => {
+        const rows = context.joined(source);
+        const built = Vocabulary.ofCodes(spec.name, ids, { codes, rows, events: context.train, minCount });
+        rowOf = built.rowOfCode;
+        return built.vocabulary;
+      });
+      const rowOfCode: Int32Array = rowOf ?? Int32Array.from(ids, (id) => vocabulary.row(id));
       const rows = sharedInt32(codes?.length ?? ids.length);
       for (let i = 0; i < rows.length; i++) {
         const code = codes === null ? i : codes[i]!;
-        rows[i] = code < 0 ? UNKNOWN_ROW : rowOf[code]!;
+        rows[i] = code < 0 ? UNKNOWN_ROW : rowOfCode[code]!;
       }
       categorical.push({ name: spec.name, source, rows });
       features.set(spec.name, {

@@ -3,7 +3,7 @@
  * by (user, time, row); a history is a slice of them found by one binary search.
  */
 
-import { type Events, groupRows, lowerBound, type PartName, TRAIN, timeOrder, VALID } from './events.js';
+import { type Events, lowerBound, type PartName, TRAIN, userOrder, VALID } from './events.js';
 import { sharedInt32 } from './token_store.js';
 
 /** Which events may stand in a history: train only; for test targets also valid; or any earlier event. */
@@ -39,19 +39,24 @@ export function buildHistories(
   part: Uint8Array,
   { parts, ties = 'strict', where = null }: HistoryOptions,
 ): Histories {
-  const order = timeOrder(events);
+  const order = userOrder(events);
   const admitted = (lastPart: number): EventLog => {
-    const all = new Int32Array(order.length);
+    const all = new Int32Array(events.count);
+    const offsets = sharedInt32(events.users + 1);
     let count = 0;
-    for (let i = 0; i < order.length; i++) {
-      const row = order[i]!;
-      if (part[row]! <= lastPart && (where === null || where[row] === 1)) all[count++] = row;
+    for (let u = 0; u < events.users; u++) {
+      for (let at = order.offsets[u]!; at < order.offsets[u + 1]!; at++) {
+        const row = order.rows[at]!;
+        if (part[row]! <= lastPart && (where === null || where[row] === 1)) all[count++] = row;
+      }
+      offsets[u + 1] = count;
     }
-    const { rows, offsets } = groupRows(events.user, events.users, all.subarray(0, count));
-    const log = { offsets, item: sharedInt32(count), time: sharedInt32(count), row: rows };
+    const log = { offsets, item: sharedInt32(count), time: sharedInt32(count), row: sharedInt32(count) };
     for (let i = 0; i < count; i++) {
-      log.item[i] = events.item[rows[i]!]!;
-      log.time[i] = events.time[rows[i]!]!;
+      const row = all[i]!;
+      log.row[i] = row;
+      log.item[i] = events.item[row]!;
+      log.time[i] = events.time[row]!;
     }
     return log;
   };

@@ -111,7 +111,7 @@ export interface VocabularyJson {
 
 /** Static vocabulary: ids of the train part to rows 1 .. size-1, in order of first appearance; row 0 stands for all others. */
 export class Vocabulary {
-  private readonly rows = new Map<Id, number>();
+  private held: Map<Id, number> | null = null;
 
   private constructor(
     /** Name of the column, for messages. */
@@ -122,8 +122,12 @@ export class Vocabulary {
     private readonly counts: readonly number[],
     /** Distinct train ids below `minCount`. */
     readonly rareIds: number,
-  ) {
-    ids.forEach((id, index) => this.rows.set(id, index + 1));
+  ) {}
+
+  /** Rows by id, made when they are first asked for. */
+  private get rows(): ReadonlyMap<Id, number> {
+    this.held ??= new Map(this.ids.map((id, index) => [id, index + 1]));
+    return this.held;
   }
 
   static build(column: string, ids: Ids, { minCount = 1, trainRows = null }: VocabularyOptions = {}): Vocabulary {
@@ -146,7 +150,7 @@ export class Vocabulary {
 
   /**
    * As `build`, of string ids by code: `codes` holds the code of each row (-1 for none; null: row and code are one), `rows` the row of
-   * each event, `events` the numbers of the train events.
+   * each event, `events` the numbers of the train events. Beside it the vocabulary's row of each code.
    */
   static ofCodes(
     column: string,
@@ -157,7 +161,7 @@ export class Vocabulary {
       events,
       minCount = 1,
     }: { codes: Int32Array | null; rows: Int32Array; events: Int32Array; minCount?: number },
-  ): Vocabulary {
+  ): { vocabulary: Vocabulary; rowOfCode: Int32Array } {
     const counts = new Int32Array(ids.length);
     const seen = new Int32Array(ids.length); // codes in order of first appearance
     let distinct = 0;
@@ -167,7 +171,9 @@ export class Vocabulary {
       if (code >= 0 && counts[code]!++ === 0) seen[distinct++] = code;
     }
     const kept = seen.subarray(0, distinct).filter((code) => counts[code]! >= minCount);
-    return new Vocabulary(
+    const rowOfCode = new Int32Array(ids.length);
+    for (let i = 0; i < kept.length; i++) rowOfCode[kept[i]!] = i + 1;
+    const vocabulary = new Vocabulary(
       column,
       'string',
       minCount,
@@ -175,6 +181,7 @@ export class Vocabulary {
       Array.from(kept, (code) => counts[code]!),
       distinct - kept.length,
     );
+    return { vocabulary, rowOfCode };
   }
 
   /** Rows of the embedding table, the unknown row included. */

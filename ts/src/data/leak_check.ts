@@ -2,7 +2,7 @@
 
 import { DataError } from '../errors.js';
 import type { BatchColumns } from './batch_source.js';
-import { type Events, groupRows, PARTS, TRAIN, timeOrder } from './events.js';
+import { type Events, groupRows, PARTS, TRAIN, userOrder } from './events.js';
 import { type HistoryParts, historyRange } from './history.js';
 import type { Schema } from './schema.js';
 import type { Split } from './split.js';
@@ -161,7 +161,7 @@ function negativeViolation({ columns, events, split, positive }: LeakSubject): s
   for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) inTrain[events.item[i]!] = 1;
   const stranger = negatives.items.find((item) => inTrain[item] === 0);
   if (stranger !== undefined) return `candidate ${stranger} is no item of train`;
-  const { rows, offsets } = groupRows(events.user, events.users);
+  const { rows, offsets } = userOrder(events);
   const likedBy = new Int32Array(events.items).fill(-1); // the last user that likes an item
   let liked = 0;
   for (let u = 0; u < events.users; u++) {
@@ -199,14 +199,22 @@ export function countDuplicates({ events, split }: Pick<LeakSubject, 'events' | 
 } {
   let [within, across] = [0, 0];
   if (events.times === null) return { within, across };
-  const byItem = groupRows(events.item, events.items, timeOrder(events)).rows;
-  const { rows } = groupRows(events.user, events.users, byItem);
-  for (let i = 1; i < rows.length; i++) {
-    const [a, b] = [rows[i - 1]!, rows[i]!];
-    if (events.user[a] !== events.user[b] || events.item[a] !== events.item[b] || events.time[a] !== events.time[b])
-      continue;
-    if (split.part[a] === split.part[b]) within++;
-    else across++;
+  // Rows of a user at one time stand together; there are few of them.
+  const { rows, offsets } = userOrder(events);
+  for (let u = 0; u < events.users; u++) {
+    for (let from = offsets[u]!; from < offsets[u + 1]!; ) {
+      let to = from + 1;
+      while (to < offsets[u + 1]! && events.time[rows[to]!] === events.time[rows[from]!]) to++;
+      const tied = to - from === 1 ? [] : Array.from(rows.subarray(from, to));
+      tied.sort((a, b) => events.item[a]! - events.item[b]! || a - b);
+      for (let i = 1; i < tied.length; i++) {
+        const [a, b] = [tied[i - 1]!, tied[i]!];
+        if (events.item[a] !== events.item[b]) continue;
+        if (split.part[a] === split.part[b]) within++;
+        else across++;
+      }
+      from = to;
+    }
   }
   return { within, across };
 }

@@ -14,7 +14,7 @@ import { type FeatureSpec, sourceOf } from './features.js';
 import { emptyImageStore, type ImageStore } from './image_store.js';
 import { type ImageOptions, loadImages, pictureMemory } from './load_images.js';
 import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './mmrec.js';
-import { readTable } from './read_table.js';
+import { type ReadTableOptions, readTable } from './read_table.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
 import { PICTURE_SIZE } from './shop_pictures.js';
 import { LONG_DOCUMENT_WORDS } from './shop_words.js';
@@ -37,6 +37,8 @@ export interface LoadOptions extends Partial<DatasetOptions> {
   readonly files?: Omit<FileOptions, 'onBadRow' | 'dtypes'> & Pick<TableReadOptions, 'onBadRow' | 'dtypes'>;
   /** Files of the tables where their names do not say it. */
   readonly tables?: TableNames;
+  /** Who decodes Parquet (`ReadTableOptions.engine`); default `auto`. */
+  readonly engine?: ReadTableOptions['engine'];
 }
 
 /**
@@ -64,6 +66,7 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       maxBadFraction: options.files?.maxBadFraction,
       dtypes: options.files?.dtypes,
       maxMemory: options.maxMemory,
+      engine: options.engine,
       signal: options.signal,
       required,
       columns,

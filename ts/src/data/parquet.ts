@@ -99,6 +99,25 @@ export async function planParquet(source: DataFiles, options: TableReadOptions =
   return { footers, columns, rows, memory, largestChunk };
 }
 
+/** Rows [from, to) of the table are rows `start ..` of a file: one of its row groups. */
+export interface PlacedGroup {
+  readonly footer: ParquetFooter;
+  /** From 0, within the file. */
+  readonly group: number;
+  readonly start: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Fills the sinks with all row groups; returns those that could not be read and that `policy` let pass. */
+export type FillGroups = (
+  groups: readonly PlacedGroup[],
+  sinks: readonly ColumnSink[],
+  policy: RowPolicy,
+  plan: ParquetPlan,
+  signal: AbortSignal | undefined,
+) => Promise<ReadonlySet<PlacedGroup>>;
+
 /**
  * Reads Parquet files below each other into one table: flat columns and lists of scalars, uncompressed, snappy, gzip, zstd, lz4 or
  * brotli. 64-bit integers stay 64 bits; booleans are 0 and 1; dates and times are the integers of the file, in its unit; null and
@@ -109,70 +128,33 @@ export async function readParquetFiles(source: DataFiles, options: TableReadOpti
   return readPlannedParquet(source, await planParquet(source, options), options);
 }
 
+/** The table of a plan. `fill`: who decodes the pages. */
 export async function readPlannedParquet(
   source: DataFiles,
-  { footers, columns, rows }: ParquetPlan,
+  plan: ParquetPlan,
   options: TableReadOptions,
+  fill: FillGroups = fillByRowGroup,
 ): Promise<Table> {
+  const { footers, columns, rows } = plan;
+  const { required = [], signal } = options;
+  const paths = pathColumns(footers, options);
   const policy = new RowPolicy('readParquet', options);
   const sinks = allocate(columns, rows);
-  const { required = [] } = options;
-  const bad: [from: number, to: number][] = [];
-  const places: {
-    readonly footer: ParquetFooter;
-    readonly group: number;
-    readonly from: number;
-    readonly to: number;
-  }[] = [];
-  let base = 0;
-  for (const footer of footers)
-    await withFile(footer.file, async (buffer) => {
-      let start = 0;
-      for (const [group, { num_rows: count }] of footer.metadata.row_groups.entries()) {
-        const end = start + Number(count);
-        const from = base + start;
-        let fault = false;
-        for (const sink of sinks) {
-          options.signal?.throwIfAborted();
-          try {
-            await readChunk(buffer, footer.metadata, sink, start, end, from);
-          } catch (error) {
-            if (error instanceof StorageError) throw error;
-            const place = { file: footer.file.path, rowGroup: group };
-            policy.reject(
-              place,
-              'row_group',
-              `column "${sink.name}": ${messageOf(error)}`,
-              sink.name,
-              end - start,
-              error,
-            );
-            fault = true;
-            break;
-          }
-          await setImmediate();
-        }
-        if (fault) bad.push([from, base + end]);
-        else places.push({ footer, group, from, to: base + end });
-        start = end;
-      }
-      base += footer.rows;
-    });
+  const groups = placedGroups(footers);
+  const unreadable = await fill(groups, sinks, policy, plan, signal);
 
   // Rows without an id, label or time; a row group that was left out has no rows.
-  const paths = pathColumns(footers, options);
   let keep: Int32Array | null = null;
   let all = sinks.map((sink) => sink.finish(rows, null));
   const holes = all.filter(({ name, missing }) => missing !== null && required.includes(name));
-  if (bad.length > 0 || holes.length > 0) {
+  if (unreadable.size > 0 || holes.length > 0) {
     const out = new Uint8Array(rows);
-    for (const [from, to] of bad) out.fill(1, from, to);
+    for (const { from, to } of unreadable) out.fill(1, from, to);
     for (const { name, missing } of holes)
-      for (const { footer, group, from, to } of places)
+      for (const { footer, group, start, from, to } of groups)
         for (let row = from; row < to; row++) {
           if (missing![row] === 0 || out[row] === 1) continue;
-          const inFile = row - from + Number(firstRow(footer.metadata, group));
-          const place = { file: footer.file.path, rowGroup: group, row: inFile };
+          const place = { file: footer.file.path, rowGroup: group, row: start + row - from };
           policy.reject(place, 'missing', `expected a value of "${name}", got none`, name);
           out[row] = 1;
         }
@@ -184,9 +166,53 @@ export async function readPlannedParquet(
   return tableOf(source.name, count, [...all, ...paths(keep)], { bytes: bytesOf(source), skipped: policy.skipped });
 }
 
-function firstRow(metadata: FileMetaData, group: number): number {
-  return metadata.row_groups.slice(0, group).reduce((sum, { num_rows: rows }) => sum + Number(rows), 0);
+function placedGroups(footers: readonly ParquetFooter[]): PlacedGroup[] {
+  const groups: PlacedGroup[] = [];
+  let from = 0;
+  for (const footer of footers) {
+    let start = 0;
+    for (const [group, { num_rows: count }] of footer.metadata.row_groups.entries()) {
+      const rows = Number(count);
+      groups.push({ footer, group, start, from, to: from + rows });
+      start += rows;
+      from += rows;
+    }
+  }
+  return groups;
 }
+
+/** One column of one row group at a time, each in a turn of the event loop. */
+const fillByRowGroup: FillGroups = async (groups, sinks, policy, { footers }, signal) => {
+  const unreadable = new Set<PlacedGroup>();
+  for (const footer of footers)
+    await withFile(footer.file, async (buffer) => {
+      for (const place of groups) {
+        if (place.footer !== footer) continue;
+        for (const sink of sinks) {
+          signal?.throwIfAborted();
+          try {
+            await readChunk(buffer, sink, place);
+          } catch (error) {
+            if (error instanceof StorageError) throw error;
+            const { from, to, group } = place;
+            const message = `column "${sink.name}": ${messageOf(error)}`;
+            policy.reject(
+              { file: footer.file.path, rowGroup: group },
+              'row_group',
+              message,
+              sink.name,
+              to - from,
+              error,
+            );
+            unreadable.add(place);
+            break;
+          }
+          await setImmediate();
+        }
+      }
+    });
+  return unreadable;
+};
 
 function allocate(columns: ParquetPlan['columns'], rows: number): ColumnSink[] {
   try {
@@ -229,19 +255,13 @@ export function pathColumns(
     });
 }
 
-/** Decodes rows [start, end) of one column, which are one row group, into the sink's rows `to ..`. */
-async function readChunk(
-  file: AsyncBuffer,
-  metadata: FileMetaData,
-  sink: ColumnSink,
-  start: number,
-  end: number,
-  to: number,
-): Promise<void> {
+/** Decodes one column of one row group into the sink. */
+async function readChunk(file: AsyncBuffer, sink: ColumnSink, { footer, start, from, to }: PlacedGroup): Promise<void> {
+  const end = start + to - from;
   const pieces: { readonly values: Decoded; readonly row: number }[] = [];
   await parquetRead({
     file,
-    metadata,
+    metadata: footer.metadata,
     compressors,
     parsers,
     columns: [sink.name],
@@ -255,7 +275,7 @@ async function readChunk(
   for (const { values, row } of pieces) {
     if (row !== start + filled || filled + values.length > end - start)
       throw new RangeError(`expected ${end - start} values, got others`);
-    sink.write(to + filled, values);
+    sink.write(from + filled, values);
     filled += values.length;
   }
   if (filled !== end - start) throw new RangeError(`expected ${end - start} values, got ${filled}`);

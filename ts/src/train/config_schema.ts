@@ -113,6 +113,10 @@ const data = z.strictObject({
   history_ties: z.enum(['strict', 'order']).default('strict').describe('rule L1: what happens to events of equal time'),
   history_where: z.enum(['positives', 'all']).default('positives').describe('rule L3: which events a history holds'),
   allow_duplicates: z.boolean().default(false).describe('rule L10: equal (user, item, time) in two parts'),
+  engine: z
+    .enum(['auto', 'own', 'duckdb'])
+    .default('auto')
+    .describe('who decodes Parquet; duckdb needs @duckdb/node-api; auto: duckdb for row groups above 512 MiB a column'),
   on_bad_row: z
     .enum(['fail', 'skip', 'skip_row_group'])
     .default('fail')

@@ -77,6 +77,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       maxBadFraction: data.max_bad_fraction,
       dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
     },
+    engine: data.engine,
     tables: { interactions: data.interactions, items: data.items, users: data.users },
   };
   return { where, options };
