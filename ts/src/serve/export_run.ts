@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { ArgumentError } from '../errors.js';
 import { writeNpy } from '../io/npy.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
-import { configDigest } from '../train/config.js';
+import { type Config, configDigest } from '../train/config.js';
+import { encoderSources, saveToFolders, weightsKeys } from '../train/published_encoders.js';
 import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
 import { createFolder, requireEmpty } from './export_files.js';
@@ -40,7 +41,6 @@ export interface ExportedRun {
 const notWritten: Partial<Record<ExportFormat, string>> = {
   onnx: 'graphs are not written by this version',
   peft: 'adapters are not written by this version',
-  hf: 'Hugging Face folders are not written by this version',
 };
 
 function checkFormats(to: readonly ExportFormat[]): Set<ExportFormat> {
@@ -84,14 +84,20 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   if (out !== null && formats.has('serving'))
     exported = await exportModel(model, data, { config: resolved, step, out, items: which });
   else if (out !== null)
-    await createFolder(out, (folder) => writeFormats({ model, data, step, items, folder }, formats));
+    await createFolder(out, (folder) => writeFormats({ model, data, step, items, folder }, formats, config));
   if (options.vectors != null) await writeVectorFile({ model, data, step, items }, options.vectors);
   return { checkpoint: name, step, exported };
 }
 
-async function writeFormats(context: FormatContext, formats: ReadonlySet<ExportFormat>): Promise<void> {
+async function writeFormats(
+  context: FormatContext,
+  formats: ReadonlySet<ExportFormat>,
+  { model }: Config,
+): Promise<void> {
   if (formats.has('safetensors')) await writeWeights(context);
   if (formats.has('npy') || formats.has('fbin')) await writeVectors(context, formats);
+  // the last: low-rank updates are merged into the model
+  if (formats.has('hf')) await saveToFolders(context.model, encoderSources(weightsKeys(model)), context.folder);
 }
 
 /** Content vectors for search indexes: `.npy`, and the ids in row order. */

@@ -1,9 +1,10 @@
 /** Folders of published encoders that a configuration names: what they decide about data and model, and their weights. */
+import { join } from 'node:path';
 import type { TextLayout } from '../data/text.js';
 import { ConfigError } from '../errors.js';
 import { openHuggingFaceFolder } from '../io/hugging_face.js';
 import type { RecommenderModel } from '../models/model.js';
-import { fillEncoders, readPretrained } from '../models/pretrained.js';
+import { fillEncoders, readPretrained, savePretrained } from '../models/pretrained.js';
 import {
   type ImageArchitecture,
   readArchitecture,
@@ -81,15 +82,36 @@ export function publishedDefaults(keys: WeightsKeys): ConfigInput {
   };
 }
 
-/** Fills the published encoders of a model with the weights of their folders. Throws `ModelFileError`, `StorageError`. */
-export async function fillFromFolders(model: RecommenderModel, { folders }: EncoderSources): Promise<void> {
+/** The encoders of a model that come from one of the folders. */
+function* encodersByFolder(model: RecommenderModel, { folders }: EncoderSources) {
   const { text = null, image = null } = model.pretrained ?? {};
   for (const { path, towers } of folders) {
-    const encoders = {
-      text: towers.includes('text') ? text : null,
-      image: towers.includes('image') ? image : null,
-    };
+    const encoders = { text: towers.includes('text') ? text : null, image: towers.includes('image') ? image : null };
     const filled = (['text', 'image'] as const).filter((tower) => encoders[tower] !== null);
-    if (filled.length > 0) fillEncoders(await readPretrained(path, { towers: filled }), encoders);
+    if (filled.length > 0) yield { path, towers: filled, encoders };
+  }
+}
+
+/** Fills the published encoders of a model with the weights of their folders. Throws `ModelFileError`, `StorageError`. */
+export async function fillFromFolders(model: RecommenderModel, sources: EncoderSources): Promise<void> {
+  for (const { path, towers, encoders } of encodersByFolder(model, sources))
+    fillEncoders(await readPretrained(path, { towers }), encoders);
+}
+
+/**
+ * Writes the published encoders of a model, as trained, to folders `text` and `image` in `folder`, or to one, `encoder`, where both came from
+ * one; low-rank updates are merged into the model first. Their sources must still be there. Throws `ConfigError` for a model without any.
+ */
+export async function saveToFolders(model: RecommenderModel, sources: EncoderSources, folder: string): Promise<void> {
+  const all = [...encodersByFolder(model, sources)];
+  if (all.length === 0)
+    throw new ConfigError(
+      'export: expected a model with encoders of a Hugging Face folder (model.encoder.weights) but this one has none',
+      { key: 'to' },
+    );
+  for (const adapters of model.adapters.values()) adapters.merge();
+  for (const { path, towers, encoders } of all) {
+    const name = towers.length > 1 ? 'encoder' : towers[0]!;
+    await savePretrained(join(folder, name), await readPretrained(path, { towers }), encoders);
   }
 }

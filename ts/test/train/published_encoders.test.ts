@@ -6,7 +6,7 @@ import { backward } from '../../src/autograd.js';
 import { ArgumentError, ConfigError, ModelFileError } from '../../src/errors.js';
 import { readSafetensors } from '../../src/io/safetensors.js';
 import type { RecommenderModel } from '../../src/models/model.js';
-import { openPretrained, readPretrained, savePretrained } from '../../src/models/pretrained.js';
+import { openPretrained, readPretrained } from '../../src/models/pretrained.js';
 import { exportRun } from '../../src/serve/export_run.js';
 import { ItemEncoder } from '../../src/serve/item_encoder.js';
 import { tidy } from '../../src/tidy.js';
@@ -190,8 +190,15 @@ describe('a run with published encoders', () => {
     const resolved = config({ encoder: { weights: source } });
     const result = await trainRun(resolved, { runDir: run });
     const weights = await readPretrained(source);
-    await savePretrained(join(root.path, 'tuned'), weights, result.model.pretrained!);
-    const tuned = await readSafetensors(join(root.path, 'tuned', 'model.safetensors'));
+    await exportRun({ run, out: join(root.path, 'tuned'), to: ['hf'] });
+    const tuned = await readSafetensors(join(root.path, 'tuned', 'encoder', 'model.safetensors'));
+    const again = await openPretrained(join(root.path, 'tuned', 'encoder'));
+    for (const [path, x] of again.text!.state()) {
+      if (path.startsWith('head.')) continue;
+      expect(await valuesOf(x), path).toEqual(await valuesOf(result.model.pretrained!.text!.state().get(path)!));
+    }
+    again.text!.dispose();
+    again.image!.dispose();
     expect([...tuned.keys()].sort()).toEqual([...weights.tensors.keys()].sort());
     const changed = [...tuned].filter(([name, { data }]) => !Buffer.from(data).equals(weights.tensors.get(name)!.data));
     expect(changed.length).toBeGreaterThan(20);
@@ -202,6 +209,41 @@ describe('a run with published encoders', () => {
     const { vectors, text } = await encoder.encode([{ id: 'new', fields: { title: 'premium lamp', tags: 'wool' } }]);
     expect([...text]).toEqual([1]);
     expect(vectors.every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe('a frozen run', () => {
+  it('goes on after an interruption to the same bytes, and its encoders keep those of the folder', async () => {
+    const stopped = async (at: number | null, run: string, resume = false) => {
+      const stop = new AbortController();
+      const resolved = config({ training: 'frozen', encoder: { weights: folder('clip') } });
+      const result = await trainRun(resolved, {
+        runDir: run,
+        resume,
+        signal: stop.signal,
+        onEvent: (event) => {
+          if (event.type === 'step' && event.step === at) stop.abort();
+        },
+      });
+      const text = await valuesOf(result.model.pretrained!.text!.state().get('blocks.1.down.weight')!);
+      result.model.dispose();
+      return { digest: result.checkpoint!.digest, text };
+    };
+    const whole = await stopped(null, join(root.path, 'whole'));
+    await stopped(2, join(root.path, 'parts'));
+    const resumed = await stopped(null, join(root.path, 'parts'), true);
+    expect(resumed.digest).toBe(whole.digest);
+    const opened = await openPretrained(folder('clip'), { towers: ['text'] });
+    expect(whole.text).toEqual(await valuesOf(opened.text!.state().get('blocks.1.down.weight')!));
+    opened.text!.dispose();
+  });
+
+  it('a model without published encoders has none to write', async () => {
+    const run = join(root.path, 'own');
+    (await trainRun(config({ modalities: ['text'] }), { runDir: run })).model.dispose();
+    await expect(exportRun({ run, out: join(root.path, 'none'), to: ['hf'] })).rejects.toThrow(
+      /expected a model with encoders of a Hugging Face folder/,
+    );
   });
 });
 
