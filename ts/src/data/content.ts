@@ -6,7 +6,17 @@ import { type FeatureSpec, type ResolveContext, type SpecOf, sourceOf } from './
 import type { ImageReader } from './image_reader.js';
 import type { ImageStore } from './image_store.js';
 import type { Feature } from './schema.js';
-import { openLayout, type TextLayout, type TextPipeline, type TextStatistics, textPipeline } from './text.js';
+import {
+  openLayout,
+  type TextColumns,
+  type TextLayout,
+  type TextPipeline,
+  type TextStatistics,
+  type TextStore,
+  textPipeline,
+} from './text.js';
+import { tokenizeAside } from './text_aside.js';
+import { openTextCache } from './text_cache.js';
 import type { TokenStore } from './token_store.js';
 import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
 import { buildWordVocabulary } from './word_vocabulary.js';
@@ -21,6 +31,10 @@ export interface TextOptions {
   readonly positions?: 'global' | 'per_field';
   /** Of item texts; default `openLayout`. */
   readonly layout?: TextLayout;
+  /** Folder of tokenised texts, so that a second load of the same data tokenises nothing; null (default): none. */
+  readonly cacheDir?: string | null;
+  /** Compiled `text_worker.js`; default: beside this code. */
+  readonly workerUrl?: URL;
 }
 
 /** Pictures of all item rows. `skip`: rows whose samples are to be dropped (`on_bad_image: skip`). */
@@ -87,7 +101,7 @@ export async function resolveTexts(
     const ofQueries = tokenizer.special.cls === null ? { separator: false, end: true } : openLayout;
     const layout = source === 'item' ? text.layout : ofQueries;
     const pipeline = textPipeline({ tokenizer, fields, positions: text.positions, layout });
-    const { store, statistics } = await pipeline.tokenizeAll(columns[source], { signal });
+    const { store, statistics } = await tokenized(pipeline, columns[source], { source, text, context, signal });
     out[source] = { pipeline, store, statistics };
     context.counters[`missingText:${source}`] = statistics.missing;
     for (const field of statistics.fields)
@@ -104,6 +118,31 @@ export async function resolveTexts(
     });
   }
   return out;
+}
+
+/** From the cache, where there is one and it has them; what it did is counted. */
+async function tokenized(
+  pipeline: TextPipeline,
+  columns: TextColumns,
+  {
+    source,
+    text,
+    context,
+    signal,
+  }: { source: string; text: TextOptions; context: ResolveContext; signal: AbortSignal | undefined },
+): Promise<TextStore> {
+  const { cacheDir = null, workerUrl } = text;
+  const make = (): Promise<TextStore> => tokenizeAside(pipeline, columns, { signal, workerUrl });
+  if (cacheDir === null) return make();
+  const cache = openTextCache(cacheDir);
+  const key = await cache.key(pipeline, columns);
+  const known = await cache.read(key);
+  const made = known ?? (await make());
+  if (known === null) await cache.write(key, made);
+  context.counters[`textFromCache:${source}`] = known === null ? 0 : made.statistics.texts;
+  if (cache.corrupt > 0) context.counters[`textCacheCorrupt:${source}`] = cache.corrupt;
+  if (cache.failedWrites > 0) context.counters[`textCacheFailedWrites:${source}`] = cache.failedWrites;
+  return made;
 }
 
 async function tokenizerOf(

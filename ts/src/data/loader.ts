@@ -8,11 +8,12 @@ import { existsSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { ArgumentError, DataError, type DataErrorCode, GalagoError } from '../errors.js';
+import { ArgumentError, GalagoError } from '../errors.js';
 import type { Batch } from './batch.js';
 import { maxBatchBytes } from './batch_bytes.js';
 import { BatchArena } from './batch_memory.js';
 import { type BatchColumns, BatchSource, batchBuffers, type PassOptions } from './batch_source.js';
+import { type ErrorAnswer, revivedError } from './thread_error.js';
 
 /**
  * Messages to a worker thread. `closed` is one shared int32 that becomes 1 when the consumer leaves. `ticket` is the number of the batch in
@@ -23,14 +24,6 @@ export type Request =
   | { readonly type: 'next'; readonly pass: number; readonly ticket: number }
   | { readonly type: 'recycle'; readonly pass: number; readonly buffers: readonly ArrayBuffer[] }
   | { readonly type: 'close'; readonly pass: number };
-
-/** An error, as plain data. */
-export interface ErrorAnswer {
-  readonly name: string;
-  readonly code: string;
-  readonly message: string;
-  readonly fields: Readonly<Record<string, unknown>>;
-}
 
 /** Answer to `next`: a batch, or null at the end. Negatives are those of this batch. */
 export interface Answer {
@@ -155,7 +148,7 @@ export class BatchMaker implements AsyncDisposable {
         const thread = threads.reduce((least, other) => (other.waiting < least.waiting ? other : least));
         const { batch, error, negativeFallbacks } = await thread.ask(number, ticket++);
         pass.negativeFallbacks += negativeFallbacks;
-        if (error !== null) throw revived(error);
+        if (error !== null) throw revivedError(error);
         if (batch !== null) madeBy.set(batch, thread);
         return batch;
       },
@@ -217,12 +210,6 @@ function openHere(columns: BatchColumns, options: PassOptions): Pass {
     },
   };
   return pass;
-}
-
-function revived({ name, code, message, fields }: ErrorAnswer): Error {
-  if (name === 'ArgumentError') return new ArgumentError(message, fields);
-  if (name === 'DataError') return new DataError(code as DataErrorCode, message, fields);
-  return code === '' ? new Error(message) : new GalagoError(code, message, fields);
 }
 
 export interface LoaderOptions extends PassOptions {

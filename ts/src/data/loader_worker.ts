@@ -1,10 +1,10 @@
 /** Entry of a loader's worker thread: answers `next` of any number of passes from the columns it was started with. */
 
 import { parentPort, workerData } from 'node:worker_threads';
-import { GalagoError } from '../errors.js';
 import { BatchArena } from './batch_memory.js';
 import { type BatchColumns, BatchSource, batchBuffers } from './batch_source.js';
-import type { Answer, ErrorAnswer, Request } from './loader.js';
+import type { Answer, Request } from './loader.js';
+import { plainError } from './thread_error.js';
 
 /** A pass, as far as this thread makes its batches. */
 interface OpenPass {
@@ -17,13 +17,6 @@ interface OpenPass {
 
 const columns = workerData as BatchColumns;
 const passes = new Map<number, OpenPass>();
-
-function describe(error: unknown): ErrorAnswer {
-  if (error instanceof GalagoError) {
-    return { name: error.name, code: error.code, message: error.message, fields: error.fields };
-  }
-  return { name: 'Error', code: '', message: error instanceof Error ? error.message : String(error), fields: {} };
-}
 
 function make(pass: OpenPass, ticket: number): Answer {
   const { source, arena } = pass;
@@ -44,7 +37,7 @@ function answer(number: number, ticket: number): Answer {
     return make(pass, ticket);
   } catch (error) {
     passes.delete(number);
-    return { ...nothing, error: describe(error) };
+    return { ...nothing, error: plainError(error) };
   }
 }
 

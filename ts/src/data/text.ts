@@ -14,6 +14,9 @@ import type { TextTokenizer } from './tokenizer.js';
 /** Longest text of a field in bytes of UTF-8; what follows is cut on a character boundary and counted. */
 export const MAX_FIELD_BYTES = 65_536;
 
+/** A surrogate that has no partner: JavaScript's strings can hold it, UTF-8 cannot. */
+const HALF_PAIR = /\p{Surrogate}/u;
+
 /** Tokenising gives the event loop a turn after so many milliseconds. */
 const SLICE_MS = 4;
 
@@ -70,6 +73,12 @@ export interface TextStatistics {
   readonly fields: readonly TextFieldStatistics[];
 }
 
+/** All texts of an entity, and what happened to them. */
+export interface TextStore {
+  readonly store: TokenStore;
+  readonly statistics: TextStatistics;
+}
+
 export interface TokenizeOptions {
   readonly signal?: AbortSignal;
   /** Texts done so far, called at most once per slice of a few milliseconds and once at the end. */
@@ -95,12 +104,10 @@ export interface TextPipeline {
   /**
    * All texts of an entity, in row order, into shared memory. Runs in slices of a few milliseconds on the calling thread and
    * gives the event loop a turn between them.
-   * @throws DataError (DATA_SCHEMA) when a column is absent or has another length; the signal's reason when aborted.
+   * @throws DataError (DATA_SCHEMA) when a column is absent or has another length, (DATA_ROW) for a text that is no Unicode (half a
+   * surrogate pair), naming row and byte; the signal's reason when aborted.
    */
-  tokenizeAll(
-    columns: TextColumns,
-    options?: TokenizeOptions,
-  ): Promise<{ readonly store: TokenStore; readonly statistics: TextStatistics }>;
+  tokenizeAll(columns: TextColumns, options?: TokenizeOptions): Promise<TextStore>;
 }
 
 /** @throws ArgumentError when there is no field, a name stands twice or a maximum is no integer >= 1. */
@@ -116,7 +123,7 @@ export function textPipeline({
   const padTo = form.padTo ?? null;
   const maxLength = longest(lengths, tokenizer, form);
   checkLayout(form, { tokenizer, positions, needed: longest(lengths, tokenizer, { ...form, padTo: null }) });
-  const layout = { tokenizer, fields, perField: positions === 'per_field', form: { ...form, padTo } };
+  const layout = makeLayout(tokenizer, fields, positions, form);
   // Digests of the layout that came first do not name it.
   const named = form.separator && !form.end && padTo === null ? {} : { layout: [form.separator, form.end, padTo] };
   return {
@@ -157,32 +164,12 @@ export function textPipeline({
     },
 
     async tokenizeAll(columns, { signal, onProgress } = {}) {
-      const table = names.map((name) => column(columns, name));
+      const table = checkedColumns(columns, fields);
       const total = table[0]!.length;
-      for (const [i, values] of table.entries()) {
-        if (values.length !== total) {
-          throw new DataError(
-            'DATA_SCHEMA',
-            `tokenizeAll: expected ${total} texts in field ${names[i]} as in ${names[0]} but received ${values.length}`,
-            { column: names[i] },
-          );
-        }
-      }
-      const counters = fields.map(() => new FieldCounter());
-      const writer = new TokenWriter(total * Math.min(maxLength, 32));
-      const offsets = sharedInt32(total + 1);
-      let missing = 0;
+      const builder = new TextStoreBuilder({ tokenizer, fields, positions, layout: form }, total);
       let sliceEnd = performance.now() + SLICE_MS;
       for (let row = 0; row < total; row++) {
-        const encoded = table.map((values, field) => {
-          const text = values[row] ?? '';
-          const cut = cutToBytes(text, MAX_FIELD_BYTES);
-          const tokens = tokenizer.encode(cut);
-          counters[field]!.add(tokens, tokenizer.special.unk, cut.length < text.length);
-          return tokens;
-        });
-        if (!writer.append(encoded, layout)) missing++;
-        offsets[row + 1] = writer.length;
+        builder.append(table.map((values) => values[row]!));
         if (performance.now() >= sliceEnd) {
           onProgress?.(row + 1, total);
           await setImmediate();
@@ -192,12 +179,84 @@ export function textPipeline({
       }
       signal?.throwIfAborted();
       onProgress?.(total, total);
-      return {
-        store: writer.finish(offsets, sharedInt32),
-        statistics: { texts: total, missing, fields: fields.map((field, i) => counters[i]!.finish(field)) },
-      };
+      return builder.finish();
     },
   };
+}
+
+/** The columns of `fields`, in their order. Throws DataError (DATA_SCHEMA) when one is absent or has another length. */
+export function checkedColumns(
+  columns: TextColumns,
+  fields: readonly TextField[],
+): readonly (readonly (string | null)[])[] {
+  const table = fields.map(({ name }) => column(columns, name));
+  const total = table[0]!.length;
+  for (const [i, values] of table.entries()) {
+    if (values.length !== total) {
+      throw new DataError(
+        'DATA_SCHEMA',
+        `tokenizeAll: expected ${total} texts in field ${fields[i]!.name} as in ${fields[0]!.name} but received ${values.length}`,
+        { column: fields[i]!.name },
+      );
+    }
+  }
+  return table;
+}
+
+/** Makes a token store row by row. */
+export class TextStoreBuilder {
+  private readonly writer: TokenWriter;
+  private readonly counters: readonly FieldCounter[];
+  private readonly offsets: Int32Array;
+  private readonly layout: Layout;
+  private row = 0;
+  private missing = 0;
+
+  /** For `rows` rows. */
+  constructor(
+    { tokenizer, fields, positions, layout: form }: Pick<TextPipeline, 'tokenizer' | 'fields' | 'positions' | 'layout'>,
+    private readonly rows: number,
+  ) {
+    this.layout = makeLayout(tokenizer, fields, positions, form);
+    this.counters = fields.map(() => new FieldCounter());
+    this.writer = new TokenWriter(rows * 16);
+    this.offsets = sharedInt32(rows + 1);
+  }
+
+  /** The next row: a text per field. Throws DataError (DATA_ROW) for one that is no Unicode. */
+  append(texts: readonly (string | null)[]): void {
+    const { tokenizer, fields } = this.layout;
+    const encoded = texts.map((value, field) => {
+      const text = value ?? '';
+      const broken = text.search(HALF_PAIR);
+      if (broken >= 0) {
+        const [column, row, byte] = [fields[field]!.name, this.row, Buffer.byteLength(text.slice(0, broken))];
+        throw new DataError(
+          'DATA_ROW',
+          `tokenizeAll: expected Unicode in field ${column} but row ${row} holds half a surrogate pair at byte ${byte}`,
+          { column, row, byte },
+        );
+      }
+      const cut = cutToBytes(text, MAX_FIELD_BYTES);
+      const tokens = tokenizer.encode(cut);
+      this.counters[field]!.add(tokens, tokenizer.special.unk, cut.length < text.length);
+      return tokens;
+    });
+    if (!this.writer.append(encoded, this.layout)) this.missing++;
+    this.offsets[++this.row] = this.writer.length;
+  }
+
+  finish(): TextStore {
+    const { fields } = this.layout;
+    return {
+      store: this.writer.finish(this.offsets, sharedInt32),
+      statistics: {
+        texts: this.rows,
+        missing: this.missing,
+        fields: fields.map((field, i) => this.counters[i]!.finish(field)),
+      },
+    };
+  }
 }
 
 /** The longest head of `text` that takes at most `bytes` bytes of UTF-8 and ends between two characters (code points). */
@@ -212,6 +271,15 @@ interface Layout {
   readonly fields: readonly TextField[];
   readonly perField: boolean;
   readonly form: { readonly separator: boolean; readonly end: boolean; readonly padTo: number | null };
+}
+
+function makeLayout(
+  tokenizer: TextTokenizer,
+  fields: readonly TextField[],
+  positions: string,
+  form: TextLayout,
+): Layout {
+  return { tokenizer, fields, perField: positions === 'per_field', form: { ...form, padTo: form.padTo ?? null } };
 }
 
 /** Tokens of the longest text that can come out. */

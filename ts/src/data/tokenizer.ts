@@ -20,6 +20,11 @@ export interface SpecialTokens {
   readonly sep: number;
 }
 
+/** From what another thread makes a tokenizer again: its words, or its file. */
+export type TokenizerRecipe =
+  | { readonly kind: 'words'; readonly json: unknown }
+  | { readonly kind: 'file'; readonly path: string; readonly digest: string };
+
 /** Text to token ids, a pure function. */
 export interface TextTokenizer {
   readonly kind: 'tokenizer.json' | 'vocab.txt' | 'words';
@@ -28,6 +33,8 @@ export interface TextTokenizer {
   readonly special: SpecialTokens;
   /** SHA-256 (hex) of all that decides ids: a checkpoint is refused with another one. */
   readonly digest: string;
+  /** Absent where no other thread can make the same tokenizer. */
+  readonly recipe?: TokenizerRecipe;
   /** Ids of `text`, without special tokens around it. */
   encode(text: string): readonly number[];
 }
@@ -75,12 +82,17 @@ const WORD_PIECE_DEFAULTS = {
 export async function loadTokenizer(path: string): Promise<TextTokenizer> {
   const file = await tokenizerFile(path);
   const bytes = await readFile(file);
+  const withRecipe = (tokenizer: TextTokenizer): TextTokenizer => ({
+    ...tokenizer,
+    recipe: { kind: 'file', path: file, digest: tokenizer.digest },
+  });
   if (basename(file) !== 'vocab.txt') {
-    return tokenizerFromJson(parseJson(bytes.toString('utf8'), file), file, sha256(bytes), 'tokenizer.json');
+    const json = parseJson(bytes.toString('utf8'), file);
+    return withRecipe(tokenizerFromJson(json, file, sha256(bytes), 'tokenizer.json'));
   }
   const lowerCase = await readLowerCase(join(dirname(file), 'tokenizer_config.json'));
   const json = wordPieceFromVocabulary(bytes.toString('utf8'), lowerCase, file);
-  return tokenizerFromJson(json, file, sha256(bytes, `do_lower_case=${lowerCase}`), 'vocab.txt');
+  return withRecipe(tokenizerFromJson(json, file, sha256(bytes, `do_lower_case=${lowerCase}`), 'vocab.txt'));
 }
 
 /** Reads the parsed content of a `tokenizer.json`; `file` is for messages, `digest` becomes the tokenizer's. */

@@ -98,6 +98,7 @@ function wordVocabulary(words: readonly string[]): WordVocabulary {
     size: FIRST_WORD + words.length,
     special: SPECIAL,
     digest: createHash('sha256').update(JSON.stringify(json)).digest('hex'),
+    recipe: { kind: 'words', json },
     encode: (text) => splitWords(text).map((word) => ids.get(word) ?? SPECIAL.unk),
     toJSON: () => json,
   };

@@ -134,10 +134,11 @@ export function configDigest(config: Config): string {
         .map(([key, member]) => [key, sorted(member)]),
     );
   };
-  // a run may go on elsewhere, with other threads and memory
+  // a run may go on elsewhere, with other threads, memory and caches
   const train = { ...config.train, loader_workers: undefined, prefetch_bytes: undefined };
+  const text = { ...config.text, cache_dir: undefined };
   return createHash('sha256')
-    .update(JSON.stringify(sorted({ ...config, train, device: undefined })))
+    .update(JSON.stringify(sorted({ ...config, train, text, device: undefined })))
     .digest('hex');
 }
 

@@ -210,6 +210,11 @@ const text = z.strictObject({
   min_count: count(1).default(2).describe(ours('word tokenizer: words seen less often become unknown')),
   max_words: count(1).default(30_000).describe(ours('word tokenizer: the most frequent words kept')),
   positions: z.enum(['global', 'per_field']).default('global').describe(ours('where positions start again')),
+  cache_dir: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('folder of tokenised texts, so that a second load of the same data tokenises nothing; null: none'),
 });
 
 const image = z.strictObject({

@@ -62,6 +62,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       maxWords: text.max_words,
       positions: text.positions,
       ...(published.text === null ? {} : { layout: layoutFor(published.text) }),
+      cacheDir: text.cache_dir,
     },
     imageRoot: data.image_root,
     images: {

@@ -27,7 +27,7 @@ export function encoderInputs(data: Dataset): Record<string, string> {
     inputs[`${source} text: tokenizer`] = `${pipeline.tokenizer.kind} ${pipeline.tokenizer.digest}`;
     inputs[`${source} text: vocabulary`] = String(pipeline.tokenizer.size);
     inputs[`${source} text: fields`] = pipeline.fields.map(({ name, maxLen }) => `${name} ${maxLen}`).join(', ');
-    inputs[`${source} text: positions`] = pipeline.positions;
+    inputs[`${source} text: layout`] = JSON.stringify([pipeline.positions, pipeline.layout]);
   }
   for (const { name, size } of featuresOf(data.schema, 'image')) inputs[`picture ${name}: size`] = String(size);
   return inputs;

@@ -1,6 +1,6 @@
-/** Compiles the loader's worker from the sources as they are, so that tests need no build and never run an old one. */
+/** Compiles entries of worker threads from the sources as they are, so that tests need no build and never run an old one. */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -8,10 +8,11 @@ import ts from 'typescript';
 
 const SOURCE = resolve(dirname(fileURLToPath(import.meta.url)), '../../src');
 
-/** Writes `data/loader_worker.js`, `data/loader.js` and what they import to a temporary folder. */
-export function buildWorker(): { url: URL; remove(): void } {
+/** Writes `data/loader_worker.js`, `data/loader.js` (or others) and what they import to a temporary folder; `url` is the first of them. */
+export function buildWorker(entries = ['data/loader_worker.ts', 'data/loader.ts']): { url: URL; remove(): void } {
   const folder = mkdtempSync(join(tmpdir(), 'galago-worker-'));
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+  symlinkSync(realpathSync(join(SOURCE, '../../node_modules')), join(folder, 'node_modules'));
   const done = new Set<string>();
   const compile = (file: string): void => {
     if (done.has(file)) return;
@@ -24,10 +25,9 @@ export function buildWorker(): { url: URL; remove(): void } {
     writeFileSync(out, outputText);
     for (const [, path] of outputText.matchAll(/from '(\.[^']+)\.js'/g)) compile(resolve(dirname(file), `${path}.ts`));
   };
-  compile(join(SOURCE, 'data/loader_worker.ts'));
-  compile(join(SOURCE, 'data/loader.ts'));
+  for (const entry of entries) compile(join(SOURCE, entry));
   return {
-    url: pathToFileURL(join(folder, 'data/loader_worker.js')),
+    url: pathToFileURL(join(folder, entries[0]!.replace(/\.ts$/, '.js'))),
     remove: () => rmSync(folder, { recursive: true }),
   };
 }
