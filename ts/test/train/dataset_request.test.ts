@@ -11,9 +11,21 @@ const request = (object: Parameters<typeof resolveConfig>[0]['object']) =>
 
 describe('datasetRequest', () => {
   it('passes every key of text on', () => {
-    const text = { tokenizer: 'word', min_count: 3, max_words: 500, positions: 'per_field' as const };
+    const text = {
+      tokenizer: 'word',
+      min_count: 3,
+      max_words: 500,
+      positions: 'per_field' as const,
+      cache_dir: 'texts',
+    };
     const { options } = request({ data: { shop: {} }, text });
-    expect(options.text).toEqual({ tokenizer: 'word', minCount: 3, maxWords: 500, positions: 'per_field' });
+    expect(options.text).toEqual({
+      tokenizer: 'word',
+      minCount: 3,
+      maxWords: 500,
+      positions: 'per_field',
+      cacheDir: 'texts',
+    });
   });
 
   it('asks for the shop with the features it has', async () => {
