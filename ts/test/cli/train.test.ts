@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { parquetWriteBuffer } from 'hyparquet-writer';
 import { describe, expect, it } from 'vitest';
 import { temporaryFolder, tinyShopOptions } from '../train/tiny_shop.js';
 import { captured, lastJson } from './captured.js';
@@ -36,6 +37,65 @@ describe('galago train and eval', () => {
     expect(summary.test.openings).toBe(2);
   });
 
+  it('trains on a Parquet file, and resolves its tables from the configuration', async () => {
+    using folder = temporaryFolder();
+    const column = (name: string, data: bigint[]): { name: string; data: bigint[]; type: 'INT64' } => ({
+      name,
+      data,
+      type: 'INT64',
+    });
+    const rows = Array.from({ length: 400 }, (_, i) => BigInt(i));
+    const file = join(folder.path, 'events.parquet');
+    const bytes = parquetWriteBuffer({
+      columnData: [
+        column(
+          'uid',
+          rows.map((i) => 7305112233445566778n + (i % 20n)),
+        ),
+        column(
+          'item_id',
+          rows.map((i) => ((i * 7n) % 30n) - 1n),
+        ),
+        column('timestamp', rows),
+        column(
+          'click',
+          rows.map((i) => (i % 3n === 0n ? 1n : 0n)),
+        ),
+      ],
+    });
+    writeFileSync(file, new Uint8Array(bytes));
+    writeFileSync(
+      join(folder.path, 'catalogue.csv'),
+      `item_id,price\n${rows
+        .slice(0, 29)
+        .map((i) => `${i},${i}.5`)
+        .join('\n')}\n`,
+    );
+    const path = join(folder.path, 'run');
+    const { exitCode, stdout, stderr } = await captured([
+      'train',
+      '--data',
+      file,
+      '--data.items=catalogue.csv',
+      '--data.user_id=uid',
+      '--data.label.column=click',
+      '--model.training=id_only',
+      '--train.epochs=1',
+      '--device=cpu',
+      '--run-dir',
+      path,
+      '--json',
+    ]);
+    expect([exitCode, stderr]).toEqual([0, expect.stringMatching(/epoch 1\/1/)]);
+    expect(lastJson(stdout)).toMatchObject({ verb: 'train', run: path, stopped: false });
+    expect(lastJson((await captured(['eval', path, '--json'])).stdout)).toMatchObject({ verb: 'eval', part: 'valid' });
+    const absent = await captured(['train', '--data', file, '--run-dir', join(folder.path, 'other')]);
+    expect([absent.exitCode, absent.stderr]).toEqual([
+      65,
+      expect.stringContaining('expected columns user_id, label, the file has uid'),
+    ]);
+  });
+
   it('exits 78 for a run folder that exists', async () => {
     using folder = temporaryFolder();
     const argv = ['train', ...short, '--model.training=id_only', '--run-dir', join(folder.path, 'run')];
@@ -50,7 +110,6 @@ describe('galago train and eval', () => {
     const path = join(folder.path, 'run');
     expect((await captured(['train', ...short, '--model.training=id_only', '--run-dir', path])).exitCode).toBe(0);
     const config = join(path, 'resolved_config.yaml');
-    const { writeFileSync } = await import('node:fs');
     writeFileSync(config, readFileSync(config, 'utf8').replace('sessions: 240', 'sessions: 250'));
     const { exitCode, stderr } = await captured(['eval', path]);
     expect(exitCode).toBe(65);

@@ -126,6 +126,24 @@ describe('loadDataset', () => {
     expect(error.message).toMatch(/expected columns uid, y, when, the file has user_id, item_id/);
   });
 
+  it('F16: labels and numbers that are not finite are refused with their row', async () => {
+    await duckdb(
+      `COPY (SELECT i AS user_id, i AS item_id, CASE WHEN i = 2 THEN 'inf'::DOUBLE ELSE 1 END AS label FROM range(4) t(i)) TO '${files.path('inf/events.parquet')}' (FORMAT parquet)`,
+      `COPY (SELECT i AS user_id, i AS item_id, CASE WHEN i = 2 THEN 'nan'::DOUBLE ELSE 1 END AS label, 1 AS price FROM range(4) t(i)) TO '${files.path('nan/events.parquet')}' (FORMAT parquet)`,
+      `COPY (SELECT i AS item_id, 'inf'::DOUBLE AS price FROM range(4) t(i)) TO '${files.path('price/items.parquet')}' (FORMAT parquet)`,
+      `COPY (SELECT i AS user_id, i AS item_id FROM range(4) t(i)) TO '${files.path('price/events.parquet')}' (FORMAT parquet)`,
+    );
+    expect((await faultOf(loadDataset(files.path('inf')))).message).toMatch(
+      /label label: .*received Infinity in row 2/,
+    );
+    const labels = [{ column: 'label' }];
+    expect((await faultOf(loadDataset(files.path('nan'), { labels }))).fields).toMatchObject({
+      column: 'label',
+      row: 2,
+    });
+    expect((await faultOf(loadDataset(files.path('price')))).message).toMatch(/feature price: expected finite numbers/);
+  });
+
   it('max_memory is checked before a row is read', async () => {
     await duckdb(`COPY (${EVENTS}) TO '${files.path('big.parquet')}' (FORMAT parquet)`);
     const error = await loadDataset(files.path('big.parquet'), { maxMemory: 31_999 }).catch(
