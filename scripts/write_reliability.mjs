@@ -14,6 +14,7 @@ const rows = [
   ['F07', 'every checkpoint bad'],
   ['F08', 'hostile safetensors'],
   ['F09', 'file truncated while it is read'],
+  ['F10', 'broken Parquet: cut, flipped bytes, unreadable row groups'],
   ['F11', 'tables: giant row, bad UTF-8, NUL, byte-order mark, CRLF'],
   ['F12', 'schema drift'],
   ['F13', 'image bomb'],
@@ -23,6 +24,7 @@ const rows = [
   ['F17', '64-bit ids given as unsafe numbers'],
   ['F18', 'NaN, fractional, null ids'],
   ['F19', '0, negative and extreme ids are ordinary'],
+  ['F20', 'ids that share their hash bits'],
   ['F22', 'index out of range'],
   ['F26', 'non-finite loss or gradient: the step is skipped whole'],
   ['F27', 'same bytes from two runs, thread counts, resumed runs'],
@@ -38,6 +40,7 @@ const rows = [
   ['F45', 'leaks'],
   ['F46', 'prototype pollution, hostile configuration'],
   ['F48', 'supply chain: nothing runs at installation, nothing is downloaded'],
+  ['F55', 'restart with another number of processes'],
 ];
 const tests = new Map(rows.map(([id]) => [id, []]));
 const files = readdirSync(join(root, 'ts/test'), { recursive: true }).filter((file) => file.endsWith('.test.ts')).sort();
@@ -59,7 +62,7 @@ writeFileSync(
   `# Reliability: faults and the tests that prove what happens
 
 Written by \`node scripts/write_reliability.mjs\` from the names of the tests; \`npx vitest run -t F17\` runs one row. Rows that belong to
-parts that do not exist yet (Parquet, streams, HTTP, many processes) are not listed. CUDA rows run on \`cuda-emu\`: no GPU has run them yet.
+parts that do not exist yet (streams, HTTP, many processes) are not listed. CUDA rows run on \`cuda-emu\`: no GPU has run them yet.
 
 ${rows.length - open.length} of ${rows.length} rows have tests. Open: ${open.map(([id]) => id).join(', ') || 'none'}.
 

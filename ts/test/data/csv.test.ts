@@ -49,7 +49,7 @@ describe('readCsvFiles', () => {
     }
   });
 
-  it('F17 F19: 64-bit ids come back as they were written', async () => {
+  it('F17, F19: 64-bit ids come back as they were written', async () => {
     const table = await read(`id\n${EXTREME_IDS.join('\r\n')}\r\n`);
     expect(valuesOf(table, 'id')).toEqual(EXTREME_IDS);
     await fc.assert(

@@ -33,7 +33,7 @@ describe('Parquet through DuckDB', () => {
     for (const [name, column] of own.columns) expect([name, scanned.columns.get(name)]).toEqual([name, column]);
   });
 
-  it('F17 F19: 64-bit ids are exact', async () => {
+  it('F17, F19: 64-bit ids are exact', async () => {
     const list = EXTREME_IDS.map((id) => `('${id}'::BIGINT)`).join(', ');
     await duckdb(`COPY (SELECT * FROM (VALUES ${list}) t(id)) TO '${files.path('ids.parquet')}' (FORMAT parquet)`);
     const table = await readTable(await listDataFiles(files.path('ids.parquet')), { engine: 'duckdb' });

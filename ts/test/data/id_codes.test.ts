@@ -26,7 +26,7 @@ function definition(values: readonly (bigint | string)[]): { codes: number[]; id
 }
 
 describe('codes of ids', () => {
-  it('F17 F19: equal a Map of bigint, in order of first appearance, signed and unsigned', () => {
+  it('F17, F19: equal a Map of bigint, in order of first appearance, signed and unsigned', () => {
     fc.assert(
       fc.property(ids, (values) => {
         const { codes, ids: shown } = encodeIntegers(BigInt64Array.from(values), null);

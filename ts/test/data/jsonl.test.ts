@@ -47,7 +47,7 @@ describe('readJsonlFiles', () => {
     expect(table.counters.missing).toEqual({ none: EXTREME_IDS.length });
   });
 
-  it('F17 F19: 64-bit ids come back as they were written', async () => {
+  it('F17, F19: 64-bit ids come back as they were written', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n), { minLength: 1 }), async (ids) => {
         expect(valuesOf(await read(ids.map((id) => `{"id":${id}}`).join('\n')), 'id')).toEqual(ids);

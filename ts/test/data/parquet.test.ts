@@ -62,7 +62,7 @@ describe('readParquetFiles', () => {
     },
   );
 
-  it('F17 F19: int64 stays int64, dictionary coded or plain, with and without null', async () => {
+  it('F17, F19: int64 stays int64, dictionary coded or plain, with and without null', async () => {
     const list = EXTREME_IDS.map((id) => `('${id}'::BIGINT)`).join(', ');
     const source = await written(
       'ids.parquet',
