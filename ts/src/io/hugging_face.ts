@@ -2,10 +2,11 @@
  * Folders of encoders as Hugging Face spells them: `config.json`, `model.safetensors` or `model.safetensors.index.json` with its shards,
  * beside them tokenizer files and `preprocessor_config.json`. Python pickles (`.bin`, `.pt`) are refused by name (rule 19).
  */
+import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { ModelFileError } from '../errors.js';
+import { basename, dirname, join } from 'node:path';
+import { ModelFileError, StorageError } from '../errors.js';
 import { createDurably, guard, nodeEnv, systemCode, writeAll } from './env.js';
 import { encodeSafetensors, type HostTensor, readSafetensors } from './safetensors.js';
 
@@ -130,7 +131,8 @@ async function readShards(path: string, names: ReadonlySet<string>): Promise<Map
 
 /**
  * Writes `source` again at `target`, a new folder: tensors of `changed` under the names that the source gives them, all others, the
- * tokenizer and preprocessor files as they are, in one `model.safetensors`. Throws `ModelFileError` for a name the source lacks.
+ * tokenizer and preprocessor files as they are, in one `model.safetensors`. The folder appears whole or not at all. Throws `ModelFileError`
+ * for a name the source lacks, `StorageError`.
  */
 export async function writeHuggingFaceFolder(
   target: string,
@@ -140,8 +142,27 @@ export async function writeHuggingFaceFolder(
   const unknown = [...changed.keys()].filter((name) => !tensors.has(name));
   if (unknown.length > 0) refuse(source.path, `expected names of ${source.path} but received ${unknown.join(', ')}`);
   for (const [name, tensor] of changed) tensors.set(name, tensor);
-  await guard('mkdir', target, () => mkdir(target, { recursive: false }));
-  const path = join(target, WEIGHTS);
+  if (statSync(target, { throwIfNoEntry: false }) !== undefined)
+    throw new StorageError('EEXIST', `hugging face folder: expected a new folder but ${target} exists`, {
+      path: target,
+      call: 'mkdir',
+    });
+  const draft = join(dirname(target), `.tmp-${basename(target)}-${randomBytes(8).toString('hex')}`);
+  try {
+    await guard('mkdir', draft, () => mkdir(draft));
+    await fillFolder(draft, source, tensors);
+    await guard('rename', target, () => nodeEnv.rename(draft, target));
+  } finally {
+    await nodeEnv.remove(draft).catch(() => undefined);
+  }
+}
+
+async function fillFolder(
+  folder: string,
+  source: HuggingFaceFolder,
+  tensors: ReadonlyMap<string, HostTensor>,
+): Promise<void> {
+  const path = join(folder, WEIGHTS);
   await createDurably(nodeEnv, path, async (file) => {
     const metadata = new Map([['format', 'pt']]);
     for (const part of encodeSafetensors(tensors, { metadata })) await writeAll(file, path, part);
@@ -151,12 +172,12 @@ export async function writeHuggingFaceFolder(
   const half = types.has('F16') || types.has('BF16');
   const entries = Object.entries(source.config).filter(([key]) => half || !['torch_dtype', 'dtype'].includes(key));
   const config = Object.fromEntries(half ? entries : [...entries, ['torch_dtype', 'float32']]);
-  const json = join(target, 'config.json');
+  const json = join(folder, 'config.json');
   await createDurably(nodeEnv, json, (file) =>
     writeAll(file, json, Buffer.from(`${JSON.stringify(config, null, 2)}\n`, 'utf8')),
   );
   for (const name of await readdir(source.path)) {
     if (!COPIED.test(name)) continue;
-    await guard('copy', join(target, name), () => copyFile(join(source.path, name), join(target, name)));
+    await guard('copy', join(folder, name), () => copyFile(join(source.path, name), join(folder, name)));
   }
 }

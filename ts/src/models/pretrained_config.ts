@@ -85,6 +85,17 @@ class Options {
     return new Options(value, this.file, `${this.path}${key}.`);
   }
 
+  /** The object of one encoder; a second copy of it, as some folders have, must not say anything else. */
+  tower(key: 'text_config' | 'vision_config'): Options {
+    const options = this.object(key);
+    const copy = this.json[`${key}_dict`] ?? null;
+    if (copy !== null && !isObject(copy)) this.fail(`${key}_dict`, 'an object');
+    for (const [name, value] of Object.entries((copy ?? {}) as JsonObject))
+      if (Object.hasOwn(options.json, name) && JSON.stringify(value) !== JSON.stringify(options.json[name]))
+        this.fail(`${key}_dict`, `like ${key}`, { [name]: value });
+    return options;
+  }
+
   /** Width and heads, which must divide it. */
   heads(width: number, otherwise: number): number {
     const heads = this.count('num_attention_heads', otherwise);
@@ -110,14 +121,14 @@ const READERS: Readonly<Record<string, Readers>> = {
   roberta: { text: (config) => bert(config, 'roberta') },
   vit: { image: vit },
   clip: {
-    text: (config) => clipText(config.object('text_config'), projection(config)),
-    image: (config, pictures) => clipImage(config.object('vision_config'), projection(config), pictures),
+    text: (config) => clipText(config.tower('text_config'), projection(config)),
+    image: (config, pictures) => clipImage(config.tower('vision_config'), projection(config), pictures),
   },
   clip_text_model: { text: (config) => clipText(config, projection(config)) },
   clip_vision_model: { image: (config, pictures) => clipImage(config, projection(config), pictures) },
   siglip: {
-    text: (config) => siglipText(config.object('text_config')),
-    image: (config, pictures) => siglipImage(config.object('vision_config'), pictures),
+    text: (config) => siglipText(config.tower('text_config')),
+    image: (config, pictures) => siglipImage(config.tower('vision_config'), pictures),
   },
   siglip_text_model: { text: siglipText },
   siglip_vision_model: { image: siglipImage },

@@ -159,8 +159,9 @@ export function lemurOptions({ model, train }: Pick<Config, 'model' | 'train'>, 
 }
 
 /** Sizes of a picture encoder of our own. */
-function ownImage({ image: { weights: _, ...sizes } }: Config['model']['encoder']): Em3Options['content']['image'] {
-  return sizes;
+function ownImage({ image }: Config['model']['encoder']): Em3Options['content']['image'] {
+  const { width, layers, heads, ffn, patch } = image;
+  return { width, layers, heads, ffn, patch };
 }
 
 /** Published encoders that the configuration names. */
