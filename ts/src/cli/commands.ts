@@ -6,13 +6,14 @@ import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { evaluate } from './eval.js';
 import { exportVerb } from './export.js';
+import { importVerb } from './import.js';
 import { inspect } from './inspect.js';
 import { pretrain } from './pretrain.js';
 import { train } from './train.js';
 import { helpText, type Output, parseVerb, type Verb } from './verb.js';
 
 /** Every verb there is, in the order of the help. */
-export const verbs: readonly Verb[] = [demo, train, pretrain, evaluate, exportVerb, inspect, bench, doctor];
+export const verbs: readonly Verb[] = [demo, train, pretrain, evaluate, exportVerb, importVerb, inspect, bench, doctor];
 
 function generalHelp(): string {
   const width = Math.max(...verbs.map(({ name }) => name.length)) + 2;

@@ -37,7 +37,13 @@ interface TableSpec {
 export type FeatureSpec =
   | (SpecBase & TableSpec & { readonly type: 'categorical' })
   | (SpecBase & { readonly type: 'numeric'; readonly transform?: 'none' | 'log1p' | 'standardize' })
-  | (SpecBase & TableSpec & { readonly type: 'sequence'; readonly splitter?: string; readonly maxLen: number })
+  | (SpecBase &
+      TableSpec & {
+        readonly type: 'sequence';
+        readonly splitter?: string;
+        readonly maxLen: number;
+        readonly keep?: 'first' | 'last';
+      })
   | (SpecBase & TableSpec & { readonly type: 'history'; readonly of: string; readonly maxLen: number })
   /** Fields of one source are laid out in one text, in this order. */
   | (SpecBase & { readonly type: 'text'; readonly maxLen: number })
@@ -139,7 +145,9 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
     } else if (spec.type === 'sequence') {
       const { source, entity } = entityOf(spec, context);
       const all = entity.words(spec.name, spec.splitter ?? null);
-      const lists = all.map((words) => words.slice(0, spec.maxLen));
+      const lists = all.map((words) =>
+        spec.keep === 'last' ? words.slice(-spec.maxLen) : words.slice(0, spec.maxLen),
+      );
       const { minCount = 1 } = spec;
       const vocabulary = vocabularyFor(spec, () => {
         const values = Array.from(trainRows(source), (row) => lists[row]!).flat();

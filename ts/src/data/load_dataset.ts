@@ -77,11 +77,13 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
   const fields = features.filter((spec) => ['inter', 'query'].includes(sourceOf(spec))).map(({ name }) => name);
   const defaults = labels.length > 0 ? [] : DEFAULT_LABELS.map(({ column }) => column);
   const used = [...required, ...fields, ...defaults, 'timestamp', session, query].filter((name) => name != null);
-  const inter = await read(tables.interactions, required, used);
+  const parts: Table[] = [];
+  for (const part of tables.parts ?? [tables.interactions]) parts.push(await read(part, required, used));
+  const inter = parts.length === 1 ? parts[0]! : concatTables(basename(tables.folder), parts);
   const item = tables.items && (await read(tables.items, [itemId], null));
   const user = tables.users && (await read(tables.users, [userId], null));
   const digests: Record<string, string> = {};
-  for (const table of [tables.interactions, tables.items, tables.users])
+  for (const table of [...(tables.parts ?? [tables.interactions]), tables.items, tables.users])
     for (const { path } of table?.files ?? []) digests[relative(tables.folder, path)] = await fileDigest(path);
   return datasetOf(
     {
@@ -95,7 +97,7 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       files: digests,
     },
     options,
-    null,
+    tables.parts === null ? null : { kind: 'given', part: partCodes(parts), text: 'as given by a file per part' },
   );
 }
 

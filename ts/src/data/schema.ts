@@ -28,7 +28,7 @@ export interface NumericFeature extends FeatureBase {
   readonly deviation: number;
 }
 
-/** Several ids per row, the first `maxLen` kept. */
+/** Several ids per row, the first (or, where the data say so, the last) `maxLen` kept. */
 export interface SequenceFeature extends FeatureBase {
   readonly type: 'sequence';
   readonly vocabularySize: number;

@@ -9,6 +9,8 @@ export interface TableNames {
   readonly interactions?: string | null;
   readonly items?: string | null;
   readonly users?: string | null;
+  /** Interactions that come split: a file or folder per part, in the order train, valid, test. */
+  readonly parts?: readonly string[] | null;
 }
 
 /** The tables of a path. */
@@ -18,6 +20,8 @@ export interface TableFolder {
   readonly interactions: DataFiles;
   readonly items: DataFiles | null;
   readonly users: DataFiles | null;
+  /** Where the data come split: the interactions of each part, `interactions` among them. */
+  readonly parts: readonly DataFiles[] | null;
 }
 
 const NAMES = {
@@ -61,11 +65,15 @@ export async function findTables(path: string, names: TableNames = {}): Promise<
     return found.length === 1 ? listDataFiles(join(folder, found[0]!)) : null;
   };
   const [items, users] = [await find('items'), await find('users')];
+  if (names.parts != null) {
+    const parts = await Promise.all(names.parts.map((part) => listDataFiles(resolve(folder, part))));
+    return { folder, interactions: parts[0]!, items, users, parts };
+  }
   const named = isFolder || names.interactions != null ? await find('interactions') : null;
-  if (named !== null) return { folder, interactions: named, items, users };
+  if (named !== null) return { folder, interactions: named, items, users, parts: null };
   const other = new Set([...(items?.files ?? []), ...(users?.files ?? [])].map((file) => file.path));
   if (isFolder && !(await holdsData(root))) return null;
-  return { folder, interactions: await listDataFiles(root, other), items, users };
+  return { folder, interactions: await listDataFiles(root, other), items, users, parts: null };
 }
 
 /** Whether a folder, or a folder in it, holds a file of these formats. */

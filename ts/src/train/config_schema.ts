@@ -39,6 +39,15 @@ const data = z.strictObject({
     .nullable()
     .default(null)
     .describe('file or folder of the user table, relative to path (of a file: to its folder); null: users or user'),
+  parts: z
+    .strictObject({
+      train: z.string().describe('file or folder of the train part, relative to path'),
+      valid: z.string().describe('of the valid part'),
+      test: z.string().optional().describe('of the test part'),
+    })
+    .nullable()
+    .default(null)
+    .describe('interactions that come split, as FuxiCTR has them: a file per part, taken as they are'),
   dtypes: z
     .array(
       z.strictObject({
@@ -155,6 +164,10 @@ const featureColumn = z.discriminatedUnion('type', [
     type: z.literal('sequence'),
     source,
     splitter: z.string().min(1).default(' ').describe('between two values of a text column'),
+    padding: z
+      .enum(['post', 'pre'])
+      .default('post')
+      .describe('which end a longer sequence keeps: post its first values, pre its last; none is padded'),
     max_len: count(1).default(8).describe(ours('values kept')),
     embedding_dim: embeddingDim,
     min_count: minCount,

@@ -79,7 +79,16 @@ export function datasetRequest(config: Config): DatasetRequest {
       dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
     },
     engine: data.engine,
-    tables: { interactions: data.interactions, items: data.items, users: data.users },
+    tables: {
+      interactions: data.interactions,
+      items: data.items,
+      users: data.users,
+      parts: data.parts && [
+        data.parts.train,
+        data.parts.valid,
+        ...(data.parts.test === undefined ? [] : [data.parts.test]),
+      ],
+    },
   };
   return { where, options };
 }
@@ -105,7 +114,18 @@ function featureSpec(column: FeatureColumn, pictureSize: number): FeatureSpec {
       return { name, type, source: column.source, transform: column.transform };
     case 'sequence': {
       const { source, splitter, max_len: maxLen, embedding_dim: embeddingDim, min_count: minCount } = column;
-      return { name, type, source, splitter, maxLen, embeddingDim, minCount, shareEmbedding: column.share_embedding };
+      const keep = column.padding === 'pre' ? 'last' : 'first';
+      return {
+        name,
+        type,
+        source,
+        splitter,
+        maxLen,
+        keep,
+        embeddingDim,
+        minCount,
+        shareEmbedding: column.share_embedding,
+      };
     }
     case 'history':
       return { name, type, of: column.of, shareEmbedding: column.share_embedding, maxLen: column.max_len };

@@ -1,0 +1,506 @@
+/** Configurations of RecBole, MMRec and FuxiCTR as ours: what has a counterpart is written, everything else is listed with the reason. */
+import { dirname, join, relative } from 'node:path';
+import { ConfigError } from '../errors.js';
+import type { ConfigInput } from './config.js';
+import { type ConfigMap, type ConfigValue, isConfigMap } from './config_source.js';
+
+/** A key of the other configuration that ours does not follow, its value, and what that means. */
+export interface Unmatched {
+  readonly key: string;
+  readonly value: ConfigValue;
+  readonly reason: string;
+}
+
+export interface Imported {
+  readonly config: ConfigInput;
+  readonly unmatched: readonly Unmatched[];
+}
+
+/** Reads keys one after the other; what nobody asked for is left over. */
+class Keys {
+  readonly unmatched: Unmatched[] = [];
+  readonly #asked = new Set<string>();
+
+  constructor(
+    private readonly values: ConfigMap,
+    private readonly prefix = '',
+  ) {}
+
+  miss(key: string, value: ConfigValue, reason: string): void {
+    this.unmatched.push({ key: this.prefix + key, value, reason });
+  }
+
+  /** The value of a key; of a list of settings to try, the first, and the list is told. */
+  take(key: string): ConfigValue {
+    this.#asked.add(key);
+    return this.values[key] ?? null;
+  }
+
+  private one(key: string): ConfigValue {
+    const value = this.take(key);
+    if (!Array.isArray(value)) return value;
+    if (value.length > 1) this.miss(key, value, 'a list of settings to try: the first is taken');
+    return value[0] ?? null;
+  }
+
+  number(key: string): number | undefined {
+    const value = this.one(key);
+    if (value === null || typeof value === 'number') return value ?? undefined;
+    this.miss(key, value, 'expected a number');
+    return undefined;
+  }
+
+  /** A name; `user_id:token` loses its type. */
+  text(key: string): string | undefined {
+    const value = this.one(key);
+    if (value === null || typeof value === 'string') return value?.replace(/:(token|float)(_seq)?$/, '') ?? undefined;
+    this.miss(key, value, 'expected a text');
+    return undefined;
+  }
+
+  list(key: string): ConfigValue[] {
+    const value = this.take(key);
+    return value === null ? [] : Array.isArray(value) ? value : [value];
+  }
+
+  /** Numbers of a list; undefined for none. */
+  numbers(key: string): number[] | undefined {
+    const numbers = this.list(key).filter((value) => typeof value === 'number');
+    return numbers.length === 0 ? undefined : numbers;
+  }
+
+  map(key: string): ConfigMap | null {
+    const value = this.take(key);
+    if (value === null || isConfigMap(value)) return value;
+    this.miss(key, value, 'expected a map');
+    return null;
+  }
+
+  /** Keys that mean nothing here: folders, devices, logs. */
+  ignore(...keys: string[]): void {
+    for (const key of keys) this.#asked.add(key);
+  }
+
+  /** Tells a key that is set to something else than nothing. */
+  refuse(key: string, reason: string): void {
+    const value = this.take(key);
+    const nothing = value === null || value === 0 || value === false || (Array.isArray(value) && value.length === 0);
+    if (!nothing) this.miss(key, value, reason);
+  }
+
+  rest(): readonly Unmatched[] {
+    for (const [key, value] of Object.entries(this.values))
+      if (!this.#asked.has(key) && value !== null) this.miss(key, value, 'no counterpart');
+    return this.unmatched;
+  }
+}
+
+/** A map without keys that are undefined. */
+function given<T extends object>(map: T): T {
+  return Object.fromEntries(Object.entries(map).filter(([, value]) => value !== undefined)) as T;
+}
+
+const RANKING: Readonly<Record<string, string>> = { recall: 'Recall', ndcg: 'NDCG', mrr: 'MRR', hit: 'HR', hr: 'HR' };
+const CLICKS: Readonly<Record<string, string>> = { auc: 'AUC', gauc: 'gAUC', avgauc: 'avgAUC', logloss: 'logloss' };
+
+/** Our name of `Recall@20` or `AUC`, null where there is none. */
+function metricName(name: string): string | null {
+  const [, stem = '', k] = /^([a-z]+)(@\d+)?$/i.exec(name) ?? [];
+  if (k === undefined) return CLICKS[stem.toLowerCase()] ?? null;
+  const known = RANKING[stem.toLowerCase()];
+  return known === undefined ? null : known + k;
+}
+
+/** Metrics of `metrics` and `topk`, with the one that chooses among them. */
+function metricsOf(
+  keys: Keys,
+  ranks: boolean,
+  chooses: string | undefined,
+): Pick<ConfigInput, 'eval'>['eval'] & object {
+  const cuts = keys.numbers('topk') ?? [];
+  const metrics = new Set<string>();
+  for (const name of keys.list('metrics')) {
+    const stem = String(name).toLowerCase();
+    if (stem in CLICKS && !ranks) metrics.add(CLICKS[stem]!);
+    else if (stem in RANKING && ranks) for (const k of cuts) metrics.add(`${RANKING[stem]}@${k}`);
+    else keys.miss('metrics', name, `no such metric ${ranks ? 'of a full ranking' : 'of labeled rows'}`);
+  }
+  if (chooses !== undefined) metrics.add(chooses);
+  return metrics.size === 0 ? {} : { metrics: [...metrics] };
+}
+
+function validMetric(keys: Keys, key: string, ranks: boolean): string | undefined {
+  const name = keys.text(key);
+  const ours = name === undefined ? undefined : (metricName(name) ?? undefined);
+  if (name !== undefined && (ours === undefined || ours.includes('@') !== ranks)) {
+    keys.miss(key, name, 'no such metric: the default chooses');
+    return undefined;
+  }
+  return ours;
+}
+
+/** Epochs, batches, rates and stopping as RecBole and MMRec call them. */
+function training(keys: Keys, valid: string | undefined): ConfigInput['train'] {
+  const learner = keys.text('learner');
+  if (learner !== undefined && learner !== 'adam') keys.miss('learner', learner, 'trained with adamw');
+  return given({
+    epochs: keys.number('epochs'),
+    train_batch_size: keys.number('train_batch_size'),
+    eval_batch_size: keys.number('eval_batch_size'),
+    learning_rate: keys.number('learning_rate'),
+    weight_decay: keys.number('weight_decay'),
+    seed: keys.number('seed'),
+    early_stop_patience: keys.number('stopping_step'),
+    eval_every_epochs: keys.number('eval_step'),
+    valid_metric: valid,
+  });
+}
+
+const RANKERS: Readonly<Record<string, 'fm' | 'dnn' | 'dcnv2' | 'din' | 'dlrm' | 'mmoe' | 'sim'>> = {
+  fm: 'fm',
+  dnn: 'dnn',
+  dcnv2: 'dcnv2',
+  din: 'din',
+  dlrm: 'dlrm',
+  mmoe: 'mmoe',
+  sim: 'sim',
+};
+
+function rankerOf(keys: Keys): 'fm' | 'dnn' | 'dcnv2' | 'din' | 'dlrm' | 'mmoe' | 'sim' | undefined {
+  const name = keys.text('model');
+  const known = name === undefined ? undefined : RANKERS[name.toLowerCase()];
+  if (name !== undefined && known === undefined)
+    keys.miss('model', name, `no such ranker: ${Object.keys(RANKERS).join(', ')} are; the default is kept`);
+  return known;
+}
+
+const IGNORED = [
+  'gpu_id',
+  'use_gpu',
+  'checkpoint_dir',
+  'show_progress',
+  'log_wandb',
+  'state',
+  'nproc',
+  'worker',
+  'device',
+];
+
+/** `galago import recbole`. */
+export function importRecbole(values: ConfigMap): Imported {
+  const keys = new Keys(values);
+  keys.ignore(...IGNORED, 'reproducibility', 'save_dataset', 'save_dataloaders', 'RATING_FIELD');
+  const [root, dataset] = [keys.text('data_path'), keys.text('dataset')];
+  const threshold = Object.entries(keys.map('threshold') ?? {});
+  for (const [column, value] of threshold.slice(1))
+    keys.miss(`threshold.${column}`, value, 'one label has a threshold');
+  const [first] = threshold;
+  const label =
+    first === undefined
+      ? { column: keys.text('LABEL_FIELD') ?? null }
+      : { column: first[0], at_least: Number(first[1]) };
+  keys.ignore('LABEL_FIELD');
+  const userId = keys.text('USER_ID_FIELD') ?? 'user_id';
+  const itemId = keys.text('ITEM_ID_FIELD') ?? 'item_id';
+  const maxLen = keys.number('MAX_ITEM_LIST_LENGTH') ?? 50;
+  const args = new Keys(keys.map('eval_args') ?? {}, 'eval_args.');
+  const mode = args.take('mode');
+  const asked = isConfigMap(mode) ? mode['test'] : mode;
+  const ranks = asked !== 'labeled' && (asked !== null || keys.list('topk').length > 0);
+  if (ranks && asked !== null && asked !== 'full')
+    args.miss('mode', mode, 'ranked against all items instead of drawn candidates');
+  const sampling = keys.map('train_neg_sample_args');
+  const distribution = sampling?.['distribution'];
+  const [order, groupBy] = [args.text('order'), args.text('group_by')];
+  const valid = validMetric(keys, 'valid_metric', ranks);
+  const split = args.map('split');
+  if (keys.text('field_separator') !== undefined && values['field_separator'] !== '\t')
+    keys.miss('field_separator', values['field_separator']!, 'files are separated by tabs');
+  const ranker = rankerOf(keys);
+  const config: ConfigInput = {
+    data: given({
+      path: root === undefined && dataset === undefined ? undefined : join(root ?? '', dataset ?? ''),
+      user_id: userId,
+      item_id: itemId,
+      time: keys.text('TIME_FIELD'),
+      label,
+    }),
+    feature_cols: [
+      { name: userId, type: 'categorical' },
+      { name: itemId, type: 'categorical' },
+      { name: 'history', type: 'history', of: itemId, share_embedding: itemId, max_len: maxLen },
+    ],
+    eval: given({
+      split: split === null ? undefined : (split as NonNullable<ConfigInput['eval']>['split']),
+      order: order === 'RO' || order === 'TO' ? order : undefined,
+      group_by: groupBy === 'user' ? 'user' : undefined,
+      mode: ranks ? 'full' : 'labeled',
+      repeatable: keys.take('repeatable') === true ? true : undefined,
+      ...metricsOf(keys, ranks, valid),
+    } as const),
+    model: given({
+      ranker,
+      training: 'id_only',
+      embedding_dim: keys.number('embedding_size'),
+      mlp: keys.numbers('mlp_hidden_size'),
+      dropout: keys.number('dropout_prob'),
+    } as const),
+    train: {
+      ...training(keys, valid),
+      ...(distribution === 'uniform' || distribution === 'popularity'
+        ? { negatives: given({ kind: distribution, n: Number(sampling?.['sample_num'] ?? 1) } as const) }
+        : {}),
+    },
+  };
+  return finished(config, [...keys.rest(), ...args.rest()]);
+}
+
+/** `galago import mmrec`. */
+export function importMmrec(values: ConfigMap): Imported {
+  const keys = new Keys(values);
+  keys.ignore(...IGNORED, 'is_multimodal_model', 'save_recommended_topk', 'recommend_topk', 'hyper_parameters');
+  keys.ignore(
+    'inter_file_name',
+    'user_graph_dict_file',
+    'NEG_PREFIX',
+    'use_neg_sampling',
+    'req_training',
+    'field_separator',
+  );
+  const [root, dataset] = [keys.text('data_path') ?? 'data/', keys.text('dataset')];
+  const label = keys.text('inter_splitting_label');
+  if (label !== undefined && label !== 'x_label')
+    keys.miss('inter_splitting_label', label, 'parts are read from x_label');
+  const name = keys.text('model');
+  const isRelease = /^em3/i.test(name ?? '');
+  if (name !== undefined && !isRelease && name.toUpperCase() !== 'FREEDOM')
+    keys.miss('model', name, 'no such model: freedom is written instead');
+  const userId = keys.text('USER_ID_FIELD') ?? 'userID';
+  const itemId = keys.text('ITEM_ID_FIELD') ?? 'itemID';
+  const vectors = [
+    ['image', keys.text('vision_feature_file')],
+    ['text', keys.text('text_feature_file')],
+  ].filter((pair): pair is [string, string] => pair[1] !== undefined);
+  const width = keys.number('embedding_size');
+  const dropout = keys.number('dropout');
+  const imageWeight = keys.number('mm_image_weight') ?? 0.1;
+  const valid = validMetric(keys, 'valid_metric', true);
+  const modalities = vectors.map(([modality]) => modality);
+  const weights: Record<string, number> = { image: imageWeight, text: 1 - imageWeight };
+  const config: ConfigInput = {
+    data: given({
+      path: dataset === undefined ? undefined : join(root, dataset),
+      user_id: userId,
+      item_id: itemId,
+      time: keys.text('TIME_FIELD'),
+      label: { column: null },
+      allow_duplicates: true,
+    }),
+    feature_cols: [
+      { name: userId, type: 'categorical' },
+      { name: itemId, type: 'categorical' },
+      ...vectors.map(([modality, file]) => ({ name: modality, type: 'embedding', file }) as const),
+    ],
+    eval: given({
+      split: { given: true } as const,
+      mode: 'full',
+      known_users: keys.take('filter_out_cod_start_users') !== false,
+      ...metricsOf(keys, true, valid),
+    }),
+    model: {
+      name: isRelease ? 'em3_release' : 'freedom',
+      modalities,
+      ...(isRelease && width !== undefined ? { fusion: { width } } : {}),
+      freedom: given({
+        width,
+        layers: keys.number('n_ui_layers'),
+        neighbours: keys.number('knn_k'),
+        modality_weights: modalities.length === 1 ? [1] : modalities.map((modality) => weights[modality]!),
+        keep_edges: dropout === undefined ? undefined : Number((1 - dropout).toFixed(12)),
+        modality_loss: keys.number('reg_weight'),
+      }),
+    },
+    train: training(keys, valid),
+  };
+  return finished(config, keys.rest());
+}
+
+/** `galago import fuxictr`: `expid` of the model file names its data set. */
+export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: string): Imported {
+  const experiment = models[expid];
+  if (!isConfigMap(experiment))
+    throw new ConfigError(
+      `import: expected one of the experiments ${Object.keys(models).join(', ')} but received ${expid}`,
+      {
+        key: 'expid',
+      },
+    );
+  const base = isConfigMap(models['Base']) ? models['Base'] : {};
+  const keys = new Keys({ ...base, ...experiment });
+  keys.ignore(
+    ...IGNORED,
+    'model_root',
+    'num_workers',
+    'verbose',
+    'pickle_feature_encoder',
+    'save_best_only',
+    'debug_mode',
+  );
+  keys.ignore(
+    'model_id',
+    'dataset_id',
+    'task',
+    'loss',
+    'shuffle',
+    'monitor_mode',
+    'version',
+    'gpu',
+    'embedding_initializer',
+  );
+  const id = String(experiment['dataset_id'] ?? '');
+  const dataset = datasets[id];
+  if (!isConfigMap(dataset))
+    throw new ConfigError(
+      `import: expected data set ${id} among ${Object.keys(datasets).join(', ')} but there is none`,
+      {
+        key: 'dataset_id',
+      },
+    );
+  const data = new Keys(dataset, `${id}.`);
+  data.ignore('data_root', 'dataset_id');
+  const format = data.text('data_format');
+  if (format !== undefined && format !== 'csv' && format !== 'parquet')
+    data.miss('data_format', format, 'csv and parquet are read: export the data to one of them');
+  const files = ['train_data', 'valid_data', 'test_data'].map((key) => data.text(key));
+  const folder = files[0] === undefined ? null : dirname(files[0]);
+  const below = (file: string | undefined): string | undefined =>
+    file === undefined || folder === null ? undefined : relative(folder, file);
+  if (files[1] !== undefined && files[1] === files[2])
+    data.miss('valid_data', files[1], 'the same file as test_data: every number is selected on test');
+  const group = keys.text('group_id');
+  const columns = data.list('feature_cols').filter(isConfigMap);
+  const minCount = data.number('min_categr_count') ?? 1;
+  const features = columns.flatMap((column) => fuxictrFeatures(column, data, minCount));
+  const names = features.map(({ name }) => name);
+  const idOf = (kind: 'user' | 'item'): string => {
+    const found =
+      names.find((name) => name === `${kind}_id` || name === `${kind}id`) ?? (kind === 'user' ? group : undefined);
+    if (found === undefined)
+      data.miss(
+        'feature_cols',
+        null,
+        `no column looks like the ${kind} id: set data.${kind}_id, which every data set needs`,
+      );
+    return found ?? `${kind}_id`;
+  };
+  const [labelColumn] = data.list('label_col');
+  const valid = fuxictrMonitor(keys);
+  const mlp = ['dnn_hidden_units', 'hidden_units', 'parallel_dnn_hidden_units', 'stacked_dnn_hidden_units']
+    .map((key) => keys.numbers(key))
+    .find((units) => units !== undefined);
+  for (const key of ['embedding_regularizer', 'net_regularizer'])
+    keys.refuse(key, 'an L2 term over whole tables is not added');
+  keys.refuse('batch_norm', 'rankers have no batch norm');
+  keys.refuse('din_sequence_field', 'din reads histories that are made of events, not of a sequence column');
+  keys.refuse('din_target_field', 'din reads histories that are made of events, not of a sequence column');
+  const optimizer = keys.text('optimizer');
+  if (optimizer !== undefined && optimizer !== 'adam') keys.miss('optimizer', optimizer, 'trained with adamw');
+  const ranker = rankerOf(keys);
+  const metrics = keys.list('metrics').flatMap((name) => metricName(String(name)) ?? []);
+  const config: ConfigInput = {
+    data: given({
+      path: folder ?? undefined,
+      parts:
+        files[0] === undefined || files[1] === undefined
+          ? undefined
+          : given({ train: below(files[0])!, valid: below(files[1])!, test: below(files[2]) }),
+      items: below(data.text('item_info')),
+      users: below(data.text('user_info')),
+      user_id: idOf('user'),
+      item_id: idOf('item'),
+      time: null,
+      label: { column: isConfigMap(labelColumn) ? String(labelColumn['name']) : 'label' },
+      allow_duplicates: files[1] === files[2] ? true : undefined,
+    }),
+    feature_cols: features,
+    eval: given({
+      split: { given: true } as const,
+      metrics: metrics.length === 0 ? undefined : [...new Set([...metrics, ...(valid === undefined ? [] : [valid])])],
+    }),
+    model: given({
+      ranker,
+      training: 'id_only',
+      embedding_dim: keys.number('embedding_dim'),
+      mlp,
+      attention_mlp: keys.numbers('attention_hidden_units'),
+      cross_layers: keys.number('num_cross_layers'),
+      dropout: keys.number('net_dropout'),
+    } as const),
+    train: given({
+      epochs: keys.number('epochs'),
+      train_batch_size: keys.number('batch_size'),
+      learning_rate: keys.number('learning_rate'),
+      weight_decay: 0,
+      seed: keys.number('seed'),
+      early_stop_patience: keys.number('early_stop_patience'),
+      valid_metric: valid,
+    }),
+  };
+  return finished(config, [...data.rest(), ...keys.rest()]);
+}
+
+type FeatureColumns = NonNullable<ConfigInput['feature_cols']>;
+
+/** One entry of `feature_cols`, which may name several columns of one kind. */
+function fuxictrFeatures(column: ConfigMap, data: Keys, defaultMinCount: number): FeatureColumns {
+  const names = (Array.isArray(column['name']) ? column['name'] : [column['name'] ?? null]).map(String);
+  const keys = new Keys(column, `feature_cols.${names[0]}.`);
+  keys.ignore('name', 'dtype', 'na_value', 'fill_na', 'vocab_size');
+  if (keys.take('active') === false) return [];
+  const type = keys.text('type');
+  const table = keys.text('source');
+  const source: 'item' | 'user' | undefined = table === 'item' || table === 'user' ? table : undefined;
+  const share = keys.text('share_embedding');
+  const shared = {
+    source,
+    embedding_dim: keys.number('embedding_dim'),
+    min_count: Math.max(1, keys.number('min_categr_count') ?? defaultMinCount),
+    share_embedding: share,
+  };
+  const features = names.flatMap((name): FeatureColumns => {
+    if (type === 'categorical') return [given({ name, type, ...shared } as const)];
+    if (type === 'numeric') return [given({ name, type, source } as const)];
+    if (type === 'meta') return [given({ name, type, source } as const)];
+    if (type === 'sequence')
+      return [
+        given({
+          name,
+          type,
+          ...shared,
+          splitter: keys.text('splitter') ?? '^',
+          max_len: keys.number('max_len'),
+          padding: keys.text('padding') === 'post' ? 'post' : 'pre',
+        } as const),
+      ];
+    data.miss(`feature_cols.${name}`, type ?? null, 'no such type of a feature: it is left out');
+    return [];
+  });
+  data.unmatched.push(...keys.rest());
+  return features;
+}
+
+/** `monitor: AUC`, or a map of metrics and signs, of which the first chooses. */
+function fuxictrMonitor(keys: Keys): string | undefined {
+  const monitor = keys.take('monitor');
+  if (!isConfigMap(monitor)) return validMetric(keys, 'monitor', false);
+  const [first] = Object.keys(monitor);
+  keys.miss('monitor', monitor, 'one metric chooses: the first');
+  return first === undefined ? undefined : (metricName(first) ?? undefined);
+}
+
+function finished(config: ConfigInput, unmatched: readonly Unmatched[]): Imported {
+  const sections = Object.entries(config).filter(
+    ([, section]) => section !== undefined && Object.keys(section).length > 0,
+  );
+  return { config: Object.fromEntries(sections), unmatched };
+}

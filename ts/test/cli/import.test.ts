@@ -1,0 +1,235 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { resolveConfig } from '../../src/train/config.js';
+import { captured, lastJson } from './captured.js';
+
+const root = mkdtempSync(join(tmpdir(), 'galago-import-'));
+afterAll(() => rmSync(root, { recursive: true }));
+
+let files = 0;
+function yaml(text: string): string {
+  const path = join(root, `f${files++}.yaml`);
+  writeFileSync(path, text);
+  return path;
+}
+
+interface Result {
+  readonly unmatched: readonly { key: string; reason: string }[];
+  readonly out: string | null;
+}
+
+/** Imports, loads what was written as a configuration, and gives it with what was told. */
+async function imported(...argv: string[]) {
+  const out = join(root, `out${files++}.yaml`);
+  const { exitCode, stdout, stderr } = await captured(['import', ...argv, '--out', out, '--json']);
+  expect(exitCode, stderr).toBe(0);
+  const { unmatched } = lastJson(stdout) as Result;
+  const text = readFileSync(out, 'utf8');
+  for (const { key } of unmatched) {
+    expect(stderr).toContain(`no counterpart: ${key}`);
+    expect(text).toContain(`# no counterpart: ${key}`);
+  }
+  return { config: resolveConfig({ files: [out] }).config, told: unmatched.map(({ key }) => key), out };
+}
+
+describe('galago import', () => {
+  it('recbole: names, split, metrics, sampling', async () => {
+    const file = yaml(`
+data_path: sets
+dataset: tiny
+model: FM
+USER_ID_FIELD: uid
+ITEM_ID_FIELD: iid
+TIME_FIELD: when
+load_col: { inter: [uid, iid, when] }
+MAX_ITEM_LIST_LENGTH: 20
+epochs: 30
+train_batch_size: 256
+learning_rate: 0.002
+stopping_step: 4
+embedding_size: 24
+eval_args: { split: { RS: [0.7, 0.1, 0.2] }, order: TO, group_by: user, mode: full }
+metrics: [Recall, NDCG, Hit, Precision]
+topk: [10, 20]
+valid_metric: NDCG@10
+train_neg_sample_args: { distribution: popularity, sample_num: 2 }
+`);
+    const { config, told } = await imported('recbole', file);
+    expect(config.data).toMatchObject({ path: 'sets/tiny', user_id: 'uid', item_id: 'iid', time: 'when' });
+    expect(config.data.label.column).toBeNull();
+    expect(config.feature_cols[2]).toMatchObject({ type: 'history', of: 'iid', max_len: 20 });
+    expect(config.eval).toMatchObject({
+      split: { RS: [0.7, 0.1, 0.2] },
+      order: 'TO',
+      group_by: 'user',
+      mode: 'full',
+      metrics: ['Recall@10', 'Recall@20', 'NDCG@10', 'NDCG@20', 'HR@10', 'HR@20'],
+    });
+    expect(config.model).toMatchObject({ ranker: 'fm', training: 'id_only', embedding_dim: 24 });
+    expect(config.train).toMatchObject({
+      epochs: 30,
+      train_batch_size: 256,
+      learning_rate: 0.002,
+      early_stop_patience: 4,
+      valid_metric: 'NDCG@10',
+      negatives: { kind: 'popularity', n: 2 },
+    });
+    expect(told).toEqual(['metrics', 'load_col']);
+  });
+
+  it('recbole: labels by threshold, drawn candidates become all items', async () => {
+    const { config, told } = await imported(
+      'recbole',
+      yaml('threshold: { rating: 4 }\nmetrics: [AUC, LogLoss]\nvalid_metric: AUC\neval_args: { mode: labeled }\n'),
+    );
+    expect(config.data.label).toEqual({ column: 'rating', at_least: 4 });
+    expect(config.eval).toMatchObject({ mode: 'labeled', metrics: ['AUC', 'logloss'] });
+    expect(told).toEqual([]);
+    const drawn = await imported(
+      'recbole',
+      yaml('metrics: [MRR]\ntopk: [5]\nvalid_metric: MRR@5\neval_args: { mode: uni100 }\nmodel: BPR\n'),
+    );
+    expect(drawn.config.eval.mode).toBe('full');
+    expect(drawn.told).toEqual(['model', 'eval_args.mode']);
+  });
+
+  it('mmrec: several files, lists of settings, the feature files', async () => {
+    const overall = yaml(`
+seed: [999]
+data_path: 'data/'
+inter_splitting_label: x_label
+filter_out_cod_start_users: True
+embedding_size: 64
+epochs: 1000
+stopping_step: 20
+train_batch_size: 2048
+learning_rate: 0.001
+metrics: [Recall, NDCG, MAP]
+topk: [10, 20]
+valid_metric: Recall@20
+USER_ID_FIELD: user_id:token
+`);
+    const own = yaml(`
+dataset: toys
+model: FREEDOM
+USER_ID_FIELD: userID
+ITEM_ID_FIELD: itemID
+TIME_FIELD: timestamp
+vision_feature_file: image_feat.npy
+text_feature_file: text_feat.npy
+dropout: [0.8, 0.9]
+knn_k: 8
+mm_image_weight: 0.25
+lambda_coeff: 0.9
+`);
+    const { config, told } = await imported('mmrec', overall, own);
+    expect(config.data).toMatchObject({ path: 'data/toys', user_id: 'userID', item_id: 'itemID' });
+    expect(config.feature_cols.slice(2)).toMatchObject([
+      { name: 'image', type: 'embedding', file: 'image_feat.npy' },
+      { name: 'text', type: 'embedding', file: 'text_feat.npy' },
+    ]);
+    expect(config.model).toMatchObject({
+      name: 'freedom',
+      freedom: { width: 64, neighbours: 8, keep_edges: 0.2, modality_weights: [0.25, 0.75] },
+    });
+    expect(config.eval).toMatchObject({ mode: 'full', masked: 'train', known_users: true });
+    expect(config.eval.metrics).toEqual(['Recall@10', 'Recall@20', 'NDCG@10', 'NDCG@20']);
+    expect(config.train).toMatchObject({ seed: 999, early_stop_patience: 20, negatives: { kind: 'uniform', n: 1 } });
+    expect(told).toEqual(['dropout', 'metrics', 'lambda_coeff']);
+  });
+
+  it('fuxictr: the data set of an experiment, its columns and parts', async () => {
+    const dataset = yaml(`
+shop_x1:
+  data_root: ../data
+  data_format: csv
+  train_data: ../data/shop/train.csv
+  valid_data: ../data/shop/test.csv
+  test_data: ../data/shop/test.csv
+  item_info: ../data/shop/item_info.csv
+  min_categr_count: 2
+  feature_cols:
+    - { name: [user_id, item_id], active: True, dtype: str, type: categorical }
+    - { name: hour, active: True, dtype: float, type: numeric, preprocess: log }
+    - { name: seen, active: True, dtype: str, type: sequence, splitter: ^, max_len: 100, padding: pre, share_embedding: item_id }
+    - { name: brand, active: True, dtype: str, type: categorical, source: item, min_categr_count: 1 }
+    - { name: old, active: False, dtype: str, type: categorical }
+  label_col: { name: clk, dtype: float }
+`);
+    const model = yaml(`
+Base: { model_root: ./checkpoints/, num_workers: 3, early_stop_patience: 2, feature_specs: null }
+DIN_1:
+  model: DIN
+  dataset_id: shop_x1
+  metrics: [gAUC, AUC, logloss]
+  optimizer: adam
+  learning_rate: 5.e-4
+  embedding_regularizer: 0.005
+  net_regularizer: 0
+  batch_size: 1024
+  embedding_dim: 64
+  dnn_hidden_units: [1024, 512]
+  attention_hidden_units: [512, 256]
+  din_sequence_field: [seen]
+  din_target_field: [item_id]
+  net_dropout: 0.1
+  batch_norm: True
+  epochs: 100
+  seed: 2022
+  monitor: { gAUC: 1, AUC: 1 }
+  group_id: user_id
+`);
+    const { config, told } = await imported('fuxictr', dataset, model, '--expid', 'DIN_1');
+    expect(config.data).toMatchObject({
+      path: '../data/shop',
+      parts: { train: 'train.csv', valid: 'test.csv', test: 'test.csv' },
+      items: 'item_info.csv',
+      user_id: 'user_id',
+      item_id: 'item_id',
+      label: { column: 'clk' },
+      allow_duplicates: true,
+    });
+    expect(config.feature_cols).toMatchObject([
+      { name: 'user_id', type: 'categorical', min_count: 2 },
+      { name: 'item_id', type: 'categorical', min_count: 2 },
+      { name: 'hour', type: 'numeric' },
+      { name: 'seen', type: 'sequence', splitter: '^', max_len: 100, padding: 'pre', share_embedding: 'item_id' },
+      { name: 'brand', type: 'categorical', source: 'item', min_count: 1 },
+    ]);
+    expect(config.model).toMatchObject({
+      ranker: 'din',
+      mlp: [1024, 512],
+      attention_mlp: [512, 256],
+      embedding_dim: 64,
+    });
+    expect(config.train).toMatchObject({
+      learning_rate: 5e-4,
+      train_batch_size: 1024,
+      valid_metric: 'gAUC',
+      weight_decay: 0,
+    });
+    expect(told.sort()).toEqual(
+      ['shop_x1.valid_data', 'feature_cols.hour.preprocess', 'monitor', 'embedding_regularizer', 'batch_norm']
+        .concat(['din_sequence_field', 'din_target_field'])
+        .sort(),
+    );
+  });
+
+  it('refuses what it cannot read, and a file that is there', async () => {
+    const file = yaml('epochs: 1\n');
+    const fails = async (...argv: string[]): Promise<string> => {
+      const { exitCode, stderr } = await captured(['import', ...argv]);
+      expect(exitCode).not.toBe(0);
+      return stderr;
+    };
+    expect(await fails('other', file)).toContain('expected recbole, fuxictr or mmrec');
+    expect(await fails('fuxictr', file, file)).toContain('--expid');
+    expect(await fails('fuxictr', file, file, '--expid', 'x')).toContain('expected one of the experiments epochs');
+    expect(await fails('recbole', join(root, 'none.yaml'))).toContain('cannot read');
+    expect(await fails('recbole', file, '--out', file)).toContain('EEXIST');
+    const { stdout } = await captured(['import', 'recbole', file]);
+    expect(stdout).toContain('feature_cols:');
+  });
+});
