@@ -19,7 +19,10 @@ export const inspect: Verb = {
   summary:
     'Shows what a data file or folder, a run, a checkpoint, a .safetensors file or a configuration holds, after checking it.',
   positionals: '<path>',
-  options: { flops: { type: 'boolean', help: 'of a configuration: the FLOPs of one training step, by module' } },
+  options: {
+    flops: { type: 'boolean', help: 'of a configuration: the FLOPs of one training step, by module' },
+    pictures: { type: 'boolean', help: 'of a data folder: decode every picture, not an even sample of 2,000' },
+  },
   overrides: true,
   notes: [
     'A data folder may be folder/stem; --data.user_id=... and the like name its columns.',
@@ -41,7 +44,7 @@ export const inspect: Verb = {
     if (existsSync(join(path, 'checkpoints'))) return inspectRun(join(path, 'checkpoints'), output);
     const isData = status?.isFile() === true && formatOf(path) !== null;
     if (status?.isDirectory() || isData || (!status && existsSync(`${path}.inter`)))
-      return inspectData(path, args.overrides, output);
+      return inspectData(path, args.overrides, output, args.flags.has('pictures'));
     if (!status) throw new ConfigError(`inspect: expected a file or folder but ${path} does not exist`, { file: path });
     if (extname(path) === '.safetensors') return inspectSafetensors(path, output);
     if (isConfig) return inspectConfig(path, args, output);

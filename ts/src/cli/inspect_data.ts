@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { readAtomicFolder } from '../data/atomic.js';
 import type { DataFiles } from '../data/data_files.js';
 import { groupRows, rankTimes, rowNumbers } from '../data/events.js';
@@ -7,6 +9,7 @@ import { type Column, splitTokens, type Table } from '../data/table.js';
 import { findTables } from '../data/table_folder.js';
 import { resolveConfig } from '../train/config.js';
 import type { Config } from '../train/config_schema.js';
+import { inspectImages } from './inspect_images.js';
 import { bytesText, textTable } from './text_table.js';
 import type { Output } from './verb.js';
 
@@ -115,7 +118,14 @@ function repeats(user: Codes, value: Int32Array): { shared: number; again: numbe
 async function readTables(
   path: string,
   data: Config['data'],
-): Promise<{ name: string; inter: Table | null; item: Table | null; others: Table[]; ignored: readonly string[] }> {
+): Promise<{
+  name: string;
+  folder: string;
+  inter: Table | null;
+  item: Table | null;
+  others: Table[];
+  ignored: readonly string[];
+}> {
   const policy = { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction };
   const { interactions, items, users } = data;
   const tables = await findTables(path, { interactions, items, users });
@@ -125,7 +135,7 @@ async function readTables(
       onBadRow: policy.onBadRow === 'fail' ? 'fail' : 'skip',
     });
     const others = [...folder.parts.values(), folder.user].filter((table) => table !== null);
-    return { name: folder.stem, inter: folder.inter, item: folder.item, others, ignored: folder.ignored };
+    return { ...folder, name: folder.stem, others };
   }
   const dtypes = Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype]));
   const read = (source: DataFiles): Promise<Table> =>
@@ -133,17 +143,27 @@ async function readTables(
   const inter = await read(tables.interactions);
   const item = tables.items && (await read(tables.items));
   const user = tables.users && (await read(tables.users));
-  return { name: tables.interactions.name, inter, item, others: user === null ? [] : [user], ignored: [] };
+  return {
+    name: tables.interactions.name,
+    folder: tables.folder,
+    inter,
+    item,
+    others: user === null ? [] : [user],
+    ignored: [],
+  };
 }
 
-/** Reads a data file or folder and prints what it holds: columns, missing fields, ranges, lengths, ties. */
+/** Reads a data file or folder and prints what it holds: columns, missing fields, ranges, lengths, ties, and which pictures decode. */
 export async function inspectData(
   path: string,
   overrides: readonly string[],
-  { stdout }: Output,
+  output: Output,
+  allPictures = false,
 ): Promise<Record<string, unknown>> {
-  const { data } = resolveConfig({ overrides }).config;
-  const { name: stem, inter, item, others, ignored } = await readTables(path, data);
+  const { stdout } = output;
+  const { config } = resolveConfig({ overrides });
+  const { data } = config;
+  const { name: stem, folder, inter, item, others, ignored } = await readTables(path, data);
   const tables = [inter, ...others, item].filter((table) => table !== null);
   const files = tables.map((table) => ({
     name: table.name,
@@ -173,6 +193,8 @@ export async function inspectData(
   const interactions = inter === null ? null : interactionReport(inter, item, keys);
   for (const [what, value] of Object.entries(interactions ?? {}))
     stdout.write(`${what.replaceAll('_', ' ')}: ${value}\n`);
+  const hasPictures = item !== null && (data.image_root !== null || existsSync(join(folder, 'images')));
+  const pictures = hasPictures ? await inspectImages({ item, folder, all: allPictures }, config, output) : null;
   for (const file of ignored) stdout.write(`not read: ${file}\n`);
-  return { kind: 'data', path, stem, files, interactions, ignored };
+  return { kind: 'data', path, stem, files, interactions, pictures, ignored };
 }

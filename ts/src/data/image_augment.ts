@@ -90,13 +90,23 @@ export function placeCrop(stored: Uint8Array, side: number, crop: Crop, out: Uin
   const one = 1 << WEIGHT_BITS;
   const half = 1 << (2 * WEIGHT_BITS - 1);
   for (let row = 0, to = 0; row < size; row++) {
-    const [above, below, v] = [y.first[row]!, y.second[row]!, y.weight[row]!];
+    const above = y.first[row]!;
+    const below = y.second[row]!;
+    const v = y.weight[row]!;
     for (let column = 0; column < size; column++) {
-      const [left, right, h] = [x.first[column]!, x.second[column]!, x.weight[column]!];
+      const left = x.first[column]!;
+      const right = x.second[column]!;
+      const lowerRight = x.weight[column]! * v;
+      const lowerLeft = (v << WEIGHT_BITS) - lowerRight;
+      const upperRight = (x.weight[column]! << WEIGHT_BITS) - lowerRight;
+      const upperLeft = one * one - upperRight - lowerLeft - lowerRight;
       for (let c = 0; c < 3; c++) {
-        const upper = stored[above + left + c]! * (one - h) + stored[above + right + c]! * h;
-        const lower = stored[below + left + c]! * (one - h) + stored[below + right + c]! * h;
-        out[to++] = (upper * (one - v) + lower * v + half) >> (2 * WEIGHT_BITS);
+        const sum =
+          stored[above + left + c]! * upperLeft +
+          stored[above + right + c]! * upperRight +
+          stored[below + left + c]! * lowerLeft +
+          stored[below + right + c]! * lowerRight;
+        out[to++] = (sum + half) >> (2 * WEIGHT_BITS);
       }
     }
   }

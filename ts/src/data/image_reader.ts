@@ -8,7 +8,7 @@ import { DataError } from '../errors.js';
 import type { ImageBatch } from './batch.js';
 import type { AugmentDraw } from './image_augment.js';
 import type { ImageCache } from './image_cache.js';
-import { DECODE_LIMITS, type DecodeImageOptions, decodeImage, lanes } from './image_decoder.js';
+import { DECODE_LIMITS, type DecodeImageOptions, decodeImage } from './image_decoder.js';
 import { imageKey, sha256 } from './image_digest.js';
 import { ImageError } from './image_error.js';
 import type { ImageSource } from './image_source.js';
@@ -16,6 +16,8 @@ import { gatherImages, type ImageStore, pictureBytes, placePicture } from './ima
 
 /** Milliseconds of copying after which the event loop gets a turn. */
 const TURN_MS = 2;
+/** Pictures that are read at a time, so that a short wait for one is used for others; decoding has a limit of its own. */
+const READS = 8;
 
 export interface ImageReaderParts {
   /** Paged, with digests. */
@@ -98,7 +100,7 @@ export class ImageReader implements AsyncDisposable {
         }
       }
     };
-    await Promise.all(Array.from({ length: Math.min(lanes(), rows.length) }, lane));
+    await Promise.all(Array.from({ length: Math.min(READS, rows.length) }, lane));
     if (failures.length > 0) throw failures[0];
   }
 

@@ -1,6 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
+import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { saveCheckpoint } from '../../src/io/checkpoint.js';
 import { hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
@@ -114,7 +116,42 @@ describe('inspect', () => {
     });
     const named = await captured(['inspect', join(data, 'shop'), '--data.user_id=nobody', '--json']);
     expect(lastJson(named.stdout)).toMatchObject({ stem: 'shop', interactions: null });
-    expect((await captured(['inspect', join(folder)])).exitCode).toBe(65);
+    mkdirSync(join(folder, 'empty'));
+    expect((await captured(['inspect', join(folder, 'empty')])).exitCode).toBe(65);
+  });
+
+  it('F14: says where pictures are, how many decode, and why the others do not', async () => {
+    const data = join(folder, 'pictures');
+    mkdirSync(join(data, 'images'), { recursive: true });
+    writeFileSync(join(data, 'pictures.inter'), 'user_id:token\titem_id:token\nu1\ta\n');
+    writeFileSync(join(data, 'pictures.item'), 'item_id:token\na\nb\nc\nd\n');
+    const background = { r: 9, g: 8, b: 7 };
+    const picture = await sharp({ create: { width: 9, height: 7, channels: 3, background } })
+      .png()
+      .toBuffer();
+    const files = { 'a.jpg': picture, 'b.png': picture.subarray(0, 50), 'c.jpg': Buffer.from('<html>') };
+    for (const [name, bytes] of Object.entries(files)) writeFileSync(join(data, 'images', name), bytes);
+    const { exitCode, stdout } = await captured(['inspect', data, '--json', '--image.on_bad_image=skip']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('pictures: a folder of files; 3 of 4 items have one\n');
+    expect(stdout).toContain('  3 of 3 tried: 1 decode, 1 unsupported format, 1 corrupt\n');
+    expect(stdout).toMatch(/^ {2}b\.png: image: the decoder says/m);
+    expect(stdout).toContain('  on_bad_image skip, max_bad_fraction 0.01\n');
+    const packed = pack();
+    for (const [name, bytes] of Object.entries(files)) packed.entry({ name }, bytes);
+    packed.finalize();
+    const chunks: Buffer[] = [];
+    for await (const chunk of packed) chunks.push(chunk as Buffer);
+    const tar = join(folder, 'pictures.tar');
+    writeFileSync(tar, Buffer.concat(chunks));
+    const shards = await captured(['inspect', data, '--json', `--data.image_root=${tar}`, '--pictures']);
+    expect(shards.stdout).toContain('pictures: 1 tar shard, 3 pictures; 3 of 4 items have one\n');
+    expect(lastJson(shards.stdout)).toMatchObject({
+      pictures: { kind: 'tar', tried: 3, decoded: 1, bad: { unsupported_format: 1, corrupt: 1 }, on_bad_image: 'mask' },
+    });
+    const wrong = await captured(['inspect', data, `--data.image_root=${join(data, 'pictures.item')}`]);
+    expect(wrong.exitCode).toBe(78);
+    expect(wrong.stderr).toContain('expected pictures, tar shards or an LMDB at');
   });
 
   it('checks a checkpoint, and lists those of a run', async () => {

@@ -284,6 +284,32 @@ describe('decodeImages', () => {
     expect(tolerant.counters).toMatchObject({ tried: 300, bad: { missing_file: 15 } });
   });
 
+  it.each(['jpeg', 'png', 'webp'] as const)(
+    'F14: a %s cut at every percent is masked, skipped or stops, as the policy says',
+    async (format) => {
+      const whole = await noise(48, 32)[format]().toBuffer();
+      const names = Array.from({ length: 100 }, (_, percent) => `cut-${percent}.${format}`);
+      for (const [percent, name] of names.entries())
+        await writeFile(join(root, name), whole.subarray(0, (whole.length * percent) / 100));
+      const all = [...names, 'a.png'];
+      const masked = await decodeImages(all, options({ maxBadFraction: 1 }));
+      const { bad, tried, decoded } = masked.counters;
+      expect(tried).toBe(101);
+      expect(decoded).toBeGreaterThanOrEqual(1); // a file that lacks its last bytes may hold all pixels
+      expect(decoded).toBeLessThanOrEqual(3);
+      expect(bad.empty + bad.unsupported_format + bad.corrupt).toBe(101 - decoded);
+      expect(masked.store.present[100]).toBe(1);
+      for (const { row } of masked.bad) expect(masked.store.present[row]).toBe(0);
+      const skipped = await decodeImages(all, options({ maxBadFraction: 1, onBadImage: 'skip' }));
+      expect(skipped.bad).toEqual(masked.bad);
+      for (const percent of [0, 37, 80]) {
+        const run = decodeImages(['a.png', names[percent]!], options({ onBadImage: 'fail' }));
+        await expect(run).rejects.toMatchObject({ code: 'DATA_IMAGE', fields: { row: 1, file: names[percent] } });
+      }
+      await expect(decodeImages(all, options())).rejects.toMatchObject({ fields: { reason: 'max_bad_fraction' } });
+    },
+  );
+
   it('stops when aborted', async () => {
     const controller = new AbortController();
     const many = new Array<string>(200).fill('a.png');
@@ -352,6 +378,19 @@ describe.skipIf(hard === null)('awkward pictures (internal test data)', () => {
     const { counters, bad } = await decodeImages(files, { root: hard!, size: 64 });
     expect(counters).toMatchObject({ tried: 60, decoded: 44 });
     expect(counters.bad).toMatchObject({ unsupported_format: 11, empty: 1, corrupt: 3, too_many_pixels: 1 });
+    const refused = (reason: string) => bad.filter((image) => image.reason === reason).map(({ path }) => path);
+    expect(
+      refused('unsupported_format')
+        .map((path) => path.replace(/^.*\./, ''))
+        .sort(),
+    ).toEqual(
+      ['avif', 'avif', 'bmp', 'gif', 'gif', 'gif', 'ico', 'jpg', 'svg', 'tif', 'tif'], // the .jpg is a web page
+    );
+    expect(refused('unsupported_format')).toContain('html_named.jpg');
+    expect([...refused('empty'), ...refused('too_many_pixels')].sort()).toEqual([
+      '65536-uint32-limit.png',
+      'real_zero_bytes.jpg',
+    ]);
     expect(
       bad
         .filter(({ reason }) => reason === 'corrupt')

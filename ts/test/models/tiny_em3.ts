@@ -2,7 +2,7 @@
 import { backward } from '../../src/autograd.js';
 import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
-import { datasetFromShop } from '../../src/data/load_dataset.js';
+import { datasetFromShop, type LoadOptions } from '../../src/data/load_dataset.js';
 import { generateShop } from '../../src/data/shop.js';
 import { Em3, type Em3Options } from '../../src/models/em3.js';
 import type { RecommenderModel, StepGraph } from '../../src/models/model.js';
@@ -15,8 +15,8 @@ import { bytesOf } from '../values.js';
 export const tinyShop = generateShop({ seed: 3, items: 60, users: 20, sessions: 200 });
 
 /** The shop with titles, tags, pictures and queries. Dispose it. */
-export function tinyData(): Promise<Dataset> {
-  return datasetFromShop(tinyShop);
+export function tinyData(options: LoadOptions = {}): Promise<Dataset> {
+  return datasetFromShop(tinyShop, options);
 }
 
 type Deep<T> = {

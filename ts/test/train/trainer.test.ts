@@ -100,6 +100,29 @@ describe('a training run', () => {
     expect(mean(losses.slice(-5))).toBeLessThan(0.8 * mean(losses.slice(0, 5)));
   });
 
+  it('augments pictures in training steps alone, to the same bytes every time', async () => {
+    await using augmented = await tinyData({ images: { augment: { minArea: 0.5, flip: 0.5 } } });
+    const run = async (from: Dataset) => {
+      const asked = new Set<string>();
+      const recorded: Dataset = {
+        ...from,
+        loader: (options) => {
+          asked.add(`${options.part} ${options.augment ?? false}`);
+          return from.loader(options);
+        },
+      };
+      using model = tinyEm3(from, everything);
+      await using trainer = new Trainer({ model, data: recorded, settings: { ...settings, epochs: 1 } });
+      const losses = lossesOf(await eventsOf(trainer));
+      return { losses, asked: [...asked], bytes: await bytesByName(model.state()) };
+    };
+    const [plain, first, second] = [await run(data), await run(augmented), await run(augmented)];
+    expect(first.asked.sort()).toEqual(['train true', 'valid false']);
+    expect(second).toEqual(first);
+    expect(first.losses).not.toEqual(plain.losses);
+    expect(await augmented.itemContent([3, 4])).toEqual(await data.itemContent([3, 4]));
+  });
+
   it('never opens the test part, and stops early by validation alone', async () => {
     using model = tinyEm3(data, { training: 'id_only' });
     const opened = data.testOpenings;
