@@ -301,7 +301,8 @@ describe('decodeImages', () => {
       expect(masked.store.present[100]).toBe(1);
       for (const { row } of masked.bad) expect(masked.store.present[row]).toBe(0);
       const skipped = await decodeImages(all, options({ maxBadFraction: 1, onBadImage: 'skip' }));
-      expect(skipped.bad).toEqual(masked.bad);
+      const reasons = ({ bad: list }: typeof masked) => list.map(({ row, reason }) => [row, reason]);
+      expect(reasons(skipped)).toEqual(reasons(masked)); // the decoder's words differ from time to time
       for (const percent of [0, 37, 80]) {
         const run = decodeImages(['a.png', names[percent]!], options({ onBadImage: 'fail' }));
         await expect(run).rejects.toMatchObject({ code: 'DATA_IMAGE', fields: { row: 1, file: names[percent] } });
