@@ -23,7 +23,7 @@ export { Loader, type LoaderOptions } from './data/loader.js';
 export { type Feature, featureNamed, featuresOf, type Schema } from './data/schema.js';
 export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop.js';
 export { type Split, type SplitRule, splitEvents } from './data/split.js';
-export { type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text.js';
+export { type TextLayout, type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text.js';
 export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
 export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';
 export * from './errors.js';
@@ -191,6 +191,7 @@ export { keep, tidy } from './tidy.js';
 // training
 export { resolveConfig } from './train/config.js';
 export { type Predictions, type Slices } from './train/evaluate.js';
+export { layoutFor } from './train/published_encoders.js';
 export { type ReportContent, writeReport } from './train/report.js';
 export { openRunFolder, type RunFolder } from './train/run_folder.js';
 export { type StepFlops, stepFlops } from './train/step_flops.js';

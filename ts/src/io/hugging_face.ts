@@ -3,7 +3,7 @@
  * beside them tokenizer files and `preprocessor_config.json`. Python pickles (`.bin`, `.pt`) are refused by name (rule 19).
  */
 import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ModelFileError, StorageError } from '../errors.js';
@@ -23,8 +23,6 @@ export interface HuggingFaceFolder {
   readonly config: JsonObject;
   /** `preprocessor_config.json`; null where there is none. */
   readonly preprocessor: JsonObject | null;
-  /** True where there is a tokenizer.json or a vocab.txt. */
-  readonly hasTokenizer: boolean;
 }
 
 const WEIGHTS = 'model.safetensors';
@@ -69,12 +67,10 @@ export function openHuggingFaceFolder(path: string): HuggingFaceFolder {
   }
   const config = readJson(join(path, 'config.json'));
   if (config === null) refuse(join(path, 'config.json'), `expected config.json in ${path} but found none`);
-  const names = new Set(readdirSync(path));
   return {
     path,
     config,
     preprocessor: readJson(join(path, 'preprocessor_config.json')),
-    hasTokenizer: names.has('tokenizer.json') || names.has('vocab.txt'),
   };
 }
 

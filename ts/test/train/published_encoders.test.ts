@@ -3,15 +3,19 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward } from '../../src/autograd.js';
+import { datasetFromShop } from '../../src/data/load_dataset.js';
+import { generateShop } from '../../src/data/shop.js';
 import { ArgumentError, ConfigError, ModelFileError } from '../../src/errors.js';
 import { readSafetensors } from '../../src/io/safetensors.js';
+import { em3 } from '../../src/models/em3.js';
 import type { RecommenderModel } from '../../src/models/model.js';
-import { openPretrained, readPretrained } from '../../src/models/pretrained.js';
+import { fillEncoders, openPretrained, readPretrained } from '../../src/models/pretrained.js';
 import { exportRun } from '../../src/serve/export_run.js';
 import { ItemEncoder } from '../../src/serve/item_encoder.js';
 import { tidy } from '../../src/tidy.js';
 import { initialModel } from '../../src/train/build_model.js';
 import { type ConfigInput, resolveConfig } from '../../src/train/config.js';
+import { layoutFor } from '../../src/train/published_encoders.js';
 import { runData, trainRun } from '../../src/train/run.js';
 import { randomEncoderFolder, vocabulary } from '../models/random_encoder_folder.js';
 import { batches, Steps } from '../models/tiny_em3.js';
@@ -179,6 +183,18 @@ describe('a model with published encoders', () => {
     const names = [...built.parameters().keys()].filter((name) => name.startsWith('content.document.'));
     expect(names.length).toBeGreaterThan(0);
     for (const name of names) expect(name).toMatch(/^content\.document\.fusion\./);
+  });
+});
+
+describe('as a library', () => {
+  it('weights are read, the model is made of their architectures, and filled', async () => {
+    const weights = await readPretrained(folder('clip'));
+    const text = { tokenizer: folder('clip'), layout: layoutFor(weights.text!) };
+    await using data = await datasetFromShop(generateShop(tinyShop), { text });
+    using model = em3(data.schema, { content: { pretrained: { text: weights.text, image: weights.image } } });
+    fillEncoders(weights, model.pretrained!);
+    const losses = await lossesOf(model, data, 5);
+    expect(losses.at(-1)!).toBeLessThan(losses[0]!);
   });
 });
 
