@@ -191,6 +191,7 @@ export { keep, tidy } from './tidy.js';
 // training
 export { resolveConfig } from './train/config.js';
 export { type Predictions, type Slices } from './train/evaluate.js';
+export { type CachedFeatureCounts, type CachedFeatureOptions, useCachedFeatures } from './train/frozen_features.js';
 export { layoutFor } from './train/published_encoders.js';
 export { type ReportContent, writeReport } from './train/report.js';
 export { openRunFolder, type RunFolder } from './train/run_folder.js';

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
 import { configDigest } from '../train/config.js';
+import { useConfiguredFeatures } from '../train/frozen_features.js';
 import { checkSplit, countTestOpening, runConfig, runData, runDevice } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
 import { rankingText } from './result_table.js';
@@ -79,6 +80,7 @@ export const evaluate: Verb = {
     const which = { best: 'best', last: 'latest' }[String(request.checkpoint)] ?? `step-${request.checkpoint}`;
     const { name, step, rejected } = await trainer.load(which, join(request.run, 'checkpoints'));
     for (const bad of rejected) stderr.write(`warning: checkpoint ${bad.name} is bad: ${bad.reason}\n`);
+    await useConfiguredFeatures(model, data, config, { onNote: (line) => stderr.write(`${line}\n`) });
     const openings = request.part === 'test' ? await countTestOpening(request.run) : null;
     const metrics = await trainer.evaluate(request.part);
     const columns = ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration'] as const;

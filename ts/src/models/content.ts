@@ -12,9 +12,9 @@ import { ContentTable } from '../nn/content_table.js';
 import { FusionQFormer, type ModalityTokens } from '../nn/fusion_q_former.js';
 import { ImageEncoder } from '../nn/image_encoder.js';
 import { Linear } from '../nn/linear.js';
-import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { LoraLinear } from '../nn/lora_linear.js';
 import { type ForwardContext, type Initializer, Module } from '../nn/module.js';
+import { pooledTokens, poolPatches } from '../nn/pool_patches.js';
 import type { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
 import type { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { TextEncoder } from '../nn/text_encoder.js';
@@ -25,6 +25,7 @@ import { mul } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { reshape } from '../ops/transpose.js';
 import { full, type Tensor } from '../tensor.js';
+import type { ContentOptions } from './content_options.js';
 import {
   type AdaptedEncoder,
   adaptEncoders,
@@ -32,59 +33,11 @@ import {
   type EncoderName,
   setMode,
 } from './encoder_adapters.js';
+import { type FrozenEncoders, type FrozenFeatures, frozenEncoders } from './frozen_features.js';
 import type { StateUse } from './model.js';
-import {
-  layerNames,
-  type PretrainedOptions,
-  pretrainedImage,
-  pretrainedText,
-  singleSegment,
-} from './pretrained_content.js';
+import { layerNames, pretrainedImage, pretrainedText, singleSegment } from './pretrained_content.js';
 
-/** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
-export type LoraMode = 'none' | 'lora_cached' | 'lora_block' | 'shared';
-
-export interface ContentOptions {
-  /** `text`, `image`, and names of features of given vectors, which are one token each; a given one goes before a raw one of its name. */
-  readonly modalities: readonly string[];
-  readonly text: {
-    readonly width: number;
-    readonly layers: number;
-    readonly heads: number;
-    readonly ffn: number;
-    readonly dropout: number;
-  };
-  readonly image: {
-    readonly width: number;
-    readonly layers: number;
-    readonly heads: number;
-    readonly ffn: number;
-    readonly patch: number;
-  };
-  readonly queryLayers: number;
-  readonly fusion: {
-    readonly mode: 'exact' | 'ctr';
-    readonly attention: 'joint' | 'cross';
-    readonly queries: number;
-    readonly layers: number;
-    readonly heads: number;
-    readonly width: number;
-    readonly ffn: number;
-    readonly dropout: number;
-  };
-  readonly lora: {
-    readonly mode: LoraMode;
-    readonly rank: number;
-    readonly alpha: number;
-    readonly onRefresh: 'reset' | 'keep';
-  };
-  /** Blocks of each encoder that train, from the top; 'all' also trains embeddings. */
-  readonly tuneLayers: number | 'all';
-  /** Low-rank updates of linear layers of the item encoders, whose own weights are frozen then; null: none. */
-  readonly encoderLora: LoraAdapterOptions | null;
-  /** Published encoders in place of `text` and `image`; their weights are filled in afterwards (`fillEncoders`). */
-  readonly pretrained?: PretrainedOptions;
-}
+export type { ContentOptions, LoraMode } from './content_options.js';
 
 /** Text, picture and given vectors of n items, in one order. */
 export interface ItemContent {
@@ -123,7 +76,9 @@ export class ContentPart extends Module {
   /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
   #counts: ReadonlyMap<string, Int32Array>;
   #overlay: ContentTable | null = null;
+  readonly #encoders = new Map<EncoderName, AdaptedEncoder>();
   readonly #adapters: EncoderAdapters;
+  #features: FrozenFeatures | null = null;
 
   constructor(init: Initializer, schema: Schema, options: ContentOptions) {
     super();
@@ -198,7 +153,7 @@ export class ContentPart extends Module {
     const exact = fusion.mode === 'exact';
     this.#maxTokens = new Map<string, number>([
       ...(useText ? [['text', exact ? 1 : itemText.maxTokens] as const] : []),
-      ...(this.image === null ? [] : [['image', exact ? 1 : this.image.tokenCount] as const]),
+      ...(this.image === null ? [] : [['image', exact ? 1 : this.imageTokens(this.image.tokenCount)] as const]),
       ...this.#given.map((name) => [name, 1] as const),
     ]);
     this.#counts = new Map([...this.#maxTokens.keys()].map((modality) => [modality, new Int32Array(schema.items)]));
@@ -209,7 +164,7 @@ export class ContentPart extends Module {
       schema.items,
       { none: fusion.width, lora_cached: flat, lora_block: tokens, shared: tokens }[lora.mode],
     );
-    const encoders = new Map<EncoderName, AdaptedEncoder>();
+    const encoders = this.#encoders;
     if (this.text !== null) encoders.set('text', { module: this.text, nameOf: layerNames(pretrained.text) });
     if (this.image !== null) {
       const unused = exact || this.image instanceof ImageEncoder ? undefined : this.image.ofVectors;
@@ -245,13 +200,31 @@ export class ContentPart extends Module {
       if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
   }
 
-  /**
-   * Tokens of n items for the FusionQFormer. Mode 'exact' takes one per modality: `cls` of the text, the mean over patches, or what a published
-   * encoder says stands for the whole.
-   */
-  private tokens({ text, image, vectors }: ItemContent, context: ForwardContext): Modalities {
-    setMode(this.#adapters, context);
+  /** Tokens of a picture of so many patches. */
+  private imageTokens(patches: number): number {
+    const { cacheTokens } = this.#options;
+    return cacheTokens === null ? patches : pooledTokens(patches, cacheTokens);
+  }
+
+  /** The item encoders, where none of them trains; `stays`: none does, whatever requires a gradient. */
+  frozenEncoders(stays: boolean): FrozenEncoders | null {
+    const { text, image, fusion, cacheTokens, pretrained = null } = this.#options;
+    const sizeOf = (name: string) => ({ most: this.#maxTokens.get(name)!, width: this.#widths[name]! });
+    return frozenEncoders(this.#encoders, {
+      stays,
+      sizes: new Map([...this.#encoders.keys()].map((name) => [name, sizeOf(name)])),
+      identity: { text, image, fusion: fusion.mode, cacheTokens, pretrained },
+      encode: (content) => noGrad(() => new Map(Object.entries(this.encodedTokens(content, { training: false })))),
+      use: (features) => {
+        this.#features = features;
+      },
+    });
+  }
+
+  /** Tokens of n items for the FusionQFormer: given vectors, and what the encoders make of texts and pictures, or made of those of `keys`. */
+  private tokens(content: ItemContent, context: ForwardContext, keys: Int32Array | null): Modalities {
     const modalities: Modalities = {};
+    const { vectors } = content;
     for (const name of this.#given) {
       const batch = vectors?.[name];
       if (batch === undefined)
@@ -265,7 +238,25 @@ export class ContentPart extends Module {
       ]);
       modalities[name] = { rows, starts: numbered(present.length), counts: Int32Array.from(present) };
     }
-    const exact = this.#options.fusion.mode === 'exact';
+    const features = keys === null ? null : this.#features;
+    if (features === null) return Object.assign(modalities, this.encodedTokens(content, context));
+    for (const [name, { width }] of features.sizes) {
+      const { values, starts, counts } = features.gather(name, keys!);
+      const wide = this.fusion.query.dtype === 'float64' ? Float64Array.from(values) : values;
+      modalities[name] = { rows: this.place(wide, [values.length / width, width]), starts, counts };
+    }
+    return modalities;
+  }
+
+  /**
+   * What the encoders make of n items. Mode 'exact' takes one token per modality: `cls` of the text, the mean over patches, or what a published
+   * encoder says stands for the whole.
+   */
+  private encodedTokens({ text, image }: ItemContent, context: ForwardContext): Modalities {
+    setMode(this.#adapters, context);
+    const modalities: Modalities = {};
+    const { cacheTokens, fusion } = this.#options;
+    const exact = fusion.mode === 'exact';
     if (this.text !== null && text !== null) {
       const { offsets } = text;
       const read = this.text instanceof TextEncoder ? text : singleSegment(text);
@@ -275,10 +266,13 @@ export class ContentPart extends Module {
         : { rows: this.text.tokens(read, context).rows, starts: offsets.slice(0, -1), counts: lengths };
     }
     if (this.image !== null && image !== null) {
+      const { tokenCount } = this.image;
       const n = image.present.length;
-      const each = exact ? 1 : this.image.tokenCount;
+      const each = exact ? 1 : this.imageTokens(tokenCount);
+      let rows = exact ? this.image.vectors(image, context) : this.image.tokens(image, context).rows;
+      if (!exact && cacheTokens !== null) rows = poolPatches(rows, { tokens: tokenCount, pooled: cacheTokens });
       modalities['image'] = {
-        rows: exact ? this.image.vectors(image, context) : this.image.tokens(image, context).rows,
+        rows,
         starts: numbered(n).map((i) => i * each),
         counts: Int32Array.from(image.present, (there) => (there ? each : 0)),
       };
@@ -286,9 +280,9 @@ export class ContentPart extends Module {
     return modalities;
   }
 
-  /** Vectors (n, width) of n items, live, and what the table keeps of them. */
-  encode(content: ItemContent, context: ForwardContext): Encoded {
-    const modalities = this.tokens(content, context);
+  /** Vectors (n, width) of n items and what the table keeps of them: live, or from the features of `keys` (n) where the encoders are frozen. */
+  encode(content: ItemContent, context: ForwardContext, keys: Int32Array | null = null): Encoded {
+    const modalities = this.tokens(content, context, keys);
     const flattened = this.fusion.flattened(modalities, context);
     const vectors = this.fusion.last.forward(flattened);
     const { mode } = this.#options.lora;
@@ -318,7 +312,7 @@ export class ContentPart extends Module {
 
   /** Encodes items and stages them: reads of this step see them, the table from `commit` on. `keys` (n) ascending item rows. */
   encodeAndStage(keys: Int32Array, content: ItemContent, context: ForwardContext): Tensor {
-    const { vectors, cached, modalities } = this.encode(content, context);
+    const { vectors, cached, modalities } = this.encode(content, context, keys);
     this.note(keys, modalities);
     this.reading.stage(keys, cached);
     return vectors;
@@ -445,7 +439,7 @@ export class ContentPart extends Module {
       yield part;
       const items = content(part);
       noGrad(() => {
-        const { cached, modalities } = this.encode(items, { training: false });
+        const { cached, modalities } = this.encode(items, { training: false }, part);
         this.note(part, modalities);
         table.stage(Int32Array.from(part), cached);
         table.commit(now);

@@ -24,6 +24,7 @@ import { type ContentIdContrastOptions, contentIdContrast } from './content_id_c
 import { defaultDlrm } from './dlrm.js';
 import type { EncoderAdapters } from './encoder_adapters.js';
 import { FeatureEmbedder } from './feature_embedder.js';
+import type { FrozenEncoders } from './frozen_features.js';
 import { lastEntries, makeHistory } from './history.js';
 import { defaultLonger } from './longer.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
@@ -259,6 +260,10 @@ export class Em3 extends Module implements RecommenderModel {
     return this.content === null ? null : publishedOf(this.content);
   }
 
+  get frozenEncoders(): FrozenEncoders | null {
+    return this.content?.frozenEncoders(this.frozenContent && this.encoderStageEpochs === 0) ?? null;
+  }
+
   get served(): ServedContent | null {
     const part = this.content;
     if (part === null) return null;
@@ -462,6 +467,7 @@ export const defaultEm3Options: Em3Options = {
     fusion: { mode: 'ctr', attention: 'joint', queries: 4, layers: 2, heads: 8, width: 128, ffn: 0, dropout: 0.1 },
     lora: { mode: 'lora_cached', rank: 8, alpha: 16, onRefresh: 'reset' },
     tuneLayers: 'all',
+    cacheTokens: null,
     encoderLora: null,
   },
   sqdc: { weight: 0, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false },

@@ -80,6 +80,7 @@ export class Freedom extends Module implements RecommenderModel {
   readonly frozenContent = false;
   readonly served = null;
   readonly adapters: EncoderAdapters = new Map();
+  readonly frozenEncoders = null;
   readonly #options: FreedomOptions;
   readonly #init: Initializer;
   readonly #edges: Edges;

@@ -22,6 +22,7 @@ import { type ContentIdContrastOptions, contentIdContrast } from './content_id_c
 import { defaultEm3Options, type TrainingMode } from './em3.js';
 import type { EncoderAdapters } from './encoder_adapters.js';
 import { FeatureEmbedder } from './feature_embedder.js';
+import type { FrozenEncoders } from './frozen_features.js';
 import { lastEntries, makeHistory } from './history.js';
 import { LemurContent, type LemurContentOptions, type StepVectors, withoutDedup } from './lemur_content.js';
 import { makeRanker, type RankerName } from './make_ranker.js';
@@ -317,6 +318,10 @@ export class Lemur extends Module implements RecommenderModel {
 
   get pretrained(): PretrainedEncoders | null {
     return this.content === null ? null : publishedOf(this.content.document);
+  }
+
+  get frozenEncoders(): FrozenEncoders | null {
+    return this.content?.frozenEncoders(this.frozenContent && this.encoderStageEpochs === 0) ?? null;
   }
 
   get served(): ServedContent | null {

@@ -34,6 +34,7 @@ import {
   type EncoderName,
   setMode,
 } from './encoder_adapters.js';
+import { type FrozenEncoders, type FrozenFeatures, frozenEncoders } from './frozen_features.js';
 import type { ServedContent, StepContext } from './model.js';
 import {
   layerNames,
@@ -112,6 +113,7 @@ export class LemurContent extends Module {
   /** Whether the overlay belongs to whoever gave it. */
   #overlayIsGiven = false;
   readonly #adapters: EncoderAdapters;
+  #features: FrozenFeatures | null = null;
 
   constructor(init: Initializer, schema: Schema, options: LemurContentOptions) {
     super();
@@ -204,8 +206,29 @@ export class LemurContent extends Module {
     return this.#adapters;
   }
 
-  /** Vectors (n, width) of documents in float32, as the bank may hold them. */
-  private documents(content: ItemContent, context: ForwardContext): Tensor {
+  /** The document encoder, where it does not train: one row per item, its vector. `stays`: it does not, whatever requires a gradient. */
+  frozenEncoders(stays: boolean): FrozenEncoders | null {
+    const { modalities, width, layers, heads, ffn, image, pretrained = null } = this.#options;
+    return frozenEncoders(new Map([['document', { module: this.document }]]), {
+      stays,
+      sizes: new Map([['document', { most: 1, width }]]),
+      identity: { modalities, width, layers, heads, ffn, image, pretrained },
+      encode: (content) =>
+        noGrad(() => {
+          const rows = this.documents(content, { training: false });
+          const starts = Int32Array.from({ length: rows.shape[0]! }, (_, i) => i);
+          return new Map([['document', { rows, starts, counts: new Int32Array(starts.length).fill(1) }]]);
+        }),
+      use: (features) => {
+        this.#features = features;
+      },
+    });
+  }
+
+  /** Vectors (n, width) of documents in float32, as the bank may hold them: live, or the features of `keys` (n) where the encoder is frozen. */
+  private documents(content: ItemContent, context: ForwardContext, keys: Int32Array | null = null): Tensor {
+    if (keys !== null && this.#features !== null)
+      return this.place(this.#features.gather('document', keys).values, [keys.length, this.#options.width]);
     setMode(this.#adapters, context);
     const text =
       content.text !== null && this.document.text instanceof PretrainedTextEncoder
@@ -231,15 +254,15 @@ export class LemurContent extends Module {
     );
     const parts: Tensor[] = [];
     if (live.length > 0) {
-      const vectors = this.documents(contentOf(items, live), context);
+      const vectors = this.documents(contentOf(items, live), context, at(rows, live));
       const sampled = bank.qScale === 'inverse' && bank.q > 0 && step > bank.warmupSteps;
       parts.push(sampled ? scaleGradient(vectors, 100 / bank.q) : vectors);
     }
-    if (fresh.length > 0) parts.push(noGrad(() => this.documents(contentOf(items, fresh), context)));
+    if (fresh.length > 0) parts.push(noGrad(() => this.documents(contentOf(items, fresh), context, at(rows, fresh))));
     const order = Int32Array.from([...live, ...fresh, ...cached]);
     const encoded = { items: live.length + fresh.length, live: live.length };
     if (encoded.items > 0) {
-      const keys = order.subarray(0, encoded.items).map((position) => rows[position]!);
+      const keys = at(rows, order.subarray(0, encoded.items));
       const deciles = this.decilesOf(keys);
       this.bank.stage(bankKeys(keys), concat(parts, { axis: 0 }), { step, measure: true, ...deciles });
       this.record.stage(step, keys);
@@ -249,11 +272,11 @@ export class LemurContent extends Module {
       const options = { now: step, sequence: 'target', ...this.decilesOf(keys) };
       parts.push(cast(this.bank.read(bankKeys(keys), options).rows, 'float32'));
     }
-    const at = new Int32Array(rows.length);
+    const placed = new Int32Array(rows.length);
     order.forEach((position, row) => {
-      at[position] = row;
+      placed[position] = row;
     });
-    return { vectors: concat(parts, { axis: 0 }), at, encoded };
+    return { vectors: concat(parts, { axis: 0 }), at: placed, encoded };
   }
 
   /**
@@ -334,7 +357,7 @@ export class LemurContent extends Module {
         yield encodes ? part : part.subarray(0, 0);
         noGrad(() => {
           const vectors = encodes
-            ? this.documents(content(part), { training: false })
+            ? this.documents(content(part), { training: false }, part)
             : cast(this.bank.read(bankKeys(part), { now }).rows, 'float32');
           put(part, vectors);
         });
@@ -432,6 +455,11 @@ export function popularityDeciles(trainCount: Int32Array): Uint8Array {
 function scaleGradient(x: Tensor, scale: number): Tensor {
   const value = detach(x);
   return add(value, scaleBy(sub(x, value), scale));
+}
+
+/** The rows at `positions`. */
+function at(rows: Int32Array, positions: Int32Array): Int32Array {
+  return positions.map((position) => rows[position]!);
 }
 
 /** Item rows (n) as 64-bit keys. */

@@ -5,6 +5,7 @@ import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
 import type { ItemContent } from './content.js';
 import type { EncoderAdapters } from './encoder_adapters.js';
+import type { FrozenEncoders } from './frozen_features.js';
 import type { PretrainedEncoders } from './pretrained.js';
 
 /** Parameters that share a learning rate. */
@@ -99,6 +100,8 @@ export interface RecommenderModel extends Module {
   dropOverlay(): void;
   /** Low-rank updates of the item encoders; empty where there are none. */
   readonly adapters: EncoderAdapters;
+  /** The item encoders where none of them trains; null where one does, or there is none. */
+  readonly frozenEncoders: FrozenEncoders | null;
   /** Null for a model that needs no item vectors to score. */
   readonly served: ServedContent | null;
   /** Published encoders that the model was built of, to be filled; null where it has none. */

@@ -5,6 +5,7 @@ import { ArgumentError } from '../errors.js';
 import { writeNpy } from '../io/npy.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
 import { type Config, configDigest } from '../train/config.js';
+import { useConfiguredFeatures } from '../train/frozen_features.js';
 import { encoderSources, saveToFolders, weightsKeys } from '../train/published_encoders.js';
 import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
 import { Trainer } from '../train/trainer.js';
@@ -79,6 +80,7 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   });
   const { name, step, rejected } = await trainer.load(options.checkpoint ?? 'best', join(run, 'checkpoints'));
   for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);
+  await useConfiguredFeatures(model, data, config, { onNote });
   const items = exportedItems(data, which);
   let exported: ExportedModel | null = null;
   if (out !== null && formats.has('serving'))

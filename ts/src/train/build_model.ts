@@ -65,6 +65,7 @@ export function em3Options({ model, train }: Pick<Config, 'model' | 'train'>, de
       fusion,
       lora: { mode: lora.mode, rank: lora.rank, alpha: lora.alpha, onRefresh: lora.on_refresh },
       tuneLayers: tuneLayers(encoder),
+      cacheTokens: encoder.cache_tokens,
       encoderLora: encoder.lora,
       ...publishedOptions(model),
     },

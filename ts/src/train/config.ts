@@ -355,6 +355,18 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
   divides(encoder.image.width, encoder.image.heads, 'model.encoder.image.heads');
   divides(fusion.width, fusion.heads, 'model.fusion.heads');
   if (config.model.name === 'lemur') divides(encoder.width, decoder.heads, 'model.decoder.heads');
+  if (encoder.cache_dir !== null && config.image.augment !== null && config.model.training !== 'frozen')
+    fail('model.encoder.cache_dir', 'expected null with image.augment: what is cached of a picture does not change');
+  if (encoder.cache_tokens !== null) {
+    const cells = Math.round(Math.sqrt(encoder.cache_tokens));
+    if (cells * cells !== encoder.cache_tokens)
+      fail('model.encoder.cache_tokens', `expected a square number but received ${encoder.cache_tokens}`);
+    if (config.model.name === 'lemur' || fusion.mode === 'exact')
+      fail(
+        'model.encoder.cache_tokens',
+        'expected null where patches are not tokens: with model.name lemur, or model.fusion.mode exact',
+      );
+  }
   const { ranker, rankmixer, longer } = config.model;
   if (ranker === 'rankmixer' && rankmixer.groups === null) {
     divides(rankmixer.width, rankmixer.tokens, 'model.rankmixer.tokens');

@@ -379,6 +379,23 @@ const encoder = z.strictObject({
     .nullable()
     .default(null)
     .describe('low-rank updates of the item encoders, which are frozen otherwise; null: none, or those of adapter'),
+  cache_dir: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe(
+      'folder where what frozen item encoders give of every item is kept for this run and later ones; null: none',
+    ),
+  cache_dtype: z.enum(['bfloat16', 'float32']).default('bfloat16').describe('what the cached features are rounded to'),
+  cache_tokens: count(1)
+    .nullable()
+    .default(null)
+    .describe(
+      ours('em3: tokens that the patches of a picture are mean-pooled to, a square number; null: one per patch'),
+    ),
+  cache_max_bytes: count(1)
+    .default(8 * 2 ** 30)
+    .describe(ours('most bytes that the cached features may take, in memory and on disk')),
   adapter: z
     .string()
     .nullable()

@@ -25,6 +25,7 @@ import { type Config, configDigest, type ResolvedConfig, resolveConfig, withEnco
 import { datasetRequest } from './dataset_request.js';
 import { loadEncoders } from './encoder_weights.js';
 import type { Slices } from './evaluate.js';
+import { useConfiguredFeatures } from './frozen_features.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { ceilingNote, dataNotes, tableFooter, writeRunReport } from './run_report.js';
 import { flatMetrics, type TrainEvent, Trainer, type TrainSettings } from './trainer.js';
@@ -193,6 +194,7 @@ async function trainModel(given: {
     encodersTrained: from !== null,
   });
   if (restart !== null && restart.name !== null) await trainer.load(restart.name);
+  await useConfiguredFeatures(model, data, config, options);
   const outcome = await follow(trainer, data, options);
   const result = { path: run.path, ...outcome, model };
   if (outcome.stopped) return { ...result, valid: null, test: null, summary: {}, footer: '' };

@@ -36,6 +36,7 @@ const defaults: Em3Options = {
     fusion: { mode: 'ctr', attention: 'joint', queries: 2, layers: 2, heads: 2, width: 8, ffn: 0, dropout: 0 },
     lora: { mode: 'none', rank: 2, alpha: 4, onRefresh: 'reset' },
     tuneLayers: 'all',
+    cacheTokens: null,
     encoderLora: null,
   },
   sqdc: { weight: 0, warmupSteps: 0, scale: 50, columns: 'positives', maskSameItem: false },

@@ -285,6 +285,15 @@ describe('rules between values', () => {
       'model: { ranker: rankmixer, rankmixer: { sequence: longer }, longer: { merge: 3 } }',
       /model\.longer\.merge .*expected a divisor of the width 64 but received 3/,
     ],
+    [
+      'model: { encoder: { cache_tokens: 8 } }',
+      /model\.encoder\.cache_tokens .*expected a square number but received 8/,
+    ],
+    ['model: { name: lemur, encoder: { cache_tokens: 4 } }', /model\.encoder\.cache_tokens .*expected null where/],
+    [
+      '{ model: { encoder: { cache_dir: x } }, image: { augment: {} } }',
+      /cache_dir .*expected null with image\.augment/,
+    ],
     ['model: { ranker: longer, longer: { heads: 5 } }', /model\.longer\.heads .*the width 64 but received 5/],
     [
       'data: { more_labels: [{ column: buy }] }',
