@@ -17,6 +17,9 @@ export const MAX_FIELD_BYTES = 65_536;
 /** A surrogate that has no partner: JavaScript's strings can hold it, UTF-8 cannot. */
 const HALF_PAIR = /\p{Surrogate}/u;
 
+/** Of Node 20; the library of ES2022 does not declare it. */
+type WellFormed = string & { isWellFormed(): boolean };
+
 /** Tokenising gives the event loop a turn after so many milliseconds. */
 const SLICE_MS = 4;
 
@@ -228,8 +231,8 @@ export class TextStoreBuilder {
     const { tokenizer, fields } = this.layout;
     const encoded = texts.map((value, field) => {
       const text = value ?? '';
-      const broken = text.search(HALF_PAIR);
-      if (broken >= 0) {
+      if (!(text as WellFormed).isWellFormed()) {
+        const broken = text.search(HALF_PAIR);
         const [column, row, byte] = [fields[field]!.name, this.row, Buffer.byteLength(text.slice(0, broken))];
         throw new DataError(
           'DATA_ROW',
