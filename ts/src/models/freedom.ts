@@ -281,7 +281,7 @@ export class Freedom extends Module implements RecommenderModel {
     return { positives, negatives, owners };
   }
 
-  predict(batch: Batch, _step: number): Tensor {
+  predict(batch: Batch): Tensor {
     return noGrad(() => {
       const { users, items } = this.rankingVectors();
       return dots(gatherRows(users, this.place(batch.user)), gatherRows(items, this.place(itemsOf(batch))));

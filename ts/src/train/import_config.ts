@@ -2,97 +2,12 @@
 import { dirname, join, relative } from 'node:path';
 import { ConfigError } from '../errors.js';
 import type { ConfigInput } from './config.js';
-import { type ConfigMap, type ConfigValue, isConfigMap } from './config_source.js';
-
-/** A key of the other configuration that ours does not follow, its value, and what that means. */
-export interface Unmatched {
-  readonly key: string;
-  readonly value: ConfigValue;
-  readonly reason: string;
-}
+import { type ConfigMap, isConfigMap } from './config_source.js';
+import { Keys, type Unmatched } from './import_keys.js';
 
 export interface Imported {
   readonly config: ConfigInput;
   readonly unmatched: readonly Unmatched[];
-}
-
-/** Reads keys one after the other; what nobody asked for is left over. */
-class Keys {
-  readonly unmatched: Unmatched[] = [];
-  readonly #asked = new Set<string>();
-
-  constructor(
-    private readonly values: ConfigMap,
-    private readonly prefix = '',
-  ) {}
-
-  miss(key: string, value: ConfigValue, reason: string): void {
-    this.unmatched.push({ key: this.prefix + key, value, reason });
-  }
-
-  /** The value of a key; of a list of settings to try, the first, and the list is told. */
-  take(key: string): ConfigValue {
-    this.#asked.add(key);
-    return this.values[key] ?? null;
-  }
-
-  private one(key: string): ConfigValue {
-    const value = this.take(key);
-    if (!Array.isArray(value)) return value;
-    if (value.length > 1) this.miss(key, value, 'a list of settings to try: the first is taken');
-    return value[0] ?? null;
-  }
-
-  number(key: string): number | undefined {
-    const value = this.one(key);
-    if (value === null || typeof value === 'number') return value ?? undefined;
-    this.miss(key, value, 'expected a number');
-    return undefined;
-  }
-
-  /** A name; `user_id:token` loses its type. */
-  text(key: string): string | undefined {
-    const value = this.one(key);
-    if (value === null || typeof value === 'string') return value?.replace(/:(token|float)(_seq)?$/, '') ?? undefined;
-    this.miss(key, value, 'expected a text');
-    return undefined;
-  }
-
-  list(key: string): ConfigValue[] {
-    const value = this.take(key);
-    return value === null ? [] : Array.isArray(value) ? value : [value];
-  }
-
-  /** Numbers of a list; undefined for none. */
-  numbers(key: string): number[] | undefined {
-    const numbers = this.list(key).filter((value) => typeof value === 'number');
-    return numbers.length === 0 ? undefined : numbers;
-  }
-
-  map(key: string): ConfigMap | null {
-    const value = this.take(key);
-    if (value === null || isConfigMap(value)) return value;
-    this.miss(key, value, 'expected a map');
-    return null;
-  }
-
-  /** Keys that mean nothing here: folders, devices, logs. */
-  ignore(...keys: string[]): void {
-    for (const key of keys) this.#asked.add(key);
-  }
-
-  /** Tells a key that is set to something else than nothing. */
-  refuse(key: string, reason: string): void {
-    const value = this.take(key);
-    const nothing = value === null || value === 0 || value === false || (Array.isArray(value) && value.length === 0);
-    if (!nothing) this.miss(key, value, reason);
-  }
-
-  rest(): readonly Unmatched[] {
-    for (const [key, value] of Object.entries(this.values))
-      if (!this.#asked.has(key) && value !== null) this.miss(key, value, 'no counterpart');
-    return this.unmatched;
-  }
 }
 
 /** A map without keys that are undefined. */
@@ -419,6 +334,7 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
       user_id: idOf('user'),
       item_id: idOf('item'),
       time: null,
+      dtypes: columns.flatMap(fuxictrKinds),
       label: { column: isConfigMap(labelColumn) ? String(labelColumn['name']) : 'label' },
       allow_duplicates: files[1] === files[2] ? true : undefined,
     }),
@@ -450,6 +366,13 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
 }
 
 type FeatureColumns = NonNullable<ConfigInput['feature_cols']>;
+
+/** What the fields of its columns are read as: text where they say so, whatever they look like. */
+function fuxictrKinds({ name, dtype, active }: ConfigMap): { column: string; dtype: 'token' | 'float' }[] {
+  const kind = dtype === 'str' ? 'token' : dtype === 'float' ? 'float' : null;
+  if (kind === null || active === false) return [];
+  return (Array.isArray(name) ? name : [name ?? null]).map((column) => ({ column: String(column), dtype: kind }));
+}
 
 /** One entry of `feature_cols`, which may name several columns of one kind. */
 function fuxictrFeatures(column: ConfigMap, data: Keys, defaultMinCount: number): FeatureColumns {

@@ -191,6 +191,13 @@ DIN_1:
       label: { column: 'clk' },
       allow_duplicates: true,
     });
+    expect(config.data.dtypes.map(({ column, dtype }) => `${column} ${dtype}`)).toEqual([
+      'user_id token',
+      'item_id token',
+      'hour float',
+      'seen token',
+      'brand token',
+    ]);
     expect(config.feature_cols).toMatchObject([
       { name: 'user_id', type: 'categorical', min_count: 2 },
       { name: 'item_id', type: 'categorical', min_count: 2 },
