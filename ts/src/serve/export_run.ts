@@ -1,8 +1,9 @@
 /** From a run folder to an export: for galago's predictor, or in the forms that other programs read. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ArgumentError } from '../errors.js';
+import { ArgumentError, ConfigError } from '../errors.js';
 import { writeNpy } from '../io/npy.js';
+import { saveEncoderAdapters } from '../models/encoder_adapters.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
 import { type Config, configDigest } from '../train/config.js';
 import { useConfiguredFeatures } from '../train/frozen_features.js';
@@ -41,7 +42,6 @@ export interface ExportedRun {
 /** Forms that are named and not written yet, with what lacks. */
 const notWritten: Partial<Record<ExportFormat, string>> = {
   onnx: 'graphs are not written by this version',
-  peft: 'adapters are not written by this version',
 };
 
 function checkFormats(to: readonly ExportFormat[]): Set<ExportFormat> {
@@ -98,8 +98,21 @@ async function writeFormats(
 ): Promise<void> {
   if (formats.has('safetensors')) await writeWeights(context);
   if (formats.has('npy') || formats.has('fbin')) await writeVectors(context, formats);
+  if (formats.has('peft')) await writeAdapters(context);
   // the last: low-rank updates are merged into the model
   if (formats.has('hf')) await saveToFolders(context.model, encoderSources(weightsKeys(model)), context.folder);
+}
+
+/** Folders `text` and `image` in PEFT's layout, for the encoders that have low-rank updates. */
+async function writeAdapters({ model: { adapters }, folder }: FormatContext): Promise<void> {
+  if (adapters.size === 0)
+    throw new ConfigError(
+      'export --to peft: expected a model with model.encoder.lora or adapter but this has neither',
+      {
+        key: 'model.encoder.lora',
+      },
+    );
+  await saveEncoderAdapters(adapters, folder);
 }
 
 /** Content vectors for search indexes: `.npy`, and the ids in row order. */

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { peftFiles, readPeft } from '../../src/io/peft.js';
+import { exportRun } from '../../src/serve/export_run.js';
 import type { ConfigInput } from '../../src/train/config.js';
 import { runConfig, trainRun } from '../../src/train/run.js';
 import { temporaryFolder, tinyConfig } from './tiny_shop.js';
@@ -39,4 +40,12 @@ it('a run with model.encoder.lora leaves an adapter, from which another starts b
   const third = join(folder.path, '3');
   await train(third, {}, 0);
   expect(existsSync(join(third, 'adapter'))).toBe(false);
+
+  const out = join(folder.path, 'out');
+  await exportRun({ run: first, out, to: ['peft'] });
+  for (const file of Object.values(peftFiles))
+    expect(readFileSync(join(out, 'text', file))).toEqual(readFileSync(join(first, 'adapter', 'text', file)));
+  await expect(exportRun({ run: third, out: join(folder.path, 'none'), to: ['peft'] })).rejects.toThrow(
+    'expected a model with model.encoder.lora or adapter',
+  );
 });
