@@ -94,7 +94,10 @@ function historyViolations({ events, split, columns, positive, historyParts }: L
       }
     }
   }
-  for (let row = 0; row < events.count; row++) {
+  // User by user: what is looked up then lies together.
+  const { rows } = userOrder(events);
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i]!;
     const name = PARTS[split.part[row]!]!;
     const log = histories[name];
     const [start, end] = historyRange(
