@@ -51,11 +51,24 @@ export function pretrainedImage(
   return new PretrainedImageEncoder(blank(init), { ...options, head: null, dropout });
 }
 
-/** Names of a published encoder's layers as its folder has them, which adapters go by; undefined for an encoder of ours. */
+/** The tower of a model of two towers is a module of it: PEFT's names begin there. */
+const towers: Partial<Record<EncoderFamily, string>> = {
+  clip_text: 'text_model.',
+  clip_image: 'vision_model.',
+  siglip_text: 'text_model.',
+  siglip_image: 'vision_model.',
+};
+
+/** Names of a published encoder's layers in the model of its family, which adapters go by; undefined for an encoder of ours. */
 export function layerNames(
   architecture: { readonly family: EncoderFamily } | null | undefined,
 ): LayerNames | undefined {
-  return architecture ? (path) => huggingFaceModule(architecture.family, path) ?? path : undefined;
+  if (!architecture) return undefined;
+  const { family } = architecture;
+  return (path) => {
+    const name = huggingFaceModule(family, path);
+    return name === null ? path : `${towers[family] ?? ''}${name}`;
+  };
 }
 
 /** Tokens of all fields as those of one segment, the first: what BERT reads where there is no second sentence. */

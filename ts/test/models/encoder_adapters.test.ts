@@ -15,6 +15,7 @@ import {
   saveEncoderAdapters,
 } from '../../src/models/encoder_adapters.js';
 import type { RecommenderModel } from '../../src/models/model.js';
+import { layerNames } from '../../src/models/pretrained_content.js';
 import { injectLora } from '../../src/nn/lora_adapters.js';
 import { Initializer } from '../../src/nn/module.js';
 import { TextEncoder } from '../../src/nn/text_encoder.js';
@@ -171,4 +172,13 @@ it('targets that no encoder has are refused with the layers that there are', () 
     /expected names of linear layers \(blocks\.0\.attention\.query, .*\) but received q_proj, k_proj/,
   );
   expect(() => make('q_proj')).toThrow(ConfigError);
+});
+
+it.each([
+  ['bert', 'encoder.layer.3.attention.self.query'],
+  ['vit', 'encoder.layer.3.attention.attention.query'],
+  ['clip_text', 'text_model.encoder.layers.3.self_attn.q_proj'],
+  ['siglip_image', 'vision_model.encoder.layers.3.self_attn.q_proj'],
+] as const)('layers of a published %s have the names that PEFT gives them', (family, name) => {
+  expect(layerNames({ family })!('blocks.3.attention.query')).toBe(name);
 });

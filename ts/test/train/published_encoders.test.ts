@@ -165,9 +165,12 @@ describe('a model with published encoders', () => {
     const { config: resolved } = config({ encoder: { weights: folder('clip'), lora } });
     await using data = await runData(resolved);
     using built = await initialModel(resolved, data.schema);
-    for (const tower of ['text', 'image'] as const)
+    for (const [tower, module] of [
+      ['text', 'text_model'],
+      ['image', 'vision_model'],
+    ] as const)
       expect([...built.adapters.get(tower)!.layers.keys()].sort()).toEqual(
-        [0, 1].flatMap((i) => ['q_proj', 'v_proj'].map((name) => `encoder.layers.${i}.self_attn.${name}`)),
+        [0, 1].flatMap((i) => ['q_proj', 'v_proj'].map((name) => `${module}.encoder.layers.${i}.self_attn.${name}`)),
       );
     const trained = [...built.pretrained!.text!.parameters().keys()];
     expect(trained.length).toBe(8);
