@@ -79,7 +79,10 @@ export async function rankItems(
       some.map((u) => targetsOf(u)[0]!),
     );
     for (const [place, u] of some.entries()) {
-      const own = Float64Array.from({ length: items }, (_, i) => values[place * items + i]!);
+      const own =
+        values instanceof Float32Array
+          ? values.subarray(place * items, (place + 1) * items)
+          : Float64Array.from({ length: items }, (_, i) => values[place * items + i]!);
       const hidden = repeatable ? [] : metBy(u).filter((row) => masked === 'earlier' || data.split.part[row] === TRAIN);
       for (const row of hidden) mask[item[row]!] = 1;
       const distinct = Int32Array.from(new Set(Array.from(targetsOf(u), (row) => item[row]!)));
