@@ -36,6 +36,8 @@ export type OpObserver = (call: {
   readonly name: string;
   readonly inputs: Inputs;
   readonly out: Tensor;
+  /** What the op was told beside its inputs. */
+  readonly attributes: unknown;
   /** Which inputs want a gradient; all false where nothing is recorded. */
   readonly needs: readonly boolean[];
   /** null: the op is no matrix product and does not say. */
@@ -126,7 +128,7 @@ export function defineOp<const In extends Inputs, Attributes, const Saved extend
     const { out, saved } = definition.forward(inputs, attributes);
     const wanted = inputs.map((x) => recording && (x?.requiresGrad ?? false));
     const flops = observer === null ? null : (definition.flops?.(inputs, out, wanted, attributes) ?? null);
-    const onBackward = observer?.({ name, inputs, out, needs: wanted, flops });
+    const onBackward = observer?.({ name, inputs, out, attributes, needs: wanted, flops });
     if (!wanted.includes(true)) return out;
     if (backward === null)
       throw new AutogradError(`${name}: has no gradient, but an input requires one; detach it first`, { op: name });

@@ -91,6 +91,13 @@ export class ExportMismatchError extends GalagoError {
   }
 }
 
+/** A model computes something that no ONNX graph of ours does, or its graph gives other scores. Fields: op, reason; or graph, difference, row. */
+export class OnnxExportError extends GalagoError {
+  constructor(message: string, fields: Fields = {}, options?: ErrorOptions) {
+    super('ONNX_EXPORT', message, fields, options);
+  }
+}
+
 /** No checkpoint where one was asked for. Fields: directory. */
 export class CheckpointNotFoundError extends GalagoError {
   override readonly exitCode = 78;

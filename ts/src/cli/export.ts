@@ -84,7 +84,7 @@ export const exportVerb: Verb = {
   ...exportDefinition,
   async run(args, { stdout, stderr }) {
     const request = exportRequest(args);
-    const { checkpoint, step, exported } = await exportRun({
+    const { checkpoint, step, exported, parity } = await exportRun({
       ...request,
       onNote: (line) => stderr.write(`${line}\n`),
     });
@@ -95,6 +95,15 @@ export const exportVerb: Verb = {
       );
     } else if (request.out !== null) stdout.write(`${request.out}  step ${step}  ${request.to.join(', ')}\n`);
     if (request.vectors !== null) stdout.write(`${request.vectors}\n`);
-    return { run: request.run, out: request.out, to: request.to, checkpoint, step, vectors: request.vectors, exported };
+    return {
+      run: request.run,
+      out: request.out,
+      to: request.to,
+      checkpoint,
+      step,
+      vectors: request.vectors,
+      exported,
+      parity,
+    };
   },
 };

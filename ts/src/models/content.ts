@@ -181,6 +181,16 @@ export class ContentPart extends Module {
     return this.#adapters;
   }
 
+  /** Names of the modalities that are given vectors. */
+  get given(): readonly string[] {
+    return this.#given;
+  }
+
+  /** Whether an item's tokens are one per modality. */
+  get exact(): boolean {
+    return this.#options.fusion.mode === 'exact';
+  }
+
   /** The table that reads go to: the model's own, or another one that was given. */
   get reading(): ContentTable {
     return this.#overlay ?? this.table;

@@ -267,12 +267,17 @@ export class Em3 extends Module implements RecommenderModel {
   get served(): ServedContent | null {
     const part = this.content;
     if (part === null) return null;
+    const { historyLen, content } = this.#options;
     return {
       table: () => part.reading,
       readFrom: (table) => part.serveFrom(table),
       ages: (keys, now) => part.reading.read(keys, now).age,
       noteRows: (keys, rows) => part.noteRows(keys, rows),
       encode: (content) => noGrad(() => part.encode(content, { training: false }).cached),
+      history: (keys, now) => noGrad(() => part.history(keys, now, { training: false }, false).rows),
+      histories: historyLen === 0 ? [] : [{ name: 'content', length: historyLen }],
+      queries: (text) => noGrad(() => part.queries(text, { training: false })),
+      modalities: content.modalities,
       use: (name) => {
         if (name.startsWith('heads.')) return 'neither';
         return name.startsWith('content.') ? part.use(name.slice('content.'.length)) : 'score';

@@ -325,7 +325,9 @@ export class Lemur extends Module implements RecommenderModel {
   }
 
   get served(): ServedContent | null {
-    return this.content?.served ?? null;
+    if (this.content === null) return null;
+    const histories = this.sequences.map(({ name, length }) => ({ name, length }));
+    return { ...this.content.served, histories, modalities: this.#options.content.modalities };
   }
 
   contentVectors(keys: Int32Array, step: number): Tensor | null {

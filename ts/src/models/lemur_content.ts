@@ -377,7 +377,7 @@ export class LemurContent extends Module {
   }
 
   /** How the model scores from vectors that an export holds, in the order of item rows. */
-  get served(): ServedContent {
+  get served(): Omit<ServedContent, 'histories' | 'modalities'> {
     return {
       table: () => {
         if (this.#overlay === null)
@@ -400,6 +400,8 @@ export class LemurContent extends Module {
           : this.#overlay!.read(keys, now).age,
       noteRows: () => undefined, // a row is the vector itself
       encode: (content) => noGrad(() => this.documents(content, { training: false })),
+      history: (keys, now) => this.stored(keys, now),
+      queries: (text) => noGrad(() => this.queries(text, { training: false })),
       use: (name) => {
         if (name.startsWith('content.bank.') || name.startsWith('content.record.')) return 'neither';
         return name.startsWith('content.document.') ? 'encode' : 'score';

@@ -1,5 +1,5 @@
 /** What the trainer asks of a model. */
-import type { Batch } from '../data/batch.js';
+import type { Batch, TokenBatch } from '../data/batch.js';
 import type { ContentTable } from '../nn/content_table.js';
 import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
@@ -57,6 +57,14 @@ export interface ServedContent {
   ages(keys: Int32Array, now: number): Tensor;
   /** What the table holds (n, width) of items with this content, without gradient. */
   encode(content: ItemContent): Tensor;
+  /** Vectors (n, width) of `keys` as history items, from that table; those of targets are `contentVectors`. */
+  history(keys: Int32Array, now: number): Tensor;
+  /** Histories of item vectors that scores read, and how many of the latest items each holds. */
+  readonly histories: readonly { readonly name: string; readonly length: number }[];
+  /** Vectors (n, width) of query texts, without gradient; null where scores read none. */
+  queries(text: TokenBatch): Tensor | null;
+  /** What of an item may be there or not, in the order of the flags that scores read. */
+  readonly modalities: readonly string[];
   use(name: string): StateUse;
 }
 

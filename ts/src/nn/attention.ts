@@ -46,9 +46,10 @@ export class MultiHeadAttention extends Module {
   readonly key: Linear;
   readonly value: Linear;
   readonly out: Linear;
-  readonly #heads: number;
-  readonly #scale: number | undefined;
-  readonly #causal: boolean;
+  readonly heads: number;
+  /** Multiplies the scores; undefined: 1/sqrt(width / heads). */
+  readonly scale: number | undefined;
+  readonly causal: boolean;
 
   constructor(init: Initializer, { width, heads, scale, causal = false }: AttentionOptions) {
     super();
@@ -57,9 +58,9 @@ export class MultiHeadAttention extends Module {
     this.key = make('key');
     this.value = make('value');
     this.out = make('out');
-    this.#heads = heads;
-    this.#scale = scale;
-    this.#causal = causal;
+    this.heads = heads;
+    this.scale = scale;
+    this.causal = causal;
   }
 
   /** Rows `from` (Tq, W) attend within their own sequence to rows `to` (T, W). Returns (Tq, W). */
@@ -73,7 +74,7 @@ export class MultiHeadAttention extends Module {
       readonly out: Projection;
     } = this,
   ): Tensor {
-    const heads = this.#heads;
+    const { heads } = this;
     const split = (x: Tensor) => reshape(x, [x.shape[0]!, heads, x.shape[1]! / heads]);
     const attended = crossAttention(
       split(projections.query.forward(from.rows)),
@@ -82,8 +83,8 @@ export class MultiHeadAttention extends Module {
       {
         offsets: to.offsets,
         qOffsets: from.offsets,
-        scale: this.#scale,
-        causal: this.#causal,
+        scale: this.scale,
+        causal: this.causal,
         ...(to.mask === undefined ? {} : { mask: to.mask }),
       },
     );

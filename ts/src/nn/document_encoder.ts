@@ -65,6 +65,11 @@ export class DocumentEncoder extends Module {
     this.#readsText = readsText;
   }
 
+  /** False where texts count as missing. */
+  get readsText(): boolean {
+    return this.#readsText;
+  }
+
   /** Vectors (n, out), one per document. Throws `ArgumentError` where pictures or texts that it reads are not given. */
   vectors({ text, image }: Documents, context: ForwardContext): Tensor {
     const fail = (what: string): never => {

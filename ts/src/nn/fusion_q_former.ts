@@ -40,7 +40,7 @@ export interface FusionOptions {
   readonly lora?: LoraOptions;
 }
 
-class FusionLayer extends Module {
+export class FusionLayer extends Module {
   readonly attention: MultiHeadAttention;
   readonly norm: LayerNorm;
   readonly up: Linear | null;
@@ -100,7 +100,8 @@ export class FusionQFormer extends Module {
   readonly last: Linear;
   readonly width: number;
   readonly queries: number;
-  readonly #cross: boolean;
+  /** Queries read tokens, and do not attend to each other. */
+  readonly cross: boolean;
   readonly #names: readonly string[];
 
   constructor(init: Initializer, options: FusionOptions) {
@@ -122,7 +123,7 @@ export class FusionQFormer extends Module {
     const bound = Math.sqrt(6 / (width * (queries + 1)));
     this.width = width;
     this.queries = queries;
-    this.#cross = options.attention === 'cross';
+    this.cross = options.attention === 'cross';
     this.#names = Object.keys(modalities);
     this.query = exact ? init.uniform('query', [queries, width], bound) : init.normal('query', [queries, width], std);
     this.absent = new Map(
@@ -165,10 +166,10 @@ export class FusionQFormer extends Module {
       index: this.place(queryRows),
       offsets: this.place(Int32Array.from({ length: n + 1 }, (_, i) => i * this.queries)),
     };
-    let queries: Tensor | null = this.#cross ? gatherRows(this.query, asking.index) : null;
+    let queries: Tensor | null = this.cross ? gatherRows(this.query, asking.index) : null;
     this.layers.forEach((layer, i) => {
       const last = i === this.layers.length - 1;
-      if (last || this.#cross) {
+      if (last || this.cross) {
         // Only the query rows go on. They read the whole item (joint), or its tokens alone, as they came (cross).
         queries = layer.forward(
           { rows: queries ?? gatherRows(joint.rows, asking.index), offsets: asking.offsets },
@@ -220,7 +221,7 @@ export class FusionQFormer extends Module {
       sources.push((this.loraProject.get(name) ?? this.project.get(name)!).forward(part.rows));
       return at;
     });
-    const queriesRead = this.#cross ? 0 : this.queries;
+    const queriesRead = this.cross ? 0 : this.queries;
     const offsets = new Int32Array(n + 1);
     for (let b = 0; b < n; b++) {
       let length = queriesRead;
@@ -233,7 +234,7 @@ export class FusionQFormer extends Module {
     const queryRows = new Int32Array(n * this.queries);
     let at = 0;
     for (let b = 0; b < n; b++) {
-      for (let i = 0; i < this.queries; i++) queryRows[b * this.queries + i] = this.#cross ? i : at + i;
+      for (let i = 0; i < this.queries; i++) queryRows[b * this.queries + i] = this.cross ? i : at + i;
       for (let i = 0; i < queriesRead; i++) index[at++] = i;
       parts.forEach((part, m) => {
         const count = part.counts[b]!;

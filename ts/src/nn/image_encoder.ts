@@ -80,6 +80,16 @@ export class ImageEncoder extends Module {
     this.norm = new LayerNorm(init.at('norm'), width);
   }
 
+  /** Pixels along a side of a picture and of a patch, and what makes (pixel / 255 - mean) / std of each channel. */
+  get pixels(): {
+    readonly size: number;
+    readonly patch: number;
+    readonly mean: readonly [number, number, number];
+    readonly std: readonly [number, number, number];
+  } {
+    return { size: this.#size, patch: this.#patch, mean: this.#mean, std: this.#std };
+  }
+
   /** Patch rows (n · tokenCount, width) of every picture, missing ones included (whoever fuses them leaves those out). */
   tokens({ pixels, present, size }: Pictures, context: ForwardContext): JaggedRows {
     if (size !== this.#size)

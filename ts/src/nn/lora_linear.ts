@@ -42,6 +42,16 @@ export class LoraLinear extends Module {
     this.b = init.constant('b', [base.outFeatures, rank], 0);
   }
 
+  /** The frozen layer, whose weights are not this module's state. */
+  get base(): Linear {
+    return this.#base;
+  }
+
+  /** alpha / r. */
+  get scale(): number {
+    return this.#scale;
+  }
+
   forward(x: Tensor): Tensor {
     const { weight, bias } = this.#base;
     const drops = this.#dropout > 0 && this.#context.training;

@@ -213,7 +213,10 @@ export function emptyContent({ columns }: Dataset): ItemContent {
 }
 
 /** Ids of items or users, and their ids, numbers and lists as batches hold them. */
-function entityTensors({ schema, columns, items, userIds }: Dataset, source: 'item' | 'user'): Map<string, HostTensor> {
+export function entityTensors(
+  { schema, columns, items, userIds }: Dataset,
+  source: 'item' | 'user',
+): Map<string, HostTensor> {
   const ids = source === 'item' ? items.ids : userIds;
   const tensors = new Map<string, HostTensor>(packTexts('ids', ids));
   for (const { name, type } of tableFeatures(schema, source)) {

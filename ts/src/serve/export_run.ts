@@ -3,9 +3,10 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ArgumentError, ConfigError } from '../errors.js';
 import { writeNpy } from '../io/npy.js';
+import type { OnnxRuntime } from '../io/onnx_runtime.js';
 import { saveEncoderAdapters } from '../models/encoder_adapters.js';
 import { buildModel, trainSettings } from '../train/build_model.js';
-import { type Config, configDigest } from '../train/config.js';
+import { configDigest } from '../train/config.js';
 import { useConfiguredFeatures } from '../train/frozen_features.js';
 import { encoderSources, saveToFolders, weightsKeys } from '../train/published_encoders.js';
 import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
@@ -13,6 +14,7 @@ import { Trainer } from '../train/trainer.js';
 import { createFolder, requireEmpty } from './export_files.js';
 import { type ExportFormat, type FormatContext, itemVectors, writeVectors, writeWeights } from './export_formats.js';
 import { type ExportedModel, exportedItems, exportModel } from './export_model.js';
+import { type OnnxContext, type Parity, writeOnnx } from './export_onnx.js';
 
 export interface ExportRunOptions {
   readonly run: string;
@@ -29,6 +31,8 @@ export interface ExportRunOptions {
   /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
   readonly vectors?: string | null;
   readonly onNote?: (line: string) => void;
+  /** Where ONNX Runtime comes from, to compare graphs with. Default: the package `onnxruntime-node`, null where it is not installed. */
+  readonly openRuntime?: () => Promise<OnnxRuntime | null>;
 }
 
 export interface ExportedRun {
@@ -37,12 +41,9 @@ export interface ExportedRun {
   readonly step: number;
   /** Of `serving`; else null. */
   readonly exported: ExportedModel | null;
+  /** How ONNX graphs compared with our scores; null where none were written. */
+  readonly parity: Parity | null;
 }
-
-/** Forms that are named and not written yet, with what lacks. */
-const notWritten: Partial<Record<ExportFormat, string>> = {
-  onnx: 'graphs are not written by this version',
-};
 
 function checkFormats(to: readonly ExportFormat[]): Set<ExportFormat> {
   const formats = new Set(to);
@@ -52,14 +53,12 @@ function checkFormats(to: readonly ExportFormat[]): Set<ExportFormat> {
   if (formats.size === 0) fail('expected at least one form but received none');
   if (formats.has('serving') && formats.size > 1)
     fail('serving has a folder of its own: export the others to another one');
-  for (const [format, why] of Object.entries(notWritten))
-    if (formats.has(format as ExportFormat)) fail(`--to ${format}: ${why}`);
   return formats;
 }
 
 /**
  * Exports a checkpoint of a run. Throws what `galago eval` throws, `ArgumentError` for a folder that holds something or forms that do not go
- * together, `ConfigError` for item vectors of a model without any.
+ * together, `OnnxExportError`, `ConfigError` for item vectors of a model without any.
  */
 export async function exportRun(options: ExportRunOptions): Promise<ExportedRun> {
   const { run, out, items: which = 'all', to = ['serving'], onNote = () => undefined } = options;
@@ -83,24 +82,29 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   await useConfiguredFeatures(model, data, config, { onNote });
   const items = exportedItems(data, which);
   let exported: ExportedModel | null = null;
+  let parity: Parity | null = null;
   if (out !== null && formats.has('serving'))
     exported = await exportModel(model, data, { config: resolved, step, out, items: which });
   else if (out !== null)
-    await createFolder(out, (folder) => writeFormats({ model, data, step, items, folder }, formats, config));
+    parity = await createFolder(out, (folder) =>
+      writeFormats(
+        { model, data, step, items, folder, config: resolved, onNote, openRuntime: options.openRuntime },
+        formats,
+      ),
+    );
   if (options.vectors != null) await writeVectorFile({ model, data, step, items }, options.vectors);
-  return { checkpoint: name, step, exported };
+  return { checkpoint: name, step, exported, parity };
 }
 
-async function writeFormats(
-  context: FormatContext,
-  formats: ReadonlySet<ExportFormat>,
-  { model }: Config,
-): Promise<void> {
+async function writeFormats(context: OnnxContext, formats: ReadonlySet<ExportFormat>): Promise<Parity | null> {
+  const { model, folder, config } = context;
   if (formats.has('safetensors')) await writeWeights(context);
   if (formats.has('npy') || formats.has('fbin')) await writeVectors(context, formats);
   if (formats.has('peft')) await writeAdapters(context);
+  const parity = formats.has('onnx') ? await writeOnnx(context) : null;
   // the last: low-rank updates are merged into the model
-  if (formats.has('hf')) await saveToFolders(context.model, encoderSources(weightsKeys(model)), context.folder);
+  if (formats.has('hf')) await saveToFolders(model, encoderSources(weightsKeys(config.config.model)), folder);
+  return parity;
 }
 
 /** Folders `text` and `image` in PEFT's layout, for the encoders that have low-rank updates. */

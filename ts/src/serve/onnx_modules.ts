@@ -1,0 +1,323 @@
+/** Modules of the encoders as nodes of an ONNX graph. Sequences are padded, (B, L, W); `present` (B, L) float32 is 1 where a token stands. */
+import { OnnxExportError } from '../errors.js';
+import type { OnnxGraph, OnnxValue } from '../io/onnx.js';
+import { type HostTensor, viewAs } from '../io/safetensors.js';
+import type { MultiHeadAttention, Projection, TransformerBlock } from '../nn/attention.js';
+import type { DocumentEncoder } from '../nn/document_encoder.js';
+import type { FusionLayer, FusionQFormer } from '../nn/fusion_q_former.js';
+import { ImageEncoder } from '../nn/image_encoder.js';
+import type { LayerNorm } from '../nn/layer_norm.js';
+import { Linear } from '../nn/linear.js';
+import { LoraLinear } from '../nn/lora_linear.js';
+import type { Module } from '../nn/module.js';
+import type { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
+import type { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
+import { TextEncoder } from '../nn/text_encoder.js';
+import type { Tensor } from '../tensor.js';
+import { activation, attention, layerNorm, linear, reshape, sum, transpose } from './onnx_ops.js';
+
+/** Padded tokens (B, L, W) and where there are some, (B, L) float32. */
+export interface Tokens {
+  readonly x: OnnxValue;
+  readonly present: OnnxValue;
+}
+
+/** Inputs of a text: token, type and position rows (B, L) int64, and where there are tokens. */
+export interface TextInputs {
+  readonly tokens: OnnxValue;
+  readonly types: OnnxValue;
+  readonly positions: OnnxValue;
+  readonly present: OnnxValue;
+}
+
+const FLOAT = 1;
+const BOOL = 9;
+const LAYER_NORM_EPS = 1e-5;
+
+/** Translates modules of one model into one graph. */
+export class ModuleTranslation {
+  readonly #names: ReadonlyMap<Tensor, string>;
+  readonly #values = new Map<Tensor, OnnxValue>();
+
+  constructor(
+    readonly graph: OnnxGraph,
+    model: Module,
+    private readonly weights: ReadonlyMap<string, HostTensor>,
+  ) {
+    this.#names = new Map([...model.state()].map(([name, x]) => [x, name]));
+  }
+
+  /** A parameter as a constant. */
+  weight(x: Tensor): OnnxValue {
+    const known = this.#values.get(x);
+    if (known !== undefined) return known;
+    const name = this.#names.get(x)!;
+    const stored = this.weights.get(name);
+    if (stored?.dtype !== 'F32')
+      throw new OnnxExportError(`export: --to onnx: ${name}: expected float32 but received ${stored?.dtype}`, {
+        op: name,
+      });
+    const value = this.graph.constant({ dtype: 'float32', shape: stored.shape, data: viewAs(stored, 'F32') }, name);
+    this.#values.set(x, value);
+    return value;
+  }
+
+  // ---- inputs
+
+  /** Inputs `<name>.tokens`, `.types`, `.positions` and `.present` (batch, tokens). */
+  textInputs(name: string): TextInputs {
+    const shape = ['batch', 'tokens'];
+    const rows = (column: string): OnnxValue => this.graph.input(`${name}.${column}`, 'int64', shape);
+    return {
+      tokens: rows('tokens'),
+      types: rows('types'),
+      positions: rows('positions'),
+      present: this.float(this.graph.input(`${name}.present`, 'bool', shape)),
+    };
+  }
+
+  float(x: OnnxValue): OnnxValue {
+    return this.graph.node('Cast', [x], { to: FLOAT });
+  }
+
+  /** `rows` (n, W) for each row of the batch, (B, n, W); `like` has B first. */
+  repeated(rows: OnnxValue, like: OnnxValue, n: number, width: number): OnnxValue {
+    const g = this.graph;
+    const batch = g.node('Shape', [like], { start: 0, end: 1 });
+    return g.node('Expand', [rows, g.node('Concat', [batch, g.integers([n, width])], { axis: 0 })]);
+  }
+
+  /** 1 for each of `n` places of each row of the batch, (B, n). */
+  ones(like: OnnxValue, n: number): OnnxValue {
+    const g = this.graph;
+    const batch = g.node('Shape', [like], { start: 0, end: 1 });
+    return g.node('Expand', [g.scalar(1), g.node('Concat', [batch, g.integers([n])], { axis: 0 })]);
+  }
+
+  /** (B, 1): 1 where a row has any token. */
+  any(present: OnnxValue): OnnxValue {
+    return this.graph.node('ReduceMax', [present], { axes: [1], keepdims: 1 });
+  }
+
+  /** Where a row has no token, `absent` (1, W) takes its first place. */
+  withAbsent({ x, present }: Tokens, absent: OnnxValue): Tokens {
+    const g = this.graph;
+    const there = this.any(present);
+    const some = g.node('Cast', [g.node('Unsqueeze', [there, g.integers([2])])], { to: BOOL });
+    const cut = (value: OnnxValue, from: number, to: number): OnnxValue =>
+      g.node('Slice', [value, g.integers([from]), g.integers([to]), g.integers([1])]);
+    const end = 2 ** 31 - 1;
+    const first = g.node('Where', [some, cut(x, 0, 1), absent]);
+    const one = g.node('Max', [cut(present, 0, 1), g.node('Sub', [g.scalar(1), there])]);
+    return {
+      x: g.node('Concat', [first, cut(x, 1, end)], { axis: 1 }),
+      present: g.node('Concat', [one, cut(present, 1, end)], { axis: 1 }),
+    };
+  }
+
+  joined(parts: readonly Tokens[]): Tokens {
+    if (parts.length === 1) return parts[0]!;
+    const side = (of: 'x' | 'present'): OnnxValue =>
+      this.graph.node(
+        'Concat',
+        parts.map((part) => part[of]),
+        { axis: 1 },
+      );
+    return { x: side('x'), present: side('present') };
+  }
+
+  firstRows(x: OnnxValue, count: number): OnnxValue {
+    const g = this.graph;
+    return g.node('Slice', [x, g.integers([0]), g.integers([count]), g.integers([1])]);
+  }
+
+  // ---- layers
+
+  /** A projection of x of some rank above 1. */
+  linear(layer: Projection, x: OnnxValue, rank = 3): OnnxValue {
+    const g = this.graph;
+    const plain = ({ weight, bias }: Linear): OnnxValue =>
+      linear(g, x, this.weight(weight), bias === null ? null : this.weight(bias), rank);
+    if (layer instanceof Linear) return layer.lora === null ? plain(layer) : this.linear(layer.lora, x, rank);
+    if (!(layer instanceof LoraLinear))
+      throw new OnnxExportError(`export: --to onnx: op ${layer.constructor.name}: no projection that is translated`, {
+        op: layer.constructor.name,
+      });
+    const low = linear(g, x, this.weight(layer.a), null, rank);
+    const update = g.node('Mul', [linear(g, low, this.weight(layer.b), null, rank), g.scalar(layer.scale)]);
+    return g.node('Add', [plain(layer.base), update]);
+  }
+
+  norm(layer: LayerNorm, x: OnnxValue): OnnxValue {
+    return layerNorm(this.graph, x, this.weight(layer.weight), this.weight(layer.bias), LAYER_NORM_EPS);
+  }
+
+  /** Rows `from` (B, Nq, W) attend to the tokens of their own sequence. */
+  private attend(
+    module: MultiHeadAttention,
+    from: OnnxValue,
+    { x, present }: Tokens,
+    projections: { query: Projection; key: Projection; value: Projection; out: Projection } = module,
+  ): OnnxValue {
+    const g = this.graph;
+    const { heads, query, scale } = module;
+    const width = query.outFeatures;
+    const split = (y: OnnxValue): OnnxValue => reshape(g, y, [0, 0, heads, width / heads]);
+    const out = attention(g, {
+      q: transpose(g, split(this.linear(projections.query, from)), [0, 2, 1, 3]),
+      keys: transpose(g, split(this.linear(projections.key, x)), [0, 2, 3, 1]),
+      v: transpose(g, split(this.linear(projections.value, x)), [0, 2, 1, 3]),
+      visible: g.node('Unsqueeze', [present, g.integers([1, 2])]),
+      scale: scale ?? (width / heads) ** -0.5,
+    });
+    return this.linear(projections.out, reshape(g, transpose(g, out, [0, 2, 1, 3]), [0, 0, width]));
+  }
+
+  /** A pre-norm block; with `first`, for the first token alone. */
+  private block(block: TransformerBlock, tokens: Tokens, first: boolean): OnnxValue {
+    const g = this.graph;
+    const normed = this.norm(block.attentionNorm, tokens.x);
+    const [asking, residual] = first ? [this.firstRows(normed, 1), this.firstRows(tokens.x, 1)] : [normed, tokens.x];
+    const mixed = g.node('Add', [residual, this.attend(block.attention, asking, { ...tokens, x: normed })]);
+    const up = activation(g, this.linear(block.up, this.norm(block.ffnNorm, mixed)), 'gelu');
+    return g.node('Add', [mixed, this.linear(block.down, up)]);
+  }
+
+  private blocks(blocks: readonly TransformerBlock[], tokens: Tokens, onlyFirst: boolean): OnnxValue {
+    let { x } = tokens;
+    blocks.forEach((block, i) => {
+      x = this.block(block, { ...tokens, x }, onlyFirst && i === blocks.length - 1);
+    });
+    return onlyFirst && blocks.length === 0 ? this.firstRows(x, 1) : x;
+  }
+
+  // ---- encoders
+
+  private embed(encoder: TextEncoder, { tokens, types, positions, present }: TextInputs): Tokens {
+    const g = this.graph;
+    const rows = (table: Tensor, index: OnnxValue): OnnxValue =>
+      g.node('Gather', [this.weight(table), index], { axis: 0 });
+    const placed = g.node('Add', [rows(encoder.token.table, tokens), rows(encoder.position.table, positions)]);
+    return { x: g.node('Add', [placed, rows(encoder.type.table, types)]), present };
+  }
+
+  /** All tokens of texts, normalised. */
+  textTokens(encoder: TextEncoder | PretrainedTextEncoder, inputs: TextInputs): Tokens {
+    if (!(encoder instanceof TextEncoder)) return refuse(encoder);
+    const tokens = this.embed(encoder, inputs);
+    return { ...tokens, x: this.norm(encoder.norm, this.blocks(encoder.blocks, tokens, false)) };
+  }
+
+  /** (B, out): the first token of each text and of what is `added` behind it; a zero row where there is none at all. */
+  textVectors(
+    encoder: TextEncoder | PretrainedTextEncoder,
+    inputs: TextInputs | null,
+    added: Tokens | null,
+    like: OnnxValue,
+  ): OnnxValue {
+    const g = this.graph;
+    if (!(encoder instanceof TextEncoder)) return refuse(encoder);
+    const { absent, width } = encoder;
+    let text: Tokens | null = inputs === null ? null : this.embed(encoder, inputs);
+    if (absent !== null) {
+      const row = this.weight(absent);
+      text =
+        text === null
+          ? { x: this.repeated(row, like, 1, width), present: this.ones(like, 1) }
+          : this.withAbsent(text, row);
+    }
+    const all = this.joined([text, added].filter((part) => part !== null));
+    const rows = this.norm(encoder.norm, this.blocks(encoder.blocks, all, true));
+    const projected = encoder.project === null ? rows : this.linear(encoder.project, rows);
+    const vectors = g.node('Squeeze', [projected, g.integers([1])]);
+    return absent === null ? g.node('Mul', [vectors, this.any(all.present)]) : vectors;
+  }
+
+  /** Patch tokens of pictures, input `image.pixels` (batch, size, size, 3) uint8. */
+  pictureTokens(encoder: ImageEncoder | PretrainedImageEncoder, pixels: OnnxValue): OnnxValue {
+    const g = this.graph;
+    if (!(encoder instanceof ImageEncoder)) return refuse(encoder);
+    const { size, patch, mean, std } = encoder.pixels;
+    const channels = (of: (channel: number) => number): OnnxValue =>
+      g.constant({ dtype: 'float32', shape: [3], data: Float32Array.from([0, 1, 2], of) });
+    const scaled = g.node('Mul', [this.float(pixels), channels((c) => 1 / (255 * std[c]!))]);
+    const shifted = g.node('Add', [scaled, channels((c) => -mean[c]! / std[c]!)]);
+    const side = size / patch;
+    const cut = reshape(g, shifted, [-1, side, patch, side, patch, 3]);
+    const patches = reshape(g, transpose(g, cut, [0, 1, 3, 5, 2, 4]), [-1, side * side, 3 * patch * patch]);
+    const embedded = linear(g, patches, this.weight(encoder.weight), this.weight(encoder.bias), 3);
+    const x = g.node('Add', [embedded, this.weight(encoder.position)]);
+    const all = { x, present: this.ones(x, side * side) };
+    return this.norm(encoder.norm, this.blocks(encoder.blocks, all, false));
+  }
+
+  /** Pixels along a side of the pictures that an encoder reads. */
+  pictureSize(encoder: ImageEncoder | PretrainedImageEncoder): number {
+    return encoder instanceof ImageEncoder ? encoder.pixels.size : refuse(encoder);
+  }
+
+  private fusionLayer(layer: FusionLayer, from: OnnxValue, to: Tokens): OnnxValue {
+    const g = this.graph;
+    const { query, key, value, out } = layer.attention;
+    const projections = { query: layer.loraQuery ?? query, key, value: layer.loraValue ?? value, out };
+    const attended = this.attend(layer.attention, from, to, projections);
+    const x = this.norm(layer.norm, g.node('Add', [attended, from]));
+    if (layer.up === null || layer.down === null || layer.ffnNorm === null) return x;
+    const fed = this.linear(layer.down, activation(g, this.linear(layer.up, x), 'gelu'));
+    return this.norm(layer.ffnNorm, g.node('Add', [fed, x]));
+  }
+
+  /** The outputs of the queries side by side, (B, queries · width), over the tokens of each modality. */
+  fused(fusion: FusionQFormer, modalities: ReadonlyMap<string, Tokens>): OnnxValue {
+    const { width, queries: count, cross } = fusion;
+    const parts = [...fusion.project.keys()].map((name): Tokens => {
+      const { x, present } = modalities.get(name)!;
+      const projected = this.linear(fusion.loraProject.get(name) ?? fusion.project.get(name)!, x);
+      const absent = fusion.absent.get(name);
+      const tokens = { x: projected, present };
+      return absent === undefined ? tokens : this.withAbsent(tokens, this.weight(absent));
+    });
+    const like = parts[0]!.present;
+    let queries = this.repeated(this.weight(fusion.query), like, count, width);
+    let joint = this.joined(cross ? parts : [{ x: queries, present: this.ones(like, count) }, ...parts]);
+    fusion.layers.forEach((layer, i) => {
+      if (cross) queries = this.fusionLayer(layer, queries, joint);
+      else if (i < fusion.layers.length - 1) joint = { ...joint, x: this.fusionLayer(layer, joint.x, joint) };
+      else queries = this.fusionLayer(layer, this.firstRows(joint.x, count), joint);
+    });
+    return reshape(this.graph, queries, [0, -1]);
+  }
+
+  /** Vectors (B, out) of LEMUR's documents. `pixels` and `pictured` (B, 1) float32 where it reads pictures. */
+  document(
+    encoder: DocumentEncoder,
+    text: TextInputs | null,
+    picture: { readonly pixels: OnnxValue; readonly present: OnnxValue } | null,
+  ): OnnxValue {
+    const g = this.graph;
+    let added: Tokens | null = null;
+    const { image, patches, pictureType, absentPicture } = encoder;
+    if (image !== null && patches !== null && pictureType !== null && absentPicture !== null && picture !== null) {
+      const tokens = this.linear(patches, this.pictureTokens(image, picture.pixels));
+      const x = g.node('Add', [tokens, this.weight(pictureType)]);
+      const present = g.node('Mul', [this.ones(x, image.tokenCount), picture.present]);
+      added = this.withAbsent({ x, present }, this.weight(absentPicture));
+    }
+    const like = text?.present ?? added!.present;
+    return this.textVectors(encoder.text, encoder.readsText ? text : null, added, like);
+  }
+
+  /** Mean over the tokens that are there, as one token; sums over none are 0. */
+  meanToken({ x, present }: Tokens): Tokens {
+    const g = this.graph;
+    const weighted = g.node('Mul', [x, g.node('Unsqueeze', [present, g.integers([2])])]);
+    const count = g.node('Max', [sum(g, present, [1], true), g.scalar(1)]);
+    const mean = g.node('Div', [sum(g, weighted, [1], true), g.node('Unsqueeze', [count, g.integers([2])])]);
+    return { x: mean, present: this.any(present) };
+  }
+}
+
+function refuse(encoder: object): never {
+  const op = encoder.constructor.name;
+  throw new OnnxExportError(`export: --to onnx: op ${op}: this encoder is not translated`, { op });
+}

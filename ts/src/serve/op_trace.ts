@@ -1,0 +1,77 @@
+/** What a forward pass computes, written down: its ops, in order, and the host values of every tensor that they read and make. */
+import { withOpObserver } from '../autograd.js';
+import type { Module } from '../nn/module.js';
+import { alias, type DType, type Shape, type Tensor } from '../tensor.js';
+import { keep, tidy } from '../tidy.js';
+
+export interface TracedTensor {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** Name of the parameter or buffer that it is; null for others. */
+  readonly parameter: string | null;
+  /** The op that made it; null for a leaf. */
+  readonly op: TracedOp | null;
+  /** Row-major. Empty for parameters, which are the model's. */
+  readonly values: ArrayLike<number | bigint>;
+}
+
+export interface TracedOp {
+  readonly name: string;
+  /** Place among the ops of the trace. */
+  readonly index: number;
+  readonly attributes: Readonly<Record<string, unknown>>;
+  /** Numbers of tensors; null where an optional input was not given. */
+  readonly inputs: readonly (number | null)[];
+  readonly out: number;
+}
+
+export interface Trace {
+  readonly ops: readonly TracedOp[];
+  readonly tensors: readonly TracedTensor[];
+  /** Number of the tensor that the pass returned. */
+  readonly result: number;
+}
+
+/** Runs `run`, which is synchronous and makes its result by ops of `model`, and writes down what it does. Waits for the device. */
+export async function traceOps(model: Module, run: () => Tensor): Promise<Trace> {
+  const parameters = new Map([...model.state()].map(([name, x]) => [x, name]));
+  const numbers = new Map<Tensor, number>();
+  const found: { x: Tensor; held: Tensor | null; op: TracedOp | null }[] = [];
+  const ops: TracedOp[] = [];
+  const number = (x: Tensor, op: TracedOp | null = null): number => {
+    const known = numbers.get(x);
+    if (known !== undefined) return known;
+    numbers.set(x, found.length);
+    // A handle of its own: the pass releases its tensors at its end.
+    found.push({ x, held: parameters.has(x) ? null : keep(alias(x)), op });
+    return found.length - 1;
+  };
+  try {
+    const result = tidy(() => {
+      const out = withOpObserver(({ name, inputs, out, attributes }) => {
+        const given = inputs.map((x) => (x === null ? null : number(x)));
+        const op: TracedOp = {
+          name,
+          index: ops.length,
+          attributes: (attributes ?? {}) as TracedOp['attributes'],
+          inputs: given,
+          out: found.length,
+        };
+        number(out, op);
+        ops.push(op);
+        return () => undefined;
+      }, run);
+      return number(out);
+    });
+    const tensors = await Promise.all(
+      found.map(async ({ x, held, op }): Promise<TracedTensor> => {
+        const parameter = parameters.get(x) ?? null;
+        const values = held === null ? [] : await held.data();
+        return { shape: x.shape, dtype: x.dtype, parameter, op, values };
+      }),
+    );
+    return { ops, tensors, result };
+  } finally {
+    for (const { held } of found) held?.dispose();
+  }
+}

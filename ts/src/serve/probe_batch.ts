@@ -1,0 +1,90 @@
+/** Batches that never were: random rows of every feature, all lists of other lengths, to find out what a forward pass reads. */
+import type { Batch, Jagged } from '../data/batch.js';
+import type { Dataset } from '../data/dataset.js';
+import { featuresOf } from '../data/schema.js';
+import { gatherTokens } from '../data/token_store.js';
+import { normals, uniforms } from '../random.js';
+
+/** What a probe may read. */
+export interface ProbeOptions {
+  readonly size: number;
+  readonly seed: number;
+  /** Item rows that have a vector, or all of them; at least `size`. */
+  readonly items: Int32Array;
+  /** Entries of the longest history of item vectors; 0 for none. */
+  readonly historyLen: number;
+}
+
+/** Every fourth entry of a history of vectors has none. */
+const MISSING_SHARE = 0.25;
+/** How often an id of a history is the target's. */
+const SAME_SHARE = 0.25;
+
+/** A batch of the data's schema. Its items are distinct and ascending, its queries one per row. */
+export async function probeBatch({ schema, columns, itemContent }: Dataset, options: ProbeOptions): Promise<Batch> {
+  const { size, seed, historyLen } = options;
+  let stream = 0;
+  const draws = (count: number): Float64Array => uniforms(count, seed, ++stream);
+  const below = (count: number, limit: number): Int32Array =>
+    Int32Array.from(draws(count), (u) => Math.min(limit - 1, Math.floor(u * limit)));
+  const offsetsOf = (longest: number): Int32Array => {
+    const lengths = below(size, longest + 1);
+    lengths[stream % size] = longest; // one is full
+    const offsets = new Int32Array(size + 1);
+    lengths.forEach((length, b) => {
+      offsets[b + 1] = offsets[b]! + length;
+    });
+    return offsets;
+  };
+  const gaps = (count: number): Float32Array => Float32Array.from(draws(count), (u) => Math.expm1(20 * u));
+  const categorical: Record<string, Int32Array> = {};
+  const numeric: Record<string, Float32Array> = {};
+  const sequences: Record<string, Jagged> = {};
+  for (const { name, vocabularySize } of featuresOf(schema, 'categorical'))
+    categorical[name] = below(size, vocabularySize);
+  for (const { name } of featuresOf(schema, 'numeric'))
+    numeric[name] = Float32Array.from(normals(size, seed, ++stream));
+  for (const { name, vocabularySize, maxLen } of featuresOf(schema, 'sequence')) {
+    const offsets = offsetsOf(maxLen);
+    sequences[name] = { offsets, values: below(offsets[size]!, vocabularySize) };
+  }
+  const histories = featuresOf(schema, 'history');
+  const shared = histories.length === 0 ? null : offsetsOf(histories[0]!.maxLen);
+  const sharedGaps = shared === null ? null : gaps(shared[size]!);
+  for (const { name, of, vocabularySize } of histories) {
+    const values = below(shared![size]!, vocabularySize);
+    const again = draws(values.length);
+    for (let b = 0; b < size; b++)
+      for (let at = shared![b]!; at < shared![b + 1]!; at++)
+        if (again[at]! < SAME_SHARE) values[at] = categorical[of]![b]!;
+    sequences[name] = { values, offsets: shared!, gaps: sharedGaps! };
+  }
+  const rows = options.items.slice(0, size);
+  const identity = Int32Array.from({ length: size }, (_, b) => b);
+  const clicks = historyLen === 0 ? null : offsetsOf(historyLen + 2);
+  const chosen = below(clicks?.[size] ?? 0, options.items.length);
+  const lost = draws(chosen.length);
+  const text = columns.queryText;
+  const asked = text === null ? null : below(size, schema.queries);
+  return {
+    part: 'valid',
+    epoch: 0,
+    position: 0,
+    end: size,
+    size,
+    events: new Int32Array(size),
+    user: new Int32Array(size),
+    session: new Int32Array(size).fill(-1),
+    labels: Object.fromEntries(schema.labels.map((label) => [label, new Float32Array(size)])),
+    categorical,
+    numeric,
+    sequences,
+    items: { rows, index: identity, ...(await itemContent(rows)) },
+    queries: asked === null ? null : { rows: identity, index: identity, text: gatherTokens(text!, asked) },
+    history: clicks && {
+      offsets: clicks,
+      values: chosen.map((at, i) => (lost[i]! < MISSING_SHARE ? -1 : options.items[at]!)),
+      gaps: gaps(chosen.length),
+    },
+  };
+}
