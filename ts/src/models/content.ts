@@ -210,6 +210,11 @@ export class ContentPart extends Module {
       if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
   }
 
+  /** Whether patches of pictures are pooled to fewer tokens. */
+  get pooled(): boolean {
+    return !this.exact && this.#options.cacheTokens !== null;
+  }
+
   /** Tokens of a picture of so many patches. */
   private imageTokens(patches: number): number {
     const { cacheTokens } = this.#options;
