@@ -24,8 +24,8 @@ const variants = [
   ['10/10', 'model.bank.p=10', 'model.bank.q=10'],
   ['ids only', 'model.training=id_only'],
 ] as const;
-const rounds = 40;
-const stepsPerRound = 4;
+const rounds = 12;
+const stepsPerRound = 2;
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 const round = (x: number): number => Number(x.toPrecision(4));
