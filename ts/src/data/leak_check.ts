@@ -2,7 +2,7 @@
 
 import { DataError } from '../errors.js';
 import type { BatchColumns } from './batch_source.js';
-import { type Events, groupRows, PARTS, TRAIN, userOrder } from './events.js';
+import { type Events, PARTS, TRAIN, userOrder } from './events.js';
 import { type HistoryParts, historyRange } from './history.js';
 import type { Schema } from './schema.js';
 import type { Split } from './split.js';
