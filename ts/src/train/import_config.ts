@@ -44,14 +44,15 @@ function metricsOf(
   return metrics.size === 0 ? {} : { metrics: [...metrics] };
 }
 
-function validMetric(keys: Keys, key: string, ranks: boolean): string | undefined {
+/** What chooses the best epoch: what `key` says, else `otherwise`, the default of the tool. Undefined: ours. */
+function validMetric(keys: Keys, key: string, ranks: boolean, otherwise?: string): string | undefined {
   const name = keys.text(key);
   const ours = name === undefined ? undefined : (metricName(name) ?? undefined);
   if (name !== undefined && (ours === undefined || ours.includes('@') !== ranks)) {
     keys.miss(key, name, 'no such metric: the default chooses');
-    return undefined;
+    return otherwise;
   }
-  return ours;
+  return ours ?? otherwise;
 }
 
 /** Epochs, batches, rates and stopping as RecBole and MMRec call them. */
@@ -127,7 +128,7 @@ export function importRecbole(values: ConfigMap): Imported {
   const sampling = keys.map('train_neg_sample_args');
   const distribution = sampling?.['distribution'];
   const [order, groupBy] = [args.text('order'), args.text('group_by')];
-  const valid = validMetric(keys, 'valid_metric', ranks);
+  const valid = validMetric(keys, 'valid_metric', ranks, ranks ? 'MRR@10' : undefined);
   const split = args.map('split');
   if (keys.text('field_separator') !== undefined && values['field_separator'] !== '\t')
     keys.miss('field_separator', values['field_separator']!, 'files are separated by tabs');
@@ -199,7 +200,7 @@ export function importMmrec(values: ConfigMap): Imported {
   const width = keys.number('embedding_size');
   const dropout = keys.number('dropout');
   const imageWeight = keys.number('mm_image_weight') ?? 0.1;
-  const valid = validMetric(keys, 'valid_metric', true);
+  const valid = validMetric(keys, 'valid_metric', true, 'Recall@20');
   const modalities = vectors.map(([modality]) => modality);
   const weights: Record<string, number> = { image: imageWeight, text: 1 - imageWeight };
   const config: ConfigInput = {

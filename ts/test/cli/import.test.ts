@@ -95,6 +95,15 @@ train_neg_sample_args: { distribution: popularity, sample_num: 2 }
     expect(drawn.told).toEqual(['model', 'eval_args.mode']);
   });
 
+  it('recbole: what is not said has its default, the metric that chooses too', async () => {
+    const { config } = await imported(
+      'recbole',
+      yaml('metrics: [Recall, NDCG]\ntopk: [10]\neval_args: { mode: full }\n'),
+    );
+    expect(config.train.valid_metric).toBe('MRR@10');
+    expect(config.eval.metrics).toEqual(['Recall@10', 'NDCG@10', 'MRR@10']);
+  });
+
   it('mmrec: several files, lists of settings, the feature files', async () => {
     const overall = yaml(`
 seed: [999]
