@@ -24,9 +24,29 @@ export interface OnnxRuntime {
   load(bytes: Uint8Array, file: string): Promise<RuntimeSession>;
 }
 
+/** What we call of the package. It is optional, so its own types are not there to compile against. */
+interface OrtPackage {
+  readonly InferenceSession: {
+    create(bytes: Uint8Array, options: Readonly<Record<string, number>>): Promise<OrtSession>;
+  };
+  readonly Tensor: new (dtype: OnnxDtype, data: OnnxArrays[OnnxDtype], dims: readonly number[]) => object;
+  readonly env: { readonly versions: { readonly node?: string; readonly common: string } };
+}
+
+interface OrtSession {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+  run(
+    feeds: Readonly<Record<string, object>>,
+  ): Promise<Readonly<Record<string, { readonly dims: readonly number[]; readonly data: ArrayLike<number | bigint> }>>>;
+  release(): Promise<void>;
+}
+
+const PACKAGE: string = 'onnxruntime-node';
+
 /** The runtime, or null where the package `onnxruntime-node` is not installed. */
 export async function openOnnxRuntime(): Promise<OnnxRuntime | null> {
-  const ort = await import('onnxruntime-node').catch((error: NodeJS.ErrnoException) => {
+  const ort = await (import(PACKAGE) as Promise<OrtPackage>).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ERR_MODULE_NOT_FOUND' || error.code === 'MODULE_NOT_FOUND') return null;
     throw error;
   });
@@ -59,7 +79,7 @@ export async function openOnnxRuntime(): Promise<OnnxRuntime | null> {
           return Object.fromEntries(
             session.outputNames.map((name) => {
               const { dims, data } = found[name]!;
-              return [name, { shape: dims, data: data as ArrayLike<number | bigint> }];
+              return [name, { shape: dims, data }];
             }),
           );
         },
