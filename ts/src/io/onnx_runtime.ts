@@ -1,4 +1,5 @@
 /** ONNX Runtime, an optional package, to run graphs that were written. */
+import { createRequire } from 'node:module';
 import { ModelFileError } from '../errors.js';
 import type { OnnxArrays, OnnxDtype } from './onnx.js';
 
@@ -42,14 +43,21 @@ interface OrtSession {
   release(): Promise<void>;
 }
 
-const PACKAGE: string = 'onnxruntime-node';
+function loadPackage(): OrtPackage | null {
+  try {
+    return createRequire(import.meta.url)('onnxruntime-node') as OrtPackage;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND') return null;
+    throw error;
+  }
+}
 
 /** The runtime, or null where the package `onnxruntime-node` is not installed. */
-export async function openOnnxRuntime(): Promise<OnnxRuntime | null> {
-  const ort = await (import(PACKAGE) as Promise<OrtPackage>).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ERR_MODULE_NOT_FOUND' || error.code === 'MODULE_NOT_FOUND') return null;
-    throw error;
-  });
+export function openOnnxRuntime(): Promise<OnnxRuntime | null> {
+  return Promise.resolve(runtimeOf(loadPackage()));
+}
+
+function runtimeOf(ort: OrtPackage | null): OnnxRuntime | null {
   if (ort === null) return null;
   const { InferenceSession, Tensor, env } = ort;
   const refused = (file: string, error: unknown): ModelFileError =>
