@@ -10,9 +10,9 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { listDataFiles } from '../ts/src/data/data_files.js';
 import { loadDataset } from '../ts/src/data/load_dataset.js';
-import { readTable } from '../ts/src/data/read_table.js';
+import { listDataFiles } from '../ts/src/data/tables/data_files.js';
+import { readTable } from '../ts/src/data/tables/read_table.js';
 
 const { values } = parseArgs({
   options: {

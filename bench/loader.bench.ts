@@ -12,7 +12,7 @@ import { device } from '../ts/src/tensor.js';
 import { trainSettings } from '../ts/src/train/build_model.js';
 import type { ConfigInput } from '../ts/src/train/config.js';
 import { datasetRequest } from '../ts/src/train/dataset_request.js';
-import { buildWorker } from '../ts/test/data/worker_build.js';
+import { buildWorker } from '../ts/test/data/loader/worker_build.js';
 import { say, threads } from './measure.js';
 import { ShopStep, shopConfig } from './shop_step.js';
 

@@ -8,9 +8,9 @@ import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
-import { storedSide } from '../ts/src/data/image_augment.js';
-import { lanes } from '../ts/src/data/image_decoder.js';
-import { type DecodeImagesOptions, decodeImages } from '../ts/src/data/images.js';
+import { storedSide } from '../ts/src/data/images/image_augment.js';
+import { lanes } from '../ts/src/data/images/image_decoder.js';
+import { type DecodeImagesOptions, decodeImages } from '../ts/src/data/images/images.js';
 import { philoxBlocks } from '../ts/src/random.js';
 import { say } from './measure.js';
 

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { backward, noGrad } from '../ts/src/autograd.js';
-import type { Batch } from '../ts/src/data/batch.js';
+import type { Batch } from '../ts/src/data/loader/batch.js';
 import type { RecommenderModel } from '../ts/src/models/model.js';
 import { Optimizer } from '../ts/src/optim/optimizer.js';
 import { randomScope } from '../ts/src/random.js';

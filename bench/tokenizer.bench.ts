@@ -5,9 +5,9 @@
  */
 import { cpus, loadavg } from 'node:os';
 import { Tokenizer } from '@huggingface/tokenizers';
-import { generateShop } from '../ts/src/data/shop.js';
-import { textPipeline } from '../ts/src/data/text.js';
-import { tokenizerFromJson, wordPieceFromVocabulary } from '../ts/src/data/tokenizer.js';
+import { generateShop } from '../ts/src/data/shop/shop.js';
+import { textPipeline } from '../ts/src/data/text/text.js';
+import { tokenizerFromJson, wordPieceFromVocabulary } from '../ts/src/data/text/tokenizer.js';
 import { say } from './measure.js';
 
 const rounds = 3;

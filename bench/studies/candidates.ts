@@ -1,7 +1,7 @@
 /** Ranking among a fixed list of candidates: every candidate scored for every user by the model, from the library's own batches. */
 
-import { BatchSource } from '../../ts/src/data/batch_source.js';
 import type { Dataset } from '../../ts/src/data/dataset.js';
+import { BatchSource } from '../../ts/src/data/loader/batch_source.js';
 import type { RecommenderModel } from '../../ts/src/models/model.js';
 import { tidy } from '../../ts/src/tidy.js';
 import { encodeItems } from '../../ts/src/train/evaluate.js';

@@ -1,17 +1,20 @@
 // The public API. One line per module, in the order of the import arrow.
 
 export { backward, defineOp, detach, noGrad, parameter, zeroGrad } from './autograd.js';
-// data and files
-export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch } from './data/batch.js';
 export { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './data/build_dataset.js';
 export type { Dataset, ItemTable, SplitManifest, TestPart } from './data/dataset.js';
 export type { FeatureSpec } from './data/features.js';
-export type { AugmentOptions } from './data/image_augment.js';
-export { decodeImage } from './data/image_decoder.js';
-export type { ImageReader } from './data/image_reader.js';
-export { openImageRoot } from './data/image_root.js';
-export type { ImageSource } from './data/image_source.js';
-export { type DecodedImages, type DecodeImagesOptions, decodeImages, type ImageCacheOptions } from './data/images.js';
+export type { AugmentOptions } from './data/images/image_augment.js';
+export { decodeImage } from './data/images/image_decoder.js';
+export type { ImageReader } from './data/images/image_reader.js';
+export { openImageRoot } from './data/images/image_root.js';
+export type { ImageSource } from './data/images/image_source.js';
+export {
+  type DecodedImages,
+  type DecodeImagesOptions,
+  decodeImages,
+  type ImageCacheOptions,
+} from './data/images/images.js';
 export {
   datasetFromShop,
   LONG_SHOP_FEATURES,
@@ -19,13 +22,15 @@ export {
   loadDataset,
   SHOP_FEATURES,
 } from './data/load_dataset.js';
-export { Loader, type LoaderOptions } from './data/loader.js';
+// data and files
+export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch } from './data/loader/batch.js';
+export { Loader, type LoaderOptions } from './data/loader/loader.js';
 export { type Feature, featureNamed, featuresOf, type Schema } from './data/schema.js';
-export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop.js';
+export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop/shop.js';
 export { type Split, type SplitRule, splitEvents } from './data/split.js';
-export { type TextLayout, type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text.js';
-export { loadTokenizer, type TextTokenizer } from './data/tokenizer.js';
-export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/word_vocabulary.js';
+export { type TextLayout, type TextPipeline, type TextPipelineOptions, textPipeline } from './data/text/text.js';
+export { loadTokenizer, type TextTokenizer } from './data/text/tokenizer.js';
+export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/text/word_vocabulary.js';
 export * from './errors.js';
 export { type RowIds, readFbin, readRowIds, type VectorRows, writeFbin, writeRowIds } from './io/fbin.js';
 export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';

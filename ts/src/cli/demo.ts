@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
 import { datasetFromShop } from '../data/load_dataset.js';
 import { featuresOf } from '../data/schema.js';
-import { generateShopAside, knownScores, type Shop } from '../data/shop.js';
+import { generateShopAside, knownScores, type Shop } from '../data/shop/shop.js';
 import { ConfigError } from '../errors.js';
 import { evaluateSlices } from '../metrics/slices.js';
 import { type ConfigInput, type ResolvedConfig, resolveConfig } from '../train/config.js';

@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
-import { formatOf } from '../data/data_files.js';
+import { formatOf } from '../data/tables/data_files.js';
 import { ConfigError } from '../errors.js';
 import { listCheckpoints, verifyCheckpoint } from '../io/checkpoint.js';
 import { MANIFEST } from '../io/manifest.js';

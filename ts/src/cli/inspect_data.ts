@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readAtomicFolder } from '../data/atomic.js';
-import type { DataFiles } from '../data/data_files.js';
 import { groupRows, rankTimes, rowNumbers } from '../data/events.js';
-import { type Codes, encodeColumn } from '../data/id_codes.js';
-import { readTable } from '../data/read_table.js';
-import { type Column, splitTokens, type Table } from '../data/table.js';
-import { findTables } from '../data/table_folder.js';
+import { readAtomicFolder } from '../data/tables/atomic.js';
+import type { DataFiles } from '../data/tables/data_files.js';
+import { type Codes, encodeColumn } from '../data/tables/id_codes.js';
+import { readTable } from '../data/tables/read_table.js';
+import { type Column, splitTokens, type Table } from '../data/tables/table.js';
+import { findTables } from '../data/tables/table_folder.js';
 import { resolveConfig } from '../train/config.js';
 import type { Config } from '../train/config_schema.js';
 import { inspectImages } from './inspect_images.js';

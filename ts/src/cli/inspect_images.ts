@@ -1,7 +1,7 @@
 import { Entity } from '../data/entity.js';
-import { decodeImages } from '../data/images.js';
-import { findItemImages } from '../data/load_images.js';
-import type { Table } from '../data/table.js';
+import { decodeImages } from '../data/images/images.js';
+import { findItemImages } from '../data/images/load_images.js';
+import type { Table } from '../data/tables/table.js';
 import type { Config } from '../train/config_schema.js';
 import type { Output } from './verb.js';
 

@@ -2,7 +2,6 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { ArgumentError, DataError, OutOfMemoryError } from '../errors.js';
-import type { BatchColumns } from './batch_source.js';
 import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } from './content.js';
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
@@ -10,15 +9,16 @@ import { Entity } from './entity.js';
 import { type Events, forgetOrders, groupRows, rankTimes, rowNumbers, rowsWhere, TRAIN } from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
 import { buildHistories, type HistoryParts } from './history.js';
-import { digestibleImages } from './image_store.js';
+import { digestibleImages } from './images/image_store.js';
 import { checkLeaks } from './leak_check.js';
-import type { BatchMakerOptions } from './loader.js';
-import { type NegativeOptions, negativeTable } from './negatives.js';
+import type { BatchColumns } from './loader/batch_source.js';
+import type { BatchMakerOptions } from './loader/loader.js';
+import { type NegativeOptions, negativeTable } from './loader/negatives.js';
+import { shared, sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource, Schema } from './schema.js';
-import { shared, sharedFloat32 } from './shared_memory.js';
 import { type SplitRule, splitEvents } from './split.js';
-import type { Table } from './table.js';
-import { findVectors, loadVectors, type VectorFile, type VectorStore } from './vectors.js';
+import type { Table } from './tables/table.js';
+import { findVectors, loadVectors, type VectorFile, type VectorStore } from './tables/vectors.js';
 
 /** What a reader or generator brings. */
 export interface DataSource {

@@ -3,8 +3,8 @@
 import { ArgumentError, DataError } from '../errors.js';
 import type { Entity } from './entity.js';
 import { type FeatureSpec, type ResolveContext, type SpecOf, sourceOf } from './features.js';
-import type { ImageReader } from './image_reader.js';
-import type { ImageStore } from './image_store.js';
+import type { ImageReader } from './images/image_reader.js';
+import type { ImageStore } from './images/image_store.js';
 import type { Feature } from './schema.js';
 import {
   openLayout,
@@ -14,12 +14,12 @@ import {
   type TextStatistics,
   type TextStore,
   textPipeline,
-} from './text.js';
-import { tokenizeAside } from './text_aside.js';
-import { openTextCache } from './text_cache.js';
-import type { TokenStore } from './token_store.js';
-import { loadTokenizer, type TextTokenizer } from './tokenizer.js';
-import { buildWordVocabulary } from './word_vocabulary.js';
+} from './text/text.js';
+import { tokenizeAside } from './text/text_aside.js';
+import { openTextCache } from './text/text_cache.js';
+import type { TokenStore } from './text/token_store.js';
+import { loadTokenizer, type TextTokenizer } from './text/tokenizer.js';
+import { buildWordVocabulary } from './text/word_vocabulary.js';
 
 export interface TextOptions {
   /** `word` (default): a vocabulary of the train part's texts; or a path; or a tokenizer. */

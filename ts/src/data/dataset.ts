@@ -1,19 +1,19 @@
 /** The data set: schema, parts, tables and statistics behind the batches, and the loaders that make them. */
 
-import type { Batch, ImageBatch, ItemBatch, TokenBatch } from './batch.js';
-import { type BatchColumns, imageDraw, vectorsOf } from './batch_source.js';
 import type { Entity } from './entity.js';
 import type { Events, PartName } from './events.js';
 import type { HistoryParts } from './history.js';
 import type { Vocabulary } from './ids.js';
-import type { ImageReader } from './image_reader.js';
-import { gatherImages } from './image_store.js';
+import type { ImageReader } from './images/image_reader.js';
+import { gatherImages } from './images/image_store.js';
 import type { LeakCheck } from './leak_check.js';
-import { BatchMaker, type BatchMakerOptions, Loader, type LoaderOptions } from './loader.js';
+import type { Batch, ImageBatch, ItemBatch, TokenBatch } from './loader/batch.js';
+import { type BatchColumns, imageDraw, vectorsOf } from './loader/batch_source.js';
+import { BatchMaker, type BatchMakerOptions, Loader, type LoaderOptions } from './loader/loader.js';
 import type { Schema } from './schema.js';
 import type { Split } from './split.js';
-import type { TextPipeline, TextStatistics } from './text.js';
-import { gatherTokens } from './token_store.js';
+import type { TextPipeline, TextStatistics } from './text/text.js';
+import { gatherTokens } from './text/token_store.js';
 
 /** Rule L9: what a checkpoint keeps, and what must be equal when it is evaluated. Digests are SHA-256 (hex). */
 export interface SplitManifest {

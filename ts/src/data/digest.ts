@@ -2,9 +2,9 @@
 
 import { createHash, type Hash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
-import type { BatchColumns } from './batch_source.js';
 import type { SplitManifest } from './dataset.js';
 import { type Events, PARTS, type PartName } from './events.js';
+import type { BatchColumns } from './loader/batch_source.js';
 
 /** Rule L9: what a split was made by and what came out. */
 export function manifestOf(

@@ -4,8 +4,8 @@
  */
 
 import { DataError, IdError } from '../errors.js';
-import { type Codes, encodeColumn, encodeStrings } from './id_codes.js';
 import type { FeatureSource } from './schema.js';
+import { type Codes, encodeColumn, encodeStrings } from './tables/id_codes.js';
 import {
   type Column,
   type FloatColumn,
@@ -13,7 +13,7 @@ import {
   LIST_SEPARATOR,
   splitTokens,
   type Table,
-} from './table.js';
+} from './tables/table.js';
 
 /** Whether the members came as a list, not as one text. */
 function isList(column: Column): boolean {

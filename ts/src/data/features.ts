@@ -5,18 +5,18 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { DataError } from '../errors.js';
+import type { Entity } from './entity.js';
+import { UNKNOWN_ROW, Vocabulary } from './ids.js';
 import type {
   BatchColumns,
   CategoricalColumn,
   IdHistoryColumn,
   NumericColumn,
   SequenceColumn,
-} from './batch_source.js';
-import type { Entity } from './entity.js';
-import { UNKNOWN_ROW, Vocabulary } from './ids.js';
+} from './loader/batch_source.js';
+import { sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource } from './schema.js';
-import { sharedFloat32 } from './shared_memory.js';
-import { sharedInt32 } from './token_store.js';
+import { sharedInt32 } from './text/token_store.js';
 
 interface SpecBase {
   readonly name: string;

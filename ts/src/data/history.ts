@@ -4,7 +4,7 @@
  */
 
 import { type Events, lowerBound, type PartName, TRAIN, userOrder, VALID } from './events.js';
-import { sharedInt32 } from './token_store.js';
+import { sharedInt32 } from './text/token_store.js';
 
 /** Which events may stand in a history: train only; for test targets also valid; or any earlier event. */
 export type HistoryParts = 'train' | 'earlier' | 'past';

@@ -3,7 +3,7 @@
  * a length or a mask, never a magic id. Rules: data.md, section 2; faults F17 to F19.
  */
 import { DataError, IdError } from '../errors.js';
-import type { Column } from './table.js';
+import type { Column } from './tables/table.js';
 
 /** What an API accepts as ids. Plain numbers only if they are safe integers. */
 export type IdInput = BigInt64Array | BigUint64Array | Int32Array | Uint32Array | readonly string[] | readonly number[];

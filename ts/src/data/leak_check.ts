@@ -1,9 +1,9 @@
 /** The no-leak rules of data.md, section 4, as checks of a finished data set: each looks at the result, not at the code that made it. */
 
 import { DataError } from '../errors.js';
-import type { BatchColumns } from './batch_source.js';
 import { type Events, PARTS, TRAIN, userOrder } from './events.js';
 import { type HistoryParts, historyRange } from './history.js';
+import type { BatchColumns } from './loader/batch_source.js';
 import type { Schema } from './schema.js';
 import type { Split } from './split.js';
 

@@ -5,24 +5,24 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { ArgumentError } from '../errors.js';
-import { type AtomicFolderOptions, findStem, readAtomicFolder } from './atomic.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
-import { concatTables } from './concat_tables.js';
-import type { DataFiles } from './data_files.js';
 import type { Dataset } from './dataset.js';
 import { type FeatureSpec, sourceOf } from './features.js';
-import { emptyImageStore, type ImageStore } from './image_store.js';
-import { type ImageOptions, loadImages, pictureMemory } from './load_images.js';
-import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './mmrec.js';
-import { type ReadTableOptions, readTable } from './read_table.js';
-import { generateShopAside, type Shop, type ShopOptions } from './shop.js';
-import { PICTURE_SIZE } from './shop_pictures.js';
-import { LONG_DOCUMENT_WORDS } from './shop_words.js';
+import { emptyImageStore, type ImageStore } from './images/image_store.js';
+import { type ImageOptions, loadImages, pictureMemory } from './images/load_images.js';
+import { generateShopAside, type Shop, type ShopOptions } from './shop/shop.js';
+import { PICTURE_SIZE } from './shop/shop_pictures.js';
+import { LONG_DOCUMENT_WORDS } from './shop/shop_words.js';
 import type { SplitRule } from './split.js';
-import type { Column, Table } from './table.js';
-import { findTables, type TableFolder, type TableNames } from './table_folder.js';
-import type { TableReadOptions } from './table_schema.js';
-import { findVectors } from './vectors.js';
+import { type AtomicFolderOptions, findStem, readAtomicFolder } from './tables/atomic.js';
+import { concatTables } from './tables/concat_tables.js';
+import type { DataFiles } from './tables/data_files.js';
+import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './tables/mmrec.js';
+import { type ReadTableOptions, readTable } from './tables/read_table.js';
+import type { Column, Table } from './tables/table.js';
+import { findTables, type TableFolder, type TableNames } from './tables/table_folder.js';
+import type { TableReadOptions } from './tables/table_schema.js';
+import { findVectors } from './tables/vectors.js';
 
 type FileOptions = Pick<
   AtomicFolderOptions,

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { ArgumentError, DataError } from '../errors.js';
 import { type Events, groupRows, lowerBound, TEST, TRAIN, timeOrder, VALID } from './events.js';
-import { permutation } from './shuffle.js';
+import { permutation } from './loader/shuffle.js';
 
 /** Shares of train, valid and test; they are normalised. */
 export type Ratios = readonly [number, number, number];

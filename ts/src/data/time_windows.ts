@@ -1,6 +1,7 @@
 /** The train part in time order, cut into windows: for training on a stream, where each window is scored before it is trained on. */
-import type { BatchColumns } from './batch_source.js';
+
 import { groupRows } from './events.js';
+import type { BatchColumns } from './loader/batch_source.js';
 
 type Columns = Pick<BatchColumns, 'time' | 'sessions' | 'parts'>;
 type Unit = 'row' | 'session';

@@ -1,5 +1,5 @@
 /** What models read from a batch beside its features. */
-import type { Batch } from '../data/batch.js';
+import type { Batch } from '../data/loader/batch.js';
 import { uniforms } from '../random.js';
 
 /**

@@ -4,7 +4,7 @@
  */
 
 import { detach, noGrad } from '../autograd.js';
-import type { ImageBatch, ItemBatch, TokenBatch } from '../data/batch.js';
+import type { ImageBatch, ItemBatch, TokenBatch } from '../data/loader/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { native } from '../native.js';

@@ -1,5 +1,5 @@
 /** Content-ID contrast (EM3, models.md 4.2) in the step of a model. */
-import type { Batch } from '../data/batch.js';
+import type { Batch } from '../data/loader/batch.js';
 import { type CicOptions, cic } from '../losses/cic.js';
 import type { CicHeads } from '../nn/cic_heads.js';
 import type { Embedding } from '../nn/embedding.js';

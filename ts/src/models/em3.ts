@@ -4,7 +4,7 @@
  */
 
 import { detach, noGrad } from '../autograd.js';
-import type { Batch } from '../data/batch.js';
+import type { Batch } from '../data/loader/batch.js';
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { sqdc } from '../losses/sqdc.js';

@@ -1,5 +1,5 @@
 /** From the id and number features of a batch to the inputs of a ranker. */
-import type { Batch, Jagged } from '../data/batch.js';
+import type { Batch, Jagged } from '../data/loader/batch.js';
 import {
   type CategoricalFeature,
   type EmbeddingFeature,

@@ -4,8 +4,8 @@
  * users and all items. Training sees the given vectors of every item of the catalogue, those without clicks too.
  */
 import { noGrad } from '../autograd.js';
-import type { Batch, VectorBatch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
+import type { Batch, VectorBatch } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { ArgumentError, ConfigError } from '../errors.js';
 import { bpr } from '../losses/bpr.js';

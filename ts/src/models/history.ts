@@ -1,5 +1,5 @@
 /** Histories as rankers take them: jagged rows beside their target. */
-import type { Jagged } from '../data/batch.js';
+import type { Jagged } from '../data/loader/batch.js';
 import { ArgumentError } from '../errors.js';
 import { gapBuckets } from '../nn/time_gaps.js';
 import { concat } from '../ops/concat.js';

@@ -3,7 +3,7 @@
  * that gives the documents of the history, and most of the targets, without running an encoder (models.md 1, 4.1, 5, 6, 8).
  */
 import { detach, noGrad } from '../autograd.js';
-import type { Batch, Jagged } from '../data/batch.js';
+import type { Batch, Jagged } from '../data/loader/batch.js';
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { sqdc } from '../losses/sqdc.js';

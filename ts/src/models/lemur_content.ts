@@ -6,10 +6,10 @@
  * optimizer accepted the step.
  */
 import { detach, noGrad } from '../autograd.js';
-import type { ItemBatch, TokenBatch } from '../data/batch.js';
-import { gatherImages } from '../data/image_store.js';
+import { gatherImages } from '../data/images/image_store.js';
+import type { ItemBatch, TokenBatch } from '../data/loader/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
-import { gatherTokens } from '../data/token_store.js';
+import { gatherTokens } from '../data/text/token_store.js';
 import { ArgumentError, ConfigError } from '../errors.js';
 import { BankRecord } from '../nn/bank_record.js';
 import { ContentTable } from '../nn/content_table.js';

@@ -1,5 +1,5 @@
 /** What the trainer asks of a model. */
-import type { Batch, TokenBatch } from '../data/batch.js';
+import type { Batch, TokenBatch } from '../data/loader/batch.js';
 import type { ContentTable } from '../nn/content_table.js';
 import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';

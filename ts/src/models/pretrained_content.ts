@@ -1,5 +1,5 @@
 /** Published encoders as the content encoders of a model: checked against the data, with texts and pictures as they expect them. */
-import type { TokenBatch } from '../data/batch.js';
+import type { TokenBatch } from '../data/loader/batch.js';
 import type { ImageFeature, TextFeature } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import type { LayerNames } from '../nn/lora_adapters.js';

@@ -1,8 +1,8 @@
 /** Writes what serving needs: weights that score, item vectors, tables, vocabularies, and the signature that ties them together. */
 import { copyFile, mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { ImageBatch, TokenBatch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
+import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { nodeEnv } from '../io/env.js';

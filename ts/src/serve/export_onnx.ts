@@ -3,8 +3,9 @@
  * them, the vectors and id rows that feed them, sample requests with the expected scores, and `signature.json` that says what each input is.
  * Scores and vectors of the graphs are compared with ours before the folder appears.
  */
-import type { Batch } from '../data/batch.js';
+
 import type { Dataset } from '../data/dataset.js';
+import type { Batch } from '../data/loader/batch.js';
 import { OnnxExportError } from '../errors.js';
 import { nodeEnv } from '../io/env.js';
 import { writeRowIds } from '../io/fbin.js';

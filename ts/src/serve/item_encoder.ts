@@ -1,8 +1,9 @@
 /** The item encoders of an export, to be run beside a predictor (in a worker, another process or a quiet hour) for new items. */
-import type { ImageBatch, TokenBatch } from '../data/batch.js';
-import { placeMiddle, storedSide } from '../data/image_augment.js';
-import { decodeImage } from '../data/image_decoder.js';
-import { pictureBytes } from '../data/image_store.js';
+
+import { placeMiddle, storedSide } from '../data/images/image_augment.js';
+import { decodeImage } from '../data/images/image_decoder.js';
+import { pictureBytes } from '../data/images/image_store.js';
+import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { ArgumentError } from '../errors.js';
 import type { DeviceName } from '../tensor.js';
 import { tidy } from '../tidy.js';

@@ -1,6 +1,7 @@
 /** The encoders of a model as ONNX graphs: items to the vectors that the ranker reads, query texts to theirs. */
-import type { Batch, TokenBatch } from '../data/batch.js';
+
 import type { Dataset } from '../data/dataset.js';
+import type { Batch, TokenBatch } from '../data/loader/batch.js';
 import { OnnxGraph, type OnnxValue } from '../io/onnx.js';
 import type { RuntimeTensor } from '../io/onnx_runtime.js';
 import type { HostTensor } from '../io/safetensors.js';

@@ -1,6 +1,7 @@
 /** The ranker of a model as an ONNX graph: from ids, numbers and stored item vectors to scores. */
-import type { Batch } from '../data/batch.js';
+
 import type { Dataset } from '../data/dataset.js';
+import type { Batch } from '../data/loader/batch.js';
 import { OnnxGraph } from '../io/onnx.js';
 import type { HostTensor } from '../io/safetensors.js';
 import type { RecommenderModel } from '../models/model.js';

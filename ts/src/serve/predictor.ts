@@ -2,7 +2,7 @@
  * Scores candidates from ids and stored item vectors alone: no item encoder is loaded (models.md 11). Requests that wait together are scored
  * in one batch; a score does not depend on what else is in it. On the CPU scores are those of the evaluation, bit for bit.
  */
-import type { TokenBatch } from '../data/batch.js';
+import type { TokenBatch } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { ArgumentError, DisposedError, QueueFullError } from '../errors.js';
 import type { DeviceName } from '../tensor.js';

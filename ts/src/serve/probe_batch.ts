@@ -1,8 +1,9 @@
 /** Batches that never were: random rows of every feature, all lists of other lengths, to find out what a forward pass reads. */
-import type { Batch, Jagged } from '../data/batch.js';
+
 import type { Dataset } from '../data/dataset.js';
+import type { Batch, Jagged } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
-import { gatherTokens } from '../data/token_store.js';
+import { gatherTokens } from '../data/text/token_store.js';
 import { normals, uniforms } from '../random.js';
 
 /** What a probe may read. */

@@ -2,7 +2,7 @@
  * What a ranker reads of a batch, on the host and by name: the inputs of an exported graph. Lists of rows are jagged here; a graph gets them
  * padded, each row's entries first (oldest first), and `<list>.present` says which places hold one.
  */
-import type { Batch, Jagged } from '../data/batch.js';
+import type { Batch, Jagged } from '../data/loader/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { ArgumentError } from '../errors.js';
 import type { RuntimeTensor } from '../io/onnx_runtime.js';

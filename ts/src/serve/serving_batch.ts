@@ -1,5 +1,5 @@
 /** From waiting requests to the batch that an evaluation would have made of their rows. */
-import type { Batch, Jagged, TokenBatch } from '../data/batch.js';
+import type { Batch, Jagged, TokenBatch } from '../data/loader/batch.js';
 import type { EntityTable, FeatureRow } from './feature_values.js';
 import { joinTexts } from './item_encoder.js';
 import type { ServedModel } from './served_model.js';

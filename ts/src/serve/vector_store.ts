@@ -1,5 +1,5 @@
 /** Item vectors of an export on a device, read by item number, and the learned vector of items that have none. */
-import type { ImageBatch, TokenBatch } from '../data/batch.js';
+import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { MemoryBankFullError } from '../errors.js';
 import { type HostTensor, viewAs } from '../io/safetensors.js';
 import type { ServedContent } from '../models/model.js';

@@ -1,9 +1,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import type { FeatureSpec } from '../data/features.js';
-import type { AugmentOptions } from '../data/image_augment.js';
+import type { AugmentOptions } from '../data/images/image_augment.js';
 import type { LoadOptions } from '../data/load_dataset.js';
-import type { ShopOptions } from '../data/shop.js';
+import type { ShopOptions } from '../data/shop/shop.js';
 import type { SplitRule } from '../data/split.js';
 import { ConfigError } from '../errors.js';
 import type { Config, FeatureColumn } from './config_schema.js';

@@ -1,7 +1,8 @@
 /** Scores every row of a part and computes the metrics of its slices. Writes nothing: content vectors live in an overlay. */
-import type { Batch } from '../data/batch.js';
+
 import type { Dataset } from '../data/dataset.js';
-import type { Loader } from '../data/loader.js';
+import type { Batch } from '../data/loader/batch.js';
+import type { Loader } from '../data/loader/loader.js';
 import { evaluateSlicesAside, type SliceMetrics } from '../metrics/slices.js';
 import type { ItemContent } from '../models/content.js';
 import type { RecommenderModel } from '../models/model.js';

@@ -1,6 +1,6 @@
 /** Folders of published encoders that a configuration names: what they decide about data and model, and their weights. */
 import { join } from 'node:path';
-import type { TextLayout } from '../data/text.js';
+import type { TextLayout } from '../data/text/text.js';
 import { ConfigError } from '../errors.js';
 import { openHuggingFaceFolder } from '../io/hugging_face.js';
 import type { RecommenderModel } from '../models/model.js';

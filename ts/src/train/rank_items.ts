@@ -1,9 +1,9 @@
 /** Full ranking (data.md 5): every item of the catalogue is a candidate for every user of a part; what the user met earlier is masked. */
 import { setImmediate } from 'node:timers/promises';
-import type { Batch } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import { groupRows, PARTS, TRAIN } from '../data/events.js';
-import type { Loader } from '../data/loader.js';
+import type { Batch } from '../data/loader/batch.js';
+import type { Loader } from '../data/loader/loader.js';
 import { RankingMeter, rankTargets } from '../metrics/ranking.js';
 import type { RecommenderModel } from '../models/model.js';
 import { gatherRows } from '../ops/gather_rows.js';

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Dataset, SplitManifest } from '../data/dataset.js';
 import { datasetFromShop, loadDataset } from '../data/load_dataset.js';
-import { generateShopAside, type Shop } from '../data/shop.js';
+import { generateShopAside, type Shop } from '../data/shop/shop.js';
 import { CheckpointMismatchError, CheckpointNotFoundError, ConfigError } from '../errors.js';
 import { loadCheckpoint } from '../io/checkpoint.js';
 import { nodeEnv, replaceFile } from '../io/env.js';

@@ -1,9 +1,9 @@
 /** From a finished run to its report: curves out of metrics.jsonl, the row of the table, items beside their neighbours. */
 import { join } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
-import { pictureBytes } from '../data/image_store.js';
+import { pictureBytes } from '../data/images/image_store.js';
 import { featuresOf } from '../data/schema.js';
-import { knownScores, PART_TEST, type Shop } from '../data/shop.js';
+import { knownScores, PART_TEST, type Shop } from '../data/shop/shop.js';
 import { auc } from '../metrics/auc.js';
 import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel } from '../models/model.js';

@@ -3,9 +3,9 @@
 import { basename, join } from 'node:path';
 import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
-import type { Batch } from '../data/batch.js';
 import type { Dataset, PartLoaderOptions } from '../data/dataset.js';
-import { DEFAULT_PREFETCH_BYTES, type Loader } from '../data/loader.js';
+import type { Batch } from '../data/loader/batch.js';
+import { DEFAULT_PREFETCH_BYTES, type Loader } from '../data/loader/loader.js';
 import { type TimeWindow, timeWindows } from '../data/time_windows.js';
 import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';

@@ -2,14 +2,14 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Batch } from '../../src/data/batch.js';
 import type { DatasetOptions } from '../../src/data/build_dataset.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { type FeatureSpec } from '../../src/data/features.js';
 import { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
+import type { Batch } from '../../src/data/loader/batch.js';
 import { featureNamed, featuresOf } from '../../src/data/schema.js';
-import { generateShop } from '../../src/data/shop.js';
-import { writeShop } from '../../src/data/shop_files.js';
+import { generateShop } from '../../src/data/shop/shop.js';
+import { writeShop } from '../../src/data/shop/shop_files.js';
 import { ArgumentError, DataError, IdError } from '../../src/errors.js';
 import { sharedData } from '../shared_data.js';
 

@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { BatchColumns } from '../../src/data/batch_source.js';
 import { buildHistories, type HistoryParts } from '../../src/data/history.js';
 import {
   checkLeaks,
@@ -9,7 +8,8 @@ import {
   type LeakSubject,
   leakReport,
 } from '../../src/data/leak_check.js';
-import { negativeTable } from '../../src/data/negatives.js';
+import type { BatchColumns } from '../../src/data/loader/batch_source.js';
+import { negativeTable } from '../../src/data/loader/negatives.js';
 import { splitEvents } from '../../src/data/split.js';
 import { DataError } from '../../src/errors.js';
 import { eventsOf, randomEvents } from './random_events.js';

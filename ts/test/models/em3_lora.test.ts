@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, zeroGrad } from '../../src/autograd.js';
-import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
+import type { Batch } from '../../src/data/loader/batch.js';
 import type { Em3 } from '../../src/models/em3.js';
 import { normals, streamOf } from '../../src/random.js';
 import { assign, type HostArray, type Tensor } from '../../src/tensor.js';

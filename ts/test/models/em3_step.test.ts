@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
+import type { Batch } from '../../src/data/loader/batch.js';
 import { ArgumentError } from '../../src/errors.js';
 import type { Em3 } from '../../src/models/em3.js';
 import type { StepContext } from '../../src/models/model.js';

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, zeroGrad } from '../../src/autograd.js';
-import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
+import type { Batch } from '../../src/data/loader/batch.js';
 import type { Lemur } from '../../src/models/lemur.js';
 import { popularityDeciles } from '../../src/models/lemur_content.js';
 import { tidy } from '../../src/tidy.js';

@@ -1,7 +1,7 @@
 /** Folders of tiny encoders with random weights, and a vocab.txt that knows the words of the generated shop. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FILLERS, MATERIALS, NOUNS, QUALITY_WORDS, SYLLABLES, TAGS } from '../../src/data/shop_words.js';
+import { FILLERS, MATERIALS, NOUNS, QUALITY_WORDS, SYLLABLES, TAGS } from '../../src/data/shop/shop_words.js';
 import { openHuggingFaceFolder } from '../../src/io/hugging_face.js';
 import { type HostTensor, hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
 import { readArchitecture } from '../../src/models/pretrained_config.js';

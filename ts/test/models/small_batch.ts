@@ -1,5 +1,5 @@
 /** A small schema with every kind of feature that rankers read, and batches of it. */
-import type { Batch, Jagged } from '../../src/data/batch.js';
+import type { Batch, Jagged } from '../../src/data/loader/batch.js';
 import type { CategoricalFeature, Feature, HistoryFeature, Schema } from '../../src/data/schema.js';
 import { streamOf, uniforms } from '../../src/random.js';
 

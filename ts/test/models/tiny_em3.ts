@@ -1,9 +1,9 @@
 /** EM3 on a shop so small that one step takes milliseconds. */
 import { backward } from '../../src/autograd.js';
-import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { datasetFromShop, type LoadOptions } from '../../src/data/load_dataset.js';
-import { generateShop } from '../../src/data/shop.js';
+import type { Batch } from '../../src/data/loader/batch.js';
+import { generateShop } from '../../src/data/shop/shop.js';
 import { Em3, type Em3Options } from '../../src/models/em3.js';
 import type { RecommenderModel, StepGraph } from '../../src/models/model.js';
 import { Optimizer } from '../../src/optim/optimizer.js';

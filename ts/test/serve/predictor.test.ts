@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { PICTURE_SIZE } from '../../src/data/shop_pictures.js';
+import { PICTURE_SIZE } from '../../src/data/shop/shop_pictures.js';
 import {
   ArgumentError,
   DisposedError,

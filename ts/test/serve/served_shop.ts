@@ -1,8 +1,8 @@
 /** A tiny run, its export, and requests that ask for what its test part shows. */
 import { join } from 'node:path';
-import type { Batch } from '../../src/data/batch.js';
 import type { Dataset } from '../../src/data/dataset.js';
-import { generateShop, type Shop } from '../../src/data/shop.js';
+import type { Batch } from '../../src/data/loader/batch.js';
+import { generateShop, type Shop } from '../../src/data/shop/shop.js';
 import type { RecommenderModel } from '../../src/models/model.js';
 import type { PredictRequest } from '../../src/serve/predictor.js';
 import { buildModel, trainSettings } from '../../src/train/build_model.js';

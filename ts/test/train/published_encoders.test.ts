@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward } from '../../src/autograd.js';
 import { datasetFromShop } from '../../src/data/load_dataset.js';
-import { generateShop } from '../../src/data/shop.js';
+import { generateShop } from '../../src/data/shop/shop.js';
 import { ArgumentError, ConfigError, ModelFileError } from '../../src/errors.js';
 import { readSafetensors } from '../../src/io/safetensors.js';
 import { em3 } from '../../src/models/em3.js';

@@ -1,0 +1,88 @@
+/**
+ * MMRec data: one `.inter` whose column `x_label` says the part of every row, item ids that are row numbers of `.npy` files beside it
+ * (`image_feat.npy`, `text_feat.npy`). Header cells need no types. Rules: data.md, section 1.
+ */
+import { join } from 'node:path';
+import { DataError } from '../../errors.js';
+import { type AtomicOptions, type AtomicType, readAtomicFile, readAtomicHeader } from './atomic.js';
+import type { Table } from './table.js';
+
+/** The column that says the part: 0 train, 1 valid, 2 test. */
+export const PART_COLUMN = 'x_label';
+
+/** Feature files that MMRec data bring, by the name their feature gets where none is asked for. */
+export const MMREC_VECTORS: Readonly<Record<string, string>> = { image: 'image_feat.npy', text: 'text_feat.npy' };
+
+export interface MmrecData {
+  readonly inter: Table;
+  /** The items 0 .. n-1, n the rows of the vectors, or without vectors the largest id + 1. */
+  readonly item: Table;
+  /** (rows) 0 train, 1 valid, 2 test. */
+  readonly part: Uint8Array;
+}
+
+export interface MmrecOptions extends Pick<AtomicOptions, 'fieldSeparator' | 'onBadRow' | 'maxBadFraction' | 'signal'> {
+  readonly userId: string;
+  readonly itemId: string;
+  /** Columns of numbers: time and labels. */
+  readonly numbers: readonly string[];
+  /** A file of vectors and its number of rows: no item id may reach it. Null: no limit. */
+  readonly vectors: { readonly file: string; readonly rows: number } | null;
+}
+
+/** Whether an `.inter` file is MMRec's: it has the column of the part. */
+export async function isMmrec(file: string, options: AtomicOptions = {}): Promise<boolean> {
+  return (await readAtomicHeader(file, options)).includes(PART_COLUMN);
+}
+
+/**
+ * Reads `<stem>.inter`. DataError DATA_ROW (file, line, byte, column) for a part other than 0, 1, 2, for an item id that is no row number
+ * (7, not 07 or -7), and for one that the vectors have no row for.
+ */
+export async function readMmrec(folder: string, stem: string, options: MmrecOptions): Promise<MmrecData> {
+  const { userId, itemId, numbers, vectors, ...files } = options;
+  const path = join(folder, `${stem}.inter`);
+  const types: Record<string, AtomicType> = {};
+  for (const name of await readAtomicHeader(path, files)) types[name] = numbers.includes(name) ? 'float' : 'token';
+  let items = vectors?.rows ?? 0;
+  const below = vectors === null ? '' : ` below ${vectors.rows}, the rows of ${vectors.file},`;
+  const inter = await readAtomicFile(path, {
+    ...files,
+    types,
+    required: [userId, itemId, PART_COLUMN],
+    checks: {
+      [PART_COLUMN]: (text) => (/^[012](\.0*)?$/.test(text) ? null : '0 (train), 1 (valid) or 2 (test)'),
+      [itemId]: (text) => {
+        const item = /^(0|[1-9]\d{0,8})$/.test(text) ? Number(text) : -1;
+        if (item < 0 || (vectors !== null && item >= vectors.rows)) return `an item number${below || ' of at least 0'}`;
+        items = Math.max(items, item + 1);
+        return null;
+      },
+    },
+  });
+  const label = inter.columns.get(PART_COLUMN)!;
+  if (label.kind !== 'token' && label.kind !== 'float')
+    throw new DataError(
+      'DATA_SCHEMA',
+      `${path}: expected ${PART_COLUMN} of type token or float but it is ${label.kind}`,
+      {
+        file: path,
+        column: PART_COLUMN,
+      },
+    );
+  return {
+    inter,
+    part: Uint8Array.from(label.values as ArrayLike<string | number>, Number),
+    item: {
+      name: `${stem}.item`,
+      rows: items,
+      columns: new Map([
+        [
+          itemId,
+          { kind: 'token', name: itemId, values: Array.from({ length: items }, (_, i) => String(i)), missing: null },
+        ],
+      ]),
+      counters: { bytes: 0, skipped: {}, emptyLines: 0, missing: {} },
+    },
+  };
+}

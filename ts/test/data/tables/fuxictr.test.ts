@@ -1,0 +1,107 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { loadDataset } from '../../../src/data/load_dataset.js';
+import type { Batch } from '../../../src/data/loader/batch.js';
+import { DataError, type GalagoError } from '../../../src/errors.js';
+import { resolveConfig } from '../../../src/train/config.js';
+import { datasetRequest } from '../../../src/train/dataset_request.js';
+
+const root = mkdtempSync(join(tmpdir(), 'galago-fuxictr-'));
+afterAll(() => rmSync(root, { recursive: true }));
+
+const header = 'clk,user_id,item_id,hour,seen\n';
+const files = {
+  'train.csv': `${header}1,u1,i1,3,i1^i2\n0,u1,i2,4,i1^i2^i3\n1,u2,i1,5,\n0,u2,i9,6,i2\n`,
+  'valid.csv': `${header}1,u1,i3,7,i3^i1\n`,
+  'test.csv': `${header}0,u3,i2,8,i1\n1,u1,i1,9,i2^i1\n`,
+  'item_info.csv': 'item_id,brand,price,tags\ni1,b1,10,t1^t2\ni2,b2,30,t2\ni3,b1,,t3^t1^t2\n',
+};
+
+let folders = 0;
+function folderOf(changed: Record<string, string> = {}): string {
+  const folder = join(root, `d${folders++}`);
+  mkdirSync(folder);
+  for (const [name, text] of Object.entries({ ...files, ...changed })) writeFileSync(join(folder, name), text);
+  return folder;
+}
+
+function load(folder: string, padding: 'pre' | 'post' = 'pre') {
+  const { where, options } = datasetRequest(
+    resolveConfig({
+      object: {
+        data: {
+          path: folder,
+          parts: { train: 'train.csv', valid: 'valid.csv', test: 'test.csv' },
+          items: 'item_info.csv',
+          time: null,
+          label: { column: 'clk' },
+        },
+        feature_cols: [
+          { name: 'user_id', type: 'categorical' },
+          { name: 'item_id', type: 'categorical' },
+          { name: 'hour', type: 'numeric', transform: 'none' },
+          { name: 'seen', type: 'sequence', splitter: '^', max_len: 2, padding, share_embedding: 'item_id' },
+          { name: 'brand', type: 'categorical', source: 'item' },
+          { name: 'price', type: 'numeric', source: 'item', transform: 'none' },
+          { name: 'tags', type: 'sequence', source: 'item', splitter: '^', max_len: 8 },
+        ],
+        eval: { split: { given: true } },
+      },
+    }).config,
+  );
+  return loadDataset(where, { ...options, workers: 0 });
+}
+
+describe('a file per part and an item table (FuxiCTR)', () => {
+  it('takes the parts as they are and joins item fields by row', async () => {
+    await using data = await load(folderOf());
+    expect(data.sizes).toEqual({ train: 4, valid: 1, test: 2 });
+    expect(data.splitManifest.rule).toBe('as given by a file per part');
+    expect(Object.keys(data.splitManifest.files).sort()).toEqual(Object.keys(files).sort());
+    expect([...data.positive]).toEqual([1, 0, 1, 0, 1, 0, 1]);
+    let batch: Batch | null = null;
+    for await (const one of data.loader({ part: 'train', batchSize: 9, shuffle: false })) batch = one;
+    const { categorical, numeric, sequences } = batch!;
+    expect([...numeric['hour']!]).toEqual([3, 4, 5, 6]);
+    expect([...numeric['price']!]).toEqual([10, 30, 10, expect.closeTo(50 / 3, 5) as number]);
+    expect(categorical['brand']![0]).toBe(categorical['brand']![2]);
+    expect(categorical['brand']![3]).toBe(0); // i9 is in no row of the item table
+    expect([...sequences['tags']!.offsets]).toEqual([0, 2, 3, 5, 5]);
+    expect(data.counters).toMatchObject({ itemsWithoutRow: 1, 'truncated:seen': 1, 'missing:price': 2 });
+  });
+
+  it('keeps the last values of a long sequence with padding pre, the first with post', async () => {
+    const seen = async (padding: 'pre' | 'post'): Promise<number[]> => {
+      await using data = await load(folderOf(), padding);
+      const { values, offsets } = data.columns.sequences.find(({ name }) => name === 'seen')!;
+      const item = data.columns.categorical.find(({ name }) => name === 'item_id')!.rows;
+      return [...values.subarray(offsets[1], offsets[2])].map((row) => [...item].indexOf(row));
+    };
+    const [i1, i2, unknown] = [0, 1, 2]; // i3 is in no train row as an item: the row of unknown ids, which i3 is the first to have
+    expect(await seen('pre')).toEqual([i2, unknown]);
+    expect(await seen('post')).toEqual([i1, i2]);
+  });
+
+  it('F12: refuses an item that comes twice, columns that differ and a part that is not there', async () => {
+    const fault = (folder: string): Promise<GalagoError> =>
+      load(folder).then(
+        () => {
+          throw new Error('expected a fault');
+        },
+        (error: unknown) => error as GalagoError,
+      );
+    const twice = await fault(folderOf({ 'item_info.csv': `${files['item_info.csv']}i2,b9,1,t1\n` }));
+    expect(twice).toBeInstanceOf(DataError);
+    expect(twice.message).toContain('expected item_id i2 once but row 3 repeats it');
+    const other = await fault(folderOf({ 'valid.csv': files['valid.csv'].replace('hour', 'day') }));
+    expect(other).toBeInstanceOf(DataError);
+    expect(other.message).toContain('hour');
+    const row = await fault(folderOf({ 'test.csv': `${header}0,u3,i2,8\n` }));
+    expect(row.message).toMatch(/test\.csv line 2/);
+    const folder = folderOf();
+    rmSync(join(folder, 'test.csv'));
+    expect((await fault(folder)).message).toMatch(/test\.csv/);
+  });
+});
