@@ -119,6 +119,51 @@ export function withOpObserver<T>(seen: OpObserver, run: () => T): T {
   }
 }
 
+/** Told of a computation of several ops as one. */
+export type CompositeObserver = (call: {
+  readonly name: string;
+  readonly inputs: Inputs;
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  readonly attributes: unknown;
+}) => void;
+
+let compositeObserver: CompositeObserver | null = null;
+
+/** Every `composite` called by `run`, which is synchronous, is told to `seen`; the ops in it are told to nobody. */
+export function withCompositeObserver<T>(seen: CompositeObserver, run: () => T): T {
+  const before = compositeObserver;
+  compositeObserver = seen;
+  try {
+    return run();
+  } finally {
+    compositeObserver = before;
+  }
+}
+
+/**
+ * Runs `run`, and gives it a name for those who translate what is computed: for ops whose inputs are made on the host (chosen or moved rows),
+ * which say nothing by themselves.
+ */
+export function composite<Outputs extends Readonly<Record<string, Tensor>>>(
+  name: string,
+  { inputs, attributes = {} }: { readonly inputs: Inputs; readonly attributes?: object },
+  run: () => Outputs,
+): Outputs {
+  const seen = compositeObserver;
+  if (seen === null) return run();
+  const ops = observer;
+  observer = null;
+  compositeObserver = null;
+  try {
+    const outputs = run();
+    seen({ name, inputs, outputs, attributes });
+    return outputs;
+  } finally {
+    observer = ops;
+    compositeObserver = seen;
+  }
+}
+
 export function defineOp<const In extends Inputs, Attributes, const Saved extends Inputs>(
   definition: OpDefinition<In, Attributes, Saved>,
 ) {

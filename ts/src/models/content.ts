@@ -210,15 +210,14 @@ export class ContentPart extends Module {
       if (/(^update|lora(Query|Value|Project).*)\.b$/.test(name)) native.fill(x.handle, 0);
   }
 
-  /** Whether patches of pictures are pooled to fewer tokens. */
-  get pooled(): boolean {
-    return !this.exact && this.#options.cacheTokens !== null;
+  /** Tokens that the patches of a picture are pooled to; null: they are not, as in mode 'exact', which takes their mean. */
+  get cacheTokens(): number | null {
+    return this.exact ? null : this.#options.cacheTokens;
   }
 
   /** Tokens of a picture of so many patches. */
-  private imageTokens(patches: number): number {
-    const { cacheTokens } = this.#options;
-    return cacheTokens === null ? patches : pooledTokens(patches, cacheTokens);
+  imageTokens(patches: number): number {
+    return this.cacheTokens === null ? patches : pooledTokens(patches, this.cacheTokens);
   }
 
   /** The item encoders, where none of them trains; `stays`: none does, whatever requires a gradient. */

@@ -1,4 +1,5 @@
 /** LONGER (Chai et al., 2025): long id histories as merged tokens, asked by global tokens and by the latest tokens. */
+import { composite } from '../autograd.js';
 import { ArgumentError } from '../errors.js';
 import { Embedding } from '../nn/embedding.js';
 import { LayerNorm } from '../nn/layer_norm.js';
@@ -88,7 +89,7 @@ export class LongerBlock extends Module {
   readonly ffnNorm: LayerNorm;
   readonly up: Linear;
   readonly down: Linear;
-  readonly #heads: number;
+  readonly heads: number;
 
   constructor(init: Initializer, { width, heads, ffn }: Pick<LongerOptions, 'width' | 'heads' | 'ffn'>) {
     super();
@@ -101,7 +102,7 @@ export class LongerBlock extends Module {
     this.ffnNorm = new LayerNorm(init.at('ffnNorm'), width);
     this.up = new Linear(init.at('up'), width, ffn);
     this.down = new Linear(init.at('down'), ffn, width);
-    this.#heads = heads;
+    this.heads = heads;
   }
 
   /** globals (B G, W), row by row; of the tokens the last `asking` of each row come back, changed. */
@@ -110,7 +111,7 @@ export class LongerBlock extends Module {
     const [all = 0, W = 0] = globals.shape;
     const M = tokens.rows.shape[0]!;
     const G = all / B;
-    const split = (x: Tensor): Tensor => reshape(x, [x.shape[0]!, this.#heads, W / this.#heads]);
+    const split = (x: Tensor): Tensor => reshape(x, [x.shape[0]!, this.heads, W / this.heads]);
     const asks = latest(tokens.offsets, asking);
     const joined = offsetsOf(B, (b) => G + tokens.offsets[b + 1]! - tokens.offsets[b]!);
     const seen = new Int32Array(joined[B]!);
@@ -162,7 +163,7 @@ export class LongerEncoder extends Module {
   readonly features: Linear | null;
   readonly blocks: LongerBlock[];
   readonly norm: LayerNorm;
-  readonly #options: LongerOptions;
+  readonly options: LongerOptions;
 
   /** `width` of the history's rows, `featureWidth` of the other features side by side. */
   constructor(init: Initializer, { width, timed = false }: HistorySpec, featureWidth: number, options: LongerOptions) {
@@ -174,7 +175,7 @@ export class LongerEncoder extends Module {
         `LongerEncoder: expected a width that merge ${merge} and heads ${heads} divide but received ${W} (model.longer.width)`,
         { argument: 'width' },
       );
-    this.#options = options;
+    this.options = options;
     const eventWidth = width + gapDim;
     this.gaps = gapDim === 0 ? null : new Embedding(init.at('gaps'), GAP_BUCKETS, gapDim);
     this.positions = new Embedding(init.at('positions'), positions, eventWidth);
@@ -189,9 +190,26 @@ export class LongerEncoder extends Module {
 
   /** `features` (B, featureWidth): all other inputs side by side. */
   forward(history: HistoryInput, features: Tensor | null, context: ForwardContext): Tensor {
+    const gaps = this.gapsOf(history);
+    const inputs = [history.target, history.rows, features, history.offsets, gaps];
+    return composite('longerEncoder', { inputs, attributes: { module: this } }, () => ({
+      out: this.encoded(history, features, gaps, context),
+    })).out;
+  }
+
+  private gapsOf(history: HistoryInput): Tensor | null {
+    return this.gaps === null ? null : timeGaps(history);
+  }
+
+  private encoded(
+    history: HistoryInput,
+    features: Tensor | null,
+    gaps: Tensor | null,
+    context: ForwardContext,
+  ): Tensor {
     const B = history.target.shape[0]!;
-    let tokens = this.merged(history, context);
-    const { width: W, latest: asking } = this.#options;
+    let tokens = this.merged(history, context, gaps);
+    const { width: W, latest: asking } = this.options;
     const cls = gatherRows(this.cls, this.place(new Int32Array(B)));
     const each = [this.target.forward(history.target), cls];
     if (this.features !== null && features !== null) each.push(this.features.forward(features));
@@ -204,7 +222,7 @@ export class LongerEncoder extends Module {
   }
 
   /** Every K neighbouring events as one token, counted from the latest; the oldest token of a row may be partly zero. */
-  merged(history: HistoryInput, context: ForwardContext): JaggedTokens {
+  merged(history: HistoryInput, context: ForwardContext, gaps: Tensor | null = this.gapsOf(history)): JaggedTokens {
     const { hostOffsets: offsets, mask, rows } = history;
     if (mask !== null)
       throw new ArgumentError(
@@ -213,13 +231,13 @@ export class LongerEncoder extends Module {
           argument: 'history',
         },
       );
-    const { width: W, merge: K, positions } = this.#options;
+    const { width: W, merge: K, positions } = this.options;
     const B = offsets.length - 1;
     const ages = new Int32Array(rows.shape[0]!);
     for (let b = 0; b < B; b++)
       for (let at = offsets[b]!; at < offsets[b + 1]!; at++)
         ages[at] = Math.min(offsets[b + 1]! - 1 - at, positions - 1);
-    const events = this.gaps === null ? rows : concat([rows, this.gaps.forward(timeGaps(history))], { axis: 1 });
+    const events = this.gaps === null || gaps === null ? rows : concat([rows, this.gaps.forward(gaps)], { axis: 1 });
     const encoded = this.event.forward(add(events, this.positions.forward(this.place(ages))), context);
     const tokens = offsetsOf(B, (b) => Math.ceil((offsets[b + 1]! - offsets[b]!) / K));
     const places = new Int32Array(tokens[B]! * K).fill(-1);

@@ -1,5 +1,5 @@
 /** Search-based interest model (Pi et al., 2020): a search picks k rows of a long history, target attention reads those alone. */
-import { noGrad } from '../autograd.js';
+import { composite, noGrad } from '../autograd.js';
 import { ArgumentError } from '../errors.js';
 import { Embedding } from '../nn/embedding.js';
 import { Mlp } from '../nn/linear.js';
@@ -54,11 +54,26 @@ interface Searched extends Pick<HistoryInput, 'target' | 'rows' | 'offsets' | 'h
  * is read back.
  */
 export function chooseRows(history: Searched, k: number): AttendedRows {
-  const { target, rows, hostOffsets, scores } = history;
+  const { target, rows, offsets, hostOffsets, scores, mask } = history;
   const B = hostOffsets.length - 1;
   const lengths = Array.from({ length: B }, (_, b) => hostOffsets[b + 1]! - hostOffsets[b]!);
-  const L = Math.max(0, ...lengths);
-  if (L <= k) return history;
+  if (Math.max(0, ...lengths) <= k) return history;
+  const inputs = [rows, scores, offsets, mask] as const;
+  const chosen = composite('chooseRows', { inputs, attributes: { k } }, () => pickRows(history, lengths, k));
+  return { target, mask: null, ...chosen };
+}
+
+/** What `chooseRows` does where the longest history has more than k rows. */
+function pickRows(
+  history: Searched,
+  lengths: readonly number[],
+  k: number,
+):
+  | { rows: Tensor; offsets: Tensor; segments: Tensor }
+  | { rows: Tensor; offsets: Tensor; segments: Tensor; visible: Tensor } {
+  const { rows, hostOffsets, scores } = history;
+  const B = lengths.length;
+  const L = Math.max(...lengths);
   const upload = (values: Int32Array): Tensor => tensor(values, [values.length], { device: rows.device });
   const float = (size: number): Float32Array | Float64Array =>
     rows.dtype === 'float64' ? new Float64Array(size) : new Float32Array(size);
@@ -92,11 +107,9 @@ export function chooseRows(history: Searched, k: number): AttendedRows {
     return gatherRows(reshape(chosen, [B * k, D]), upload(Int32Array.from(taken)));
   };
   return {
-    target,
     rows: pick(rows),
     offsets: upload(offsets),
     segments: upload(segmentsOf(offsets)),
-    mask: null,
     ...(visible === null ? {} : { visible: reshape(pick(reshape(visible, [visible.size, 1])), [taken.length]) }),
   };
 }
@@ -105,8 +118,14 @@ export function chooseRows(history: Searched, k: number): AttendedRows {
 const HIDDEN = -1e30;
 
 /** Scores (T) of the events of one history for the events of another, matched from the latest; 0 where it is longer. */
-function alignScores(scores: Tensor, from: Int32Array, to: Int32Array): Tensor {
+function alignScores(scores: Tensor, source: HistoryInput, history: HistoryInput): Tensor {
+  const [from, to] = [source.hostOffsets, history.hostOffsets];
   if (from.every((offset, b) => offset === to[b])) return scores;
+  const inputs = [scores, source.offsets, history.offsets];
+  return composite('alignScores', { inputs }, () => ({ scores: moveScores(scores, from, to) })).scores;
+}
+
+function moveScores(scores: Tensor, from: Int32Array, to: Int32Array): Tensor {
   const index = new Int32Array(to.at(-1)!).fill(-1);
   for (let b = 0; b + 1 < to.length; b++)
     for (let at = to[b + 1]! - 1, other = from[b + 1]! - 1; at >= to[b]! && other >= from[b]!; at--, other--)
@@ -179,9 +198,7 @@ export class Sim extends Ranker {
     const interests = this.attention.map((attention, i) => {
       const history = histories[i]!;
       const scores = noGrad(() =>
-        shared === null || source === undefined
-          ? this.scores(history)
-          : alignScores(shared, source.hostOffsets, history.hostOffsets),
+        shared === null || source === undefined ? this.scores(history) : alignScores(shared, source, history),
       );
       return attention.forward(history, scores, k, context);
     });

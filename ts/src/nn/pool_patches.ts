@@ -27,13 +27,9 @@ export function pooledTokens(tokens: number, pooled: number): number {
   return pooled + others;
 }
 
-/**
- * Cuts the grid of patches of each picture into `pooled` cells, g by g, and takes the mean of each: rows (n · tokens, W) to (n · pooledTokens, W).
- * Cell i of g along a side of G patches holds patches floor(i G / g) to ceil((i + 1) G / g), so neighbours share some where g does not divide
- * G. Tokens before the grid stay. Differentiable.
- */
-export function poolPatches(rows: Tensor, { tokens, pooled }: { tokens: number; pooled: number }): Tensor {
-  const left = pooledTokens(tokens, pooled);
+/** The tokens of a picture of `tokens` whose mean is each token that `poolPatches` leaves. */
+export function pooledMembers(tokens: number, pooled: number): number[][] {
+  pooledTokens(tokens, pooled);
   const { side, others } = gridOf(tokens);
   const cells = Math.sqrt(pooled);
   const spans = Array.from({ length: cells }, (_, i) => {
@@ -42,6 +38,17 @@ export function poolPatches(rows: Tensor, { tokens, pooled }: { tokens: number; 
   });
   const members: number[][] = Array.from({ length: others }, (_, i) => [i]);
   for (const ys of spans) for (const xs of spans) members.push(ys.flatMap((y) => xs.map((x) => others + y * side + x)));
+  return members;
+}
+
+/**
+ * Cuts the grid of patches of each picture into `pooled` cells, g by g, and takes the mean of each: rows (n · tokens, W) to (n · pooledTokens, W).
+ * Cell i of g along a side of G patches holds patches floor(i G / g) to ceil((i + 1) G / g), so neighbours share some where g does not divide
+ * G. Tokens before the grid stay. Differentiable.
+ */
+export function poolPatches(rows: Tensor, { tokens, pooled }: { tokens: number; pooled: number }): Tensor {
+  const members = pooledMembers(tokens, pooled);
+  const left = members.length;
   const pictures = rows.shape[0]! / tokens;
   const each = members.reduce((total, cell) => total + cell.length, 0);
   const index = new Int32Array(pictures * each);

@@ -14,7 +14,7 @@ import { reshape } from '../ops/transpose.js';
 import { full, type Tensor, tensor } from '../tensor.js';
 import { type Initializer, Module } from './module.js';
 
-/** Tier of a cosine: ceil(cos / 0.1) + 10, so 0 for -1 and 20 for 1; 21 for what rounding puts above 1. */
+/** Tier of a cosine: ceil(cos / 0.1) + 10, so 0 for -1 and 20 for 1; 21 is that of no cosine. */
 const tiers = 22;
 const featuresPerTier = 4;
 
@@ -56,7 +56,8 @@ export function tierCounts(d: Tensor, history: ComparedHistory): Tensor {
   return noGrad(() => {
     const { rows, offsets, age } = history;
     const cosines = cosineSimilarity(detach(d), detach(rows), { offsets, mask: age });
-    const thresholds = Float64Array.from({ length: tiers - 1 }, (_, k) => (k - 10) / 10);
+    // Equal vectors are common, and rounding may put their cosine above 1: in which tier they are must not depend on it.
+    const thresholds = Float64Array.from({ length: tiers - 1 }, (_, k) => (k < tiers - 2 ? (k - 10) / 10 : 1.05));
     const limits = tensor(cosines.dtype === 'float64' ? thresholds : Float32Array.from(thresholds), [1, tiers - 1], {
       device: d.device,
     });

@@ -36,7 +36,7 @@ export interface OnnxContext extends FormatContext {
   readonly openRuntime?: (() => Promise<OnnxRuntime | null>) | undefined;
 }
 
-/** What a comparison found: largest difference of each graph. */
+/** What a comparison found: largest difference of each graph, and the rows of the ranker beyond it where a search or a histogram chose otherwise. */
 export type Parity =
   | 'not run'
   | {
@@ -44,6 +44,7 @@ export type Parity =
       readonly rows: number;
       readonly tolerance: number;
       readonly max_difference: Readonly<Record<string, number>>;
+      readonly turned_rows: number;
     };
 
 /**
@@ -51,14 +52,23 @@ export type Parity =
  * results differ from ours by more than `PARITY_TOLERANCE`.
  */
 export async function writeOnnx(context: OnnxContext): Promise<Parity> {
-  const { model, data, step, items, folder } = context;
+  const { model, data, step, items, folder, config } = context;
+  if (model.rankingVectors !== undefined) {
+    const { name } = config.config.model;
+    throw new OnnxExportError(
+      `export: --to onnx: model.name ${name}: expected a ranker but its scores are products of vectors of a graph of all users and items`,
+      { key: 'model.name', op: name },
+    );
+  }
   const weights = await readTensors(model.state());
   try {
     await encodeItems(model, data, 'overlay', items, step);
     const vectors = await readItemVectors(model, data, items, step);
     const source: ViewSource = { model, schema: data.schema, vectors };
     const batch = await parityBatch(data);
-    const ranker = await rankerCheck(source, data, step, weights, batch);
+    const { ranker: name, similarity } = config.config.model;
+    const decides = name === 'sim' || similarity === 'sim_tier';
+    const ranker = { ...(await rankerCheck(source, data, step, weights, batch)), decides };
     const checks = [ranker, ...(await encoderGraphs(source, data, weights, { batch, items }))];
     const files: Record<string, FileSignature> = {};
     const metadata = { step: String(step) };
@@ -120,16 +130,20 @@ async function compare(
     return 'not run';
   }
   const differences: Record<string, number> = {};
+  let turnedRows = 0;
   for (const check of checks) {
-    const difference = await graphDifference(runtime, check, encoded.get(check.file)!);
-    differences[check.file] = difference;
-    onNote(`${check.file}: largest difference ${difference.toExponential(1)} on ${check.rows} rows`);
+    const { largest, turned } = await graphDifference(runtime, check, encoded.get(check.file)!);
+    differences[check.file] = largest;
+    turnedRows += turned;
+    const otherwise = turned === 0 ? '' : `, ${turned} more chose otherwise`;
+    onNote(`${check.file}: largest difference ${largest.toExponential(1)} on ${check.rows - turned} rows${otherwise}`);
   }
   return {
     runtime: `onnxruntime-node ${runtime.version}`,
     rows: checks[0]!.rows,
     tolerance: PARITY_TOLERANCE,
     max_difference: differences,
+    turned_rows: turnedRows,
   };
 }
 

@@ -12,7 +12,6 @@ import type { TextEncoder } from '../nn/text_encoder.js';
 import { tidy } from '../tidy.js';
 import { type GraphCheck, onnxFiles, PARITY_ROWS } from './onnx_check.js';
 import { ModuleTranslation, type Tokens } from './onnx_modules.js';
-import { untranslated } from './onnx_ops.js';
 import type { ViewSource } from './ranker_view.js';
 
 type Weights = ReadonlyMap<string, HostTensor>;
@@ -164,10 +163,12 @@ function em3Vectors(t: ModuleTranslation, { content }: Em3): { target: OnnxValue
       });
       modalities.set(name, part.exact ? cls() : t.textTokens(part.text!, inputs));
     } else {
-      if (part.pooled) throw untranslated('poolPatches', 'it has no counterpart in the graph');
       const size = t.pictureSize(part.image!);
-      const x = t.pictureTokens(part.image!, g.input('image.pixels', 'uint8', ['batch', size, size, 3]));
-      const present = g.node('Mul', [t.ones(x, part.image!.tokenCount), presentInput(t, 'image')]);
+      const { tokenCount } = part.image!;
+      const patches = t.pictureTokens(part.image!, g.input('image.pixels', 'uint8', ['batch', size, size, 3]));
+      const pooled = part.exact ? null : part.cacheTokens;
+      const x = pooled === null ? patches : t.pooledTokens(patches, tokenCount, pooled);
+      const present = g.node('Mul', [t.ones(x, part.imageTokens(tokenCount)), presentInput(t, 'image')]);
       modalities.set(name, part.exact ? t.meanToken({ x, present }) : { x, present });
     }
   }

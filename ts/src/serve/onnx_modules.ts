@@ -2,14 +2,16 @@
 import { OnnxExportError } from '../errors.js';
 import type { OnnxGraph, OnnxValue } from '../io/onnx.js';
 import { type HostTensor, viewAs } from '../io/safetensors.js';
+import type { Activation } from '../native_kernels.js';
 import type { MultiHeadAttention, Projection, TransformerBlock } from '../nn/attention.js';
 import type { DocumentEncoder } from '../nn/document_encoder.js';
 import type { FusionLayer, FusionQFormer } from '../nn/fusion_q_former.js';
 import { ImageEncoder } from '../nn/image_encoder.js';
 import type { LayerNorm } from '../nn/layer_norm.js';
-import { Linear } from '../nn/linear.js';
+import { Linear, type Mlp } from '../nn/linear.js';
 import { LoraLinear } from '../nn/lora_linear.js';
 import type { Module } from '../nn/module.js';
+import { pooledMembers } from '../nn/pool_patches.js';
 import type { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
 import type { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { TextEncoder } from '../nn/text_encoder.js';
@@ -37,7 +39,7 @@ const LAYER_NORM_EPS = 1e-5;
 /** Translates modules of one model into one graph. */
 export class ModuleTranslation {
   readonly #names: ReadonlyMap<Tensor, string>;
-  readonly #values = new Map<Tensor, OnnxValue>();
+  readonly #values = new Map<string, OnnxValue>();
 
   constructor(
     readonly graph: OnnxGraph,
@@ -47,18 +49,22 @@ export class ModuleTranslation {
     this.#names = new Map([...model.state()].map(([name, x]) => [x, name]));
   }
 
-  /** A parameter as a constant. */
+  /** A parameter or buffer as a constant. */
   weight(x: Tensor): OnnxValue {
-    const known = this.#values.get(x);
+    return this.parameter(this.#names.get(x)!);
+  }
+
+  /** The same by its name. */
+  parameter(name: string): OnnxValue {
+    const known = this.#values.get(name);
     if (known !== undefined) return known;
-    const name = this.#names.get(x)!;
     const stored = this.weights.get(name);
     if (stored?.dtype !== 'F32')
       throw new OnnxExportError(`export: --to onnx: ${name}: expected float32 but received ${stored?.dtype}`, {
         op: name,
       });
     const value = this.graph.constant({ dtype: 'float32', shape: stored.shape, data: viewAs(stored, 'F32') }, name);
-    this.#values.set(x, value);
+    this.#values.set(name, value);
     return value;
   }
 
@@ -148,6 +154,13 @@ export class ModuleTranslation {
     return g.node('Add', [plain(layer.base), update]);
   }
 
+  /** An MLP without norms over x (B, L, W). */
+  mlp({ layers, last }: Mlp, x: OnnxValue, kind: Activation): OnnxValue {
+    let y = x;
+    for (const layer of layers) y = activation(this.graph, this.linear(layer, y), kind);
+    return last === null ? y : this.linear(last, y);
+  }
+
   norm(layer: LayerNorm, x: OnnxValue): OnnxValue {
     return layerNorm(this.graph, x, this.weight(layer.weight), this.weight(layer.bias), LAYER_NORM_EPS);
   }
@@ -231,6 +244,17 @@ export class ModuleTranslation {
     const projected = encoder.project === null ? rows : this.linear(encoder.project, rows);
     const vectors = g.node('Squeeze', [projected, g.integers([1])]);
     return absent === null ? g.node('Mul', [vectors, this.any(all.present)]) : vectors;
+  }
+
+  /** Tokens (B, tokens, W) of pictures to the means that `poolPatches` leaves. */
+  pooledTokens(x: OnnxValue, tokens: number, pooled: number): OnnxValue {
+    const members = pooledMembers(tokens, pooled);
+    const shares = new Float32Array(members.length * tokens);
+    members.forEach((cell, row) => {
+      for (const token of cell) shares[row * tokens + token] = 1 / cell.length;
+    });
+    const g = this.graph;
+    return g.node('MatMul', [g.constant({ dtype: 'float32', shape: [members.length, tokens], data: shares }), x]);
   }
 
   /** Patch tokens of pictures, input `image.pixels` (batch, size, size, 3) uint8. */
@@ -319,5 +343,8 @@ export class ModuleTranslation {
 
 function refuse(encoder: object): never {
   const op = encoder.constructor.name;
-  throw new OnnxExportError(`export: --to onnx: op ${op}: this encoder is not translated`, { op });
+  throw new OnnxExportError(
+    `export: --to onnx: op ${op}: published encoders are not translated (model.encoder.weights)`,
+    { op },
+  );
 }

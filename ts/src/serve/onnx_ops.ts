@@ -36,25 +36,28 @@ export interface OpCall {
   readonly outShape: readonly number[];
 }
 
+/** What reads inputs of a call. */
+type Call = Omit<OpCall, 'outShape'>;
+
 /** For something that has no translation; says which op. */
 export function untranslated(op: string, reason: string): OnnxExportError {
   return new OnnxExportError(`export: --to onnx: op ${op}: ${reason}`, { op, reason });
 }
 
 /** Below every score; a hidden score of this size has weight 0 beside any other. */
-const HIDDEN = -1e30;
+export const HIDDEN = -1e30;
 
-function value({ inputs, name }: OpCall, i: number): OnnxValue {
+export function value({ inputs, name }: Call, i: number): OnnxValue {
   const operand = inputs[i];
   if (operand?.kind === 'tensor') return operand.value;
   throw untranslated(name, `input ${i}: expected numbers but received ${operand?.kind ?? 'nothing'}`);
 }
 
-function optional(call: OpCall, i: number): OnnxValue | null {
+export function optional(call: Call, i: number): OnnxValue | null {
   return call.inputs[i] == null ? null : value(call, i);
 }
 
-function list({ inputs, name }: OpCall, i: number): PaddedList {
+export function list({ inputs, name }: Call, i: number): PaddedList {
   const operand = inputs[i];
   if (operand?.kind === 'offsets') return operand.list;
   throw untranslated(name, `input ${i}: expected offsets of a list but received ${operand?.kind ?? 'nothing'}`);
@@ -127,7 +130,7 @@ const unaryNodes: Readonly<Partial<Record<Unary, string>>> = {
 };
 
 /** Places of a list that count: there, and not hidden by `mask`; (B, length) float32. */
-function visible(call: OpCall, { present, name }: PaddedList, mask: Operand | null | undefined): OnnxValue {
+export function visible(call: Call, { present, name }: PaddedList, mask: Operand | null | undefined): OnnxValue {
   if (mask == null) return present();
   if (mask.kind !== 'mask')
     throw untranslated(call.name, `expected found flags of list ${name} but received ${mask.kind}`);

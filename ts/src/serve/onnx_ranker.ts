@@ -7,6 +7,7 @@ import type { HostTensor } from '../io/safetensors.js';
 import type { RecommenderModel } from '../models/model.js';
 import type { Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
+import { ModuleTranslation } from './onnx_modules.js';
 import { type Probe, TraceTranslation } from './onnx_trace.js';
 import { traceOps } from './op_trace.js';
 import { probeBatch } from './probe_batch.js';
@@ -83,14 +84,15 @@ export async function rankerGraph(
   const usable = Int32Array.from([...data.items.ids.keys()].filter((item) => vectors?.found[item] !== 0));
   const historyLen = Math.max(0, ...(model.served?.histories ?? []).map(({ length }) => length));
   const probes: Probe[] = [];
-  for (const [i, wanted] of PROBE_SIZES.entries()) {
-    const size = Math.max(1, Math.min(wanted, usable.length - 1 + i));
-    const batch = await probeBatch(data, { size, seed: i + 1, items: usable, historyLen });
+  const sizes = PROBE_SIZES.map((wanted, i) => Math.max(1, Math.min(wanted, usable.length - 1 + i)));
+  for (const [i, size] of sizes.entries()) {
+    const batch = await probeBatch(data, { size, smallest: sizes[0]!, seed: i + 1, items: usable, historyLen });
     const view = await viewOf(source, batch);
     probes.push({ view, trace: await traceOps(model, () => model.predict(batch, step)) });
   }
   const graph = new OnnxGraph('ranker');
-  const translation = new TraceTranslation(graph, [probes[0]!, probes[1]!], weights);
+  const modules = new ModuleTranslation(graph, model, weights);
+  const translation = new TraceTranslation(modules, [probes[0]!, probes[1]!]);
   graph.output('score', translation.result(), 'float32', ['batch']);
   return graph;
 }

@@ -7,10 +7,10 @@
  * The graph grows from the result back, so what leads only to something that is an input (a query encoder) never enters it.
  */
 import type { OnnxConstant, OnnxGraph, OnnxValue } from '../io/onnx.js';
-import type { HostTensor } from '../io/safetensors.js';
-import { viewAs } from '../io/safetensors.js';
-import { type Operand, opNodes, type PaddedList, untranslated } from './onnx_ops.js';
-import type { Trace, TracedTensor } from './op_trace.js';
+import { compositeNodes } from './onnx_composites.js';
+import type { ModuleTranslation } from './onnx_modules.js';
+import { type OpCall, type Operand, opNodes, type PaddedList, untranslated } from './onnx_ops.js';
+import type { Trace, TracedOp, TracedTensor } from './op_trace.js';
 import type { RankerView, ViewColumn } from './ranker_view.js';
 import { foundColumn } from './ranker_view.js';
 
@@ -32,9 +32,12 @@ function near(a: number | bigint, b: number | bigint): boolean {
   return Math.abs(x - y) <= TOLERANCE * (1 + Math.abs(x)) && !(Number.isInteger(x) && Number.isInteger(y));
 }
 
-function alike(a: Values, b: Values): boolean {
+/** Whether two tensors hold the same; rows where `hidden` is negative do not count. */
+function alike(a: Values, b: Values, hidden: Values | null = null): boolean {
   if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (!near(a[i]!, b[i]!)) return false;
+  const width = hidden === null ? 1 : a.length / hidden.length;
+  for (let i = 0; i < a.length; i++)
+    if (!near(a[i]!, b[i]!) && !(hidden !== null && Number(hidden[Math.floor(i / width)]) < 0)) return false;
   return true;
 }
 
@@ -46,22 +49,24 @@ function column({ values, width }: ViewColumn): { values: Values; shape: number[
 interface Candidate {
   readonly values: readonly [Values, Values];
   readonly shapes: readonly [readonly number[], readonly number[]];
+  /** Per row, negative where nobody reads it: a vector that was not found is whatever the model makes of none. */
+  readonly hidden?: readonly [Values, Values] | null;
   operand(): Operand;
 }
 
 export class TraceTranslation {
   readonly #pair: Pair;
   readonly #graph: OnnxGraph;
-  readonly #weights: ReadonlyMap<string, HostTensor>;
+  readonly #modules: ModuleTranslation;
   readonly #known = new Map<number, Operand>();
+  readonly #composites = new Map<TracedOp, Readonly<Record<string, Operand>>>();
   readonly #inputs = new Map<string, OnnxValue>();
-  readonly #parameters = new Map<string, OnnxValue>();
   readonly #candidates: readonly Candidate[];
 
-  constructor(graph: OnnxGraph, pair: Pair, weights: ReadonlyMap<string, HostTensor>) {
-    this.#graph = graph;
+  constructor(modules: ModuleTranslation, pair: Pair) {
+    this.#graph = modules.graph;
     this.#pair = pair;
-    this.#weights = weights;
+    this.#modules = modules;
     const [a, b] = pair.map(({ trace }) => trace.ops.map(({ name }) => name)) as [string[], string[]];
     const differs = a.findIndex((name, i) => b[i] !== name);
     if (differs >= 0 || a.length !== b.length)
@@ -166,7 +171,9 @@ export class TraceTranslation {
           columnName === foundColumn
             ? { kind: 'mask', value: this.flags(`${name}.${foundColumn}`, list.length) }
             : { kind: 'tensor', value: this.listRows(name, columnName) };
-        yield { values: [x.values, y.values], shapes: [x.shape, y.shape], operand };
+        const flags = [list, other].map(({ columns }) => columns.get(foundColumn)?.values);
+        const hidden = columnName === 'vectors' && flags[0] && flags[1] ? ([flags[0], flags[1]] as const) : null;
+        yield { values: [x.values, y.values], shapes: [x.shape, y.shape], hidden, operand };
       }
       for (const [feature] of list.same)
         yield this.candidate(
@@ -212,37 +219,28 @@ export class TraceTranslation {
 
   private find(number: number, of: string): Operand {
     const [a, b] = this.pairOf(number);
-    if (a.parameter !== null) return { kind: 'tensor', value: this.parameter(a.parameter) };
-    const equal = (x: TracedTensor, values: Values, shape: readonly number[]): boolean =>
-      x.shape.join() === shape.join() && alike(x.values, values);
-    for (const { values, shapes, operand } of this.#candidates)
-      if (equal(a, values[0], shapes[0]) && equal(b, values[1], shapes[1])) return operand();
+    if (a.parameter !== null) return { kind: 'tensor', value: this.#modules.parameter(a.parameter) };
+    if (a.op?.composite === true) return this.compositeOutput(a.op, number);
+    const equal = (x: TracedTensor, values: Values, shape: readonly number[], hidden: Values | null = null): boolean =>
+      x.shape.join() === shape.join() && alike(x.values, values, hidden);
+    for (const { values, shapes, hidden = null, operand } of this.#candidates)
+      if (equal(a, values[0], shapes[0], hidden?.[0]) && equal(b, values[1], shapes[1], hidden?.[1])) return operand();
     if (a.op !== null) return { kind: 'tensor', value: this.call(number) };
     if (equal(a, b.values, b.shape)) return { kind: 'tensor', value: this.constant(a) };
-    // The values of a tensor without its history (`detach`).
-    const made = this.#pair[0].trace.ops.find(({ out }) => {
-      const [x, y] = this.pairOf(out);
-      return equal(x, a.values, a.shape) && equal(y, b.values, b.shape);
-    });
-    if (made !== undefined) return this.resolve(made.out, of);
     const filled = this.filled(a, b);
     if (filled !== null) return { kind: 'tensor', value: filled };
+    // The values of a tensor without its history (`detach`).
+    const made = this.#pair[0].trace.tensors.findIndex((earlier, at) => {
+      const [x, y] = this.pairOf(at);
+      return at < number && earlier.op !== null && equal(x, a.values, a.shape) && equal(y, b.values, b.shape);
+    });
+    if (made >= 0) return this.resolve(made, of);
     const stride = regularStride(a.values);
     if (stride !== null && stride === regularStride(b.values)) return { kind: 'regular', stride };
     throw untranslated(
       of,
       `it reads ${a.dtype} values of shape (${a.shape.join(', ')}) that are made on the host and are no input of a graph`,
     );
-  }
-
-  private parameter(name: string): OnnxValue {
-    const known = this.#parameters.get(name);
-    if (known !== undefined) return known;
-    const stored = this.#weights.get(name);
-    if (stored?.dtype !== 'F32') throw untranslated(name, `expected a float32 parameter but received ${stored?.dtype}`);
-    const value = this.#graph.constant({ dtype: 'float32', shape: stored.shape, data: viewAs(stored, 'F32') }, name);
-    this.#parameters.set(name, value);
-    return value;
   }
 
   private constant({ dtype, shape, values }: TracedTensor): OnnxValue {
@@ -286,34 +284,48 @@ export class TraceTranslation {
     return null;
   }
 
+  private shapeOf(number: number, of: string): number[] {
+    const [p, q] = this.pairOf(number);
+    const shape = p.shape.map((size, d) => (size === q.shape[d] ? size : -1));
+    if (shape.filter((size) => size === -1).length > 1)
+      throw untranslated(of, `a tensor of shape (${p.shape.join(', ')}) depends on the batch in several dimensions`);
+    return shape;
+  }
+
+  /** A call with its inputs resolved. */
+  private callOf({ name, inputs, attributes }: TracedOp): Omit<OpCall, 'outShape'> {
+    return {
+      graph: this.#graph,
+      name,
+      attributes,
+      inputs: inputs.map((input) => (input === null ? null : this.resolve(input, name))),
+      shapes: inputs.map((input) => (input === null ? null : this.shapeOf(input, name))),
+    };
+  }
+
+  private compositeOutput(op: TracedOp, number: number): Operand {
+    let outputs = this.#composites.get(op);
+    if (outputs === undefined) {
+      const translate = compositeNodes[op.name];
+      if (translate === undefined) throw untranslated(op.name, 'it has no counterpart in the graph');
+      outputs = translate(this.callOf(op), this.#modules);
+      this.#composites.set(op, outputs);
+    }
+    const [name] = Object.entries(op.outputs).find(([, made]) => made === number)!;
+    return outputs[name]!;
+  }
+
   private call(number: number): OnnxValue {
     const [x, y] = this.pairOf(number);
-    const { name, inputs, attributes } = x.op!;
+    const { name, attributes } = x.op!;
     const translate = opNodes[name];
     if (translate === undefined) throw untranslated(name, 'it has no counterpart in the graph');
-    const shapeOf = (at: number): number[] => {
-      const [p, q] = this.pairOf(at);
-      const shape = p.shape.map((size, d) => (size === q.shape[d] ? size : -1));
-      if (shape.filter((size) => size === -1).length > 1)
-        throw untranslated(
-          name,
-          `a tensor of shape (${p.shape.join(', ')}) depends on the batch in several dimensions`,
-        );
-      return shape;
-    };
     const differing = Object.entries(attributes).find(
       ([key, value]) =>
         key !== 'shape' && key !== 'kept' && JSON.stringify(value) !== JSON.stringify(y.op!.attributes[key]),
     );
     if (differing !== undefined) throw untranslated(name, `its ${differing[0]} depends on the batch`);
-    return translate({
-      graph: this.#graph,
-      name,
-      attributes,
-      inputs: inputs.map((input) => (input === null ? null : this.resolve(input, name))),
-      shapes: inputs.map((input) => (input === null ? null : shapeOf(input))),
-      outShape: shapeOf(number),
-    });
+    return translate({ ...this.callOf(x.op!), outShape: this.shapeOf(number, name) });
   }
 }
 

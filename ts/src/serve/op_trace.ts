@@ -1,5 +1,5 @@
 /** What a forward pass computes, written down: its ops, in order, and the host values of every tensor that they read and make. */
-import { withOpObserver } from '../autograd.js';
+import { withCompositeObserver, withOpObserver } from '../autograd.js';
 import type { Module } from '../nn/module.js';
 import { alias, type DType, type Shape, type Tensor } from '../tensor.js';
 import { keep, tidy } from '../tidy.js';
@@ -22,7 +22,9 @@ export interface TracedOp {
   readonly attributes: Readonly<Record<string, unknown>>;
   /** Numbers of tensors; null where an optional input was not given. */
   readonly inputs: readonly (number | null)[];
-  readonly out: number;
+  /** Of an op `out` alone; a composite has several, by name. */
+  readonly outputs: Readonly<Record<string, number>>;
+  readonly composite: boolean;
 }
 
 export interface Trace {
@@ -46,22 +48,31 @@ export async function traceOps(model: Module, run: () => Tensor): Promise<Trace>
     found.push({ x, held: parameters.has(x) ? null : keep(alias(x)), op });
     return found.length - 1;
   };
+  const note = (
+    { name, inputs, attributes }: { name: string; inputs: readonly (Tensor | null)[]; attributes: unknown },
+    made: Readonly<Record<string, Tensor>>,
+    composite: boolean,
+  ): void => {
+    const outputs: Record<string, number> = {};
+    const op: TracedOp = {
+      name,
+      index: ops.length,
+      attributes: (attributes ?? {}) as TracedOp['attributes'],
+      inputs: inputs.map((x) => (x === null ? null : number(x))),
+      outputs,
+      composite,
+    };
+    for (const [key, x] of Object.entries(made)) outputs[key] = number(x, op);
+    ops.push(op);
+  };
   try {
     const result = tidy(() => {
-      const out = withOpObserver(({ name, inputs, out, attributes }) => {
-        const given = inputs.map((x) => (x === null ? null : number(x)));
-        const op: TracedOp = {
-          name,
-          index: ops.length,
-          attributes: (attributes ?? {}) as TracedOp['attributes'],
-          inputs: given,
-          out: found.length,
-        };
-        number(out, op);
-        ops.push(op);
-        return () => undefined;
-      }, run);
-      return number(out);
+      const observed = (): Tensor =>
+        withOpObserver((call) => {
+          note(call, { out: call.out }, false);
+          return () => undefined;
+        }, run);
+      return number(withCompositeObserver((call) => note(call, call.outputs, true), observed));
     });
     const tensors = await Promise.all(
       found.map(async ({ x, held, op }): Promise<TracedTensor> => {

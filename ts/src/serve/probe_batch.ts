@@ -4,11 +4,14 @@ import type { Dataset } from '../data/dataset.js';
 import type { Batch, Jagged } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { gatherTokens } from '../data/text/token_store.js';
+import type { ItemContent } from '../models/content.js';
 import { normals, uniforms } from '../random.js';
 
 /** What a probe may read. */
 export interface ProbeOptions {
   readonly size: number;
+  /** Size of the smallest probe of the same model. */
+  readonly smallest: number;
   readonly seed: number;
   /** Item rows that have a vector, or all of them; at least `size`. */
   readonly items: Int32Array;
@@ -21,6 +24,27 @@ const MISSING_SHARE = 0.25;
 /** How often an id of a history is the target's. */
 const SAME_SHARE = 0.25;
 
+/** Content of which one item lacks the text, one the picture and one the given vectors: what is there must not look like a constant. */
+function withGaps({ text, image, vectors }: ItemContent): ItemContent {
+  const without = (present: Uint8Array, row: number): Uint8Array => present.with(row % present.length, 0);
+  const first = text?.offsets[1] ?? 0;
+  const cut = (values: Int32Array): Int32Array => values.subarray(first);
+  return {
+    text: text && {
+      tokens: cut(text.tokens),
+      types: cut(text.types),
+      positions: cut(text.positions),
+      offsets: text.offsets.map((offset) => Math.max(0, offset - first)),
+    },
+    image: image && { ...image, present: without(image.present, 1) },
+    ...(vectors && {
+      vectors: Object.fromEntries(
+        Object.entries(vectors).map(([name, given], i) => [name, { ...given, present: without(given.present, 2 + i) }]),
+      ),
+    }),
+  };
+}
+
 /** A batch of the data's schema. Its items are distinct and ascending, its queries one per row. */
 export async function probeBatch({ schema, columns, itemContent }: Dataset, options: ProbeOptions): Promise<Batch> {
   const { size, seed, historyLen } = options;
@@ -28,9 +52,13 @@ export async function probeBatch({ schema, columns, itemContent }: Dataset, opti
   const draws = (count: number): Float64Array => uniforms(count, seed, ++stream);
   const below = (count: number, limit: number): Int32Array =>
     Int32Array.from(draws(count), (u) => Math.min(limit - 1, Math.floor(u * limit)));
+  // A larger batch has the lists of a smaller one and more, none of them empty: whatever is chosen of them, there is more of it.
   const offsetsOf = (longest: number): Int32Array => {
-    const lengths = below(size, longest + 1);
-    lengths[stream % size] = longest; // one is full
+    const draws = uniforms(size, 0, ++stream);
+    const lengths = Int32Array.from(draws, (u, b) =>
+      Math.max(b < options.smallest ? 0 : 1, Math.floor(u * (longest + 1))),
+    );
+    lengths[0] = longest;
     const offsets = new Int32Array(size + 1);
     lengths.forEach((length, b) => {
       offsets[b + 1] = offsets[b]! + length;
@@ -80,7 +108,7 @@ export async function probeBatch({ schema, columns, itemContent }: Dataset, opti
     categorical,
     numeric,
     sequences,
-    items: { rows, index: identity, ...(await itemContent(rows)) },
+    items: { rows, index: identity, ...withGaps(await itemContent(rows)) },
     queries: asked === null ? null : { rows: identity, index: identity, text: gatherTokens(text!, asked) },
     history: clicks && {
       offsets: clicks,
