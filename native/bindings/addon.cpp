@@ -180,6 +180,20 @@ Napi::Value create(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Instance::of(info.Env()).insert(std::move(tensor)));
 }
 
+// map(shape, dtype, path, offset, fileBytes) -> handle of memory on the CPU that begins with bytes of a file
+Napi::Value map(const Napi::CallbackInfo& info) {
+  Instance& instance = Instance::of(info.Env());
+  const auto number = [&](size_t i) { return size_t(info[i].As<Napi::Number>().Int64Value()); };
+  Tensor tensor;
+  set_shape(info, 0, tensor);
+  tensor.dtype = DType(number(1));
+  try {
+    auto memory = map_file(info[2].As<Napi::String>(), number(3), number(4), tensor.bytes());
+    tensor.storage = std::make_shared<Storage>(galago::backend_of(Device{}), tensor.bytes(), std::move(memory));
+  } catch (const Error& error) { instance.fail(error.code.c_str(), error.what()); }
+  return Napi::Number::New(info.Env(), instance.insert(std::move(tensor)));
+}
+
 // alias(handle, shape) -> handle of the same storage under another shape
 Napi::Value alias(const Napi::CallbackInfo& info) {
   Tensor tensor = tensor_of(info, 0, "reshape");
@@ -267,6 +281,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData<Instance>(new Instance(env));
   const auto add = [&](const char* name, auto function) { exports.Set(name, Napi::Function::New(env, function, name)); };
   add("create", create);
+  add("map", map);
   add("alias", alias);
   add("release", release);
   add("write", write);

@@ -1,8 +1,11 @@
 #include "memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bit>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -110,6 +113,23 @@ void deallocate(void* block, size_t bytes) {
     std::free(block);
     c.reserved -= held;
   }
+}
+
+std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t file_bytes, size_t bytes) {
+  const size_t before = offset % size_t(sysconf(_SC_PAGESIZE)), length = before + bytes;
+  const auto fail = [&] { throw Error("STORAGE", "cannot map " + path + ": " + std::strerror(errno)); };
+  void* const block = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (block == MAP_FAILED) fail();
+  std::shared_ptr<void> memory(block, [length](void* at) { munmap(at, length); });
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) fail();
+  constexpr int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+  const void* const mapped = mmap(block, before + file_bytes, PROT_READ | PROT_WRITE, flags, file, off_t(offset - before));
+  const int error = errno;
+  close(file);
+  errno = error;
+  if (mapped == MAP_FAILED) fail();
+  return {memory, static_cast<char*>(block) + before};
 }
 
 MemoryStatistics memory_statistics() {

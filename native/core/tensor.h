@@ -50,11 +50,14 @@ struct dtype_of<uint8_t> {
 
 // Device memory of one or more tensors (a reshape shares it). Memory is taken when the first task that touches it runs, so that
 // a step enqueued ahead of its execution needs no more memory than one executed in order; it goes back with the last reference.
+// Memory that someone else has filled (a mapped file) is `given`, and goes back to its owner.
 class Storage {
  public:
   Storage(Backend& backend, size_t bytes) : backend(backend), bytes(bytes) {}
+  Storage(Backend& backend, size_t bytes, std::shared_ptr<void> given)
+      : backend(backend), bytes(bytes), version(1), data_(given.get()), given_(std::move(given)) {}
   ~Storage() {
-    if (data_) backend.deallocate(data_, bytes);
+    if (data_ && !given_) backend.deallocate(data_, bytes);
   }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -76,6 +79,7 @@ class Storage {
 
  private:
   void* data_ = nullptr;
+  std::shared_ptr<void> given_;
 };
 
 constexpr int max_rank = 6;

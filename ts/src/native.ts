@@ -15,6 +15,7 @@ import {
   OutOfMemoryError,
   QueueFullError,
   ShapeError,
+  StorageError,
 } from './errors.js';
 import type { Kernels } from './native_kernels.js';
 
@@ -63,6 +64,7 @@ export interface KernelTime {
 
 interface Addon {
   create(shape: readonly number[], dtype: number, device: string): Handle;
+  map(shape: readonly number[], dtype: number, path: string, offset: number, fileBytes: number): Handle;
   alias(handle: Handle, shape: readonly number[]): Handle;
   release(handle: Handle): boolean;
   write(handle: Handle, data: ArrayBufferView): void;
@@ -109,6 +111,8 @@ function makeError(code: string, message: string, fields: Record<string, unknown
       return new QueueFullError(message, fields);
     case 'DEVICE_UNAVAILABLE':
       return new DeviceUnavailableError(message, fields);
+    case 'STORAGE':
+      return new StorageError(code, message, fields);
     case 'DEVICE_MEMORY':
     case 'HOST_MEMORY':
       return new OutOfMemoryError(

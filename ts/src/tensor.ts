@@ -275,6 +275,31 @@ export function assign(target: Tensor, data: HostArray): void {
   addon.write(target.handle, data);
 }
 
+/** Where a tensor's first values lie in a file, little-endian. */
+export interface FilePart {
+  readonly path: string;
+  /** In bytes; a multiple of the size of a value. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/**
+ * A tensor on the CPU whose memory begins with a part of a file, not read but mapped: processes that map the same file share its pages. What
+ * lies behind the part is zero (up to the end of its last page: undefined). Writes stay in this process. The file must not be changed or
+ * shortened while the tensor lives: that would change its values or end the process. Throws `StorageError`.
+ */
+export function mapped(part: FilePart, shape: Shape, dtype: DType = 'float32'): Tensor {
+  checkShape('mapped', shape);
+  const { path, offset, bytes } = part;
+  const size = sizeOf(shape) * hostArrays[dtype].BYTES_PER_ELEMENT;
+  if (bytes > size || offset % hostArrays[dtype].BYTES_PER_ELEMENT !== 0)
+    throw new ArgumentError(
+      `mapped: expected at most ${size} bytes from a multiple of ${hostArrays[dtype].BYTES_PER_ELEMENT} on but received ${bytes} from ${offset} on`,
+      { op: 'mapped', argument: 'part' },
+    );
+  return new Tensor(addon.map(shape, dtypeCodes[dtype], path, offset, bytes), shape, dtype, 'cpu');
+}
+
 /** Another tensor over the same memory. For `reshape` and the tape; shares storage. */
 export function alias(x: Tensor, shape: Shape = x.shape): Tensor {
   return new Tensor(addon.alias(x.handle, shape), shape, x.dtype, x.device);

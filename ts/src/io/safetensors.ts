@@ -43,12 +43,25 @@ export interface ReadOptions {
   readonly maxBytes?: number;
   /** Refuse NaN and infinities (rule 17); default false. */
   readonly finite?: boolean;
+  /** A tensor that stays in the file: `left` says where. Of a path only. */
+  readonly leave?: string;
 }
 
 /** Tensors in the order of their bytes, and the header's metadata. */
 export interface SafetensorsFile {
   readonly tensors: Map<string, HostTensor>;
   readonly metadata: ReadonlyMap<string, string>;
+  /** The tensor that was not read; absent unless asked for. */
+  readonly left?: TensorInFile;
+}
+
+/** A tensor that lies in a file, from byte `offset` on. */
+export interface TensorInFile {
+  readonly dtype: SafetensorsDtype;
+  readonly shape: readonly number[];
+  readonly path: string;
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 /** The typed array for each dtype. 16-bit floats appear as their bits; booleans as 0 and 1. */
@@ -174,11 +187,14 @@ async function readFileParts(path: string, options: ReadOptions): Promise<Safete
       return data;
     };
     const tensors = new Map<string, HostTensor>();
+    let left: TensorInFile | undefined;
     for (const entry of header.entries) {
-      tensors.set(entry.name, { dtype: entry.dtype, shape: entry.shape, data: await read(entry) });
+      const { name, dtype, shape, begin, end } = entry;
+      if (name === options.leave) left = { dtype, shape, path, offset: dataStart + begin, bytes: end - begin };
+      else tensors.set(name, { dtype, shape, data: await read(entry) });
     }
     if (options.finite) requireFinite(tensors, file);
-    return { tensors, metadata: header.metadata };
+    return { tensors, metadata: header.metadata, ...(left === undefined ? {} : { left }) };
   } finally {
     await handle.close();
   }
@@ -212,6 +228,18 @@ export async function readSafetensors(
   options: ReadOptions = {},
 ): Promise<Map<string, HostTensor>> {
   return (await readSafetensorsFile(source, options)).tensors;
+}
+
+/** The float32 values of bytes [begin, end) of a tensor that was left in its file. Throws `StorageError`, `ModelFileError` at an early end. */
+export async function readPart({ path, offset }: TensorInFile, begin: number, end: number): Promise<Float32Array> {
+  const bytes = new Uint8Array(end - begin);
+  const handle = await open(path, 'r');
+  try {
+    await readExactly(handle, bytes, offset + begin, path);
+  } finally {
+    await handle.close();
+  }
+  return new Float32Array(bytes.buffer);
 }
 
 function checkWritable(name: string, { dtype, shape, data }: HostTensor): void {

@@ -21,9 +21,10 @@ export class ContentTable extends Module {
     init: Initializer,
     readonly items: number,
     readonly width: number,
+    rows: Tensor = init.buffer('rows', [items, width], 0),
   ) {
     super();
-    this.rows = init.buffer('rows', [items, width], 0);
+    this.rows = rows;
     this.steps = init.integers('steps', [items], -1);
     this.refused = init.integers('refused', [1], 0);
   }

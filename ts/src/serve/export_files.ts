@@ -10,8 +10,9 @@
  *   encoder_config/, picture_config/   of published encoders: what they are made of, without weights
  *   encoder.safetensors   item encoders, for new items alone: the only file that may be absent
  *
- * Files are read by position into one buffer each, hashed on the way, and never mapped: a mapping needs native code, and a file that changes
- * under a mapping would change scores or end the process (reliability.md, F09).
+ * Files are read by position into one buffer each and hashed on the way. The vectors alone may be mapped instead, where a predictor asks for
+ * it (`mapped`): hashed first, then read-only pages that all processes share. A file that is changed or cut under a mapping changes scores or
+ * ends the process (reliability.md, F09); exports are written once, beside each other, and never changed in place.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
@@ -19,7 +20,13 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { ArgumentError, ExportMismatchError, StorageError } from '../errors.js';
 import { createDurably, type Env, guard, nodeEnv, writeAll } from '../io/env.js';
-import { encodeSafetensors, type HostTensor, parseSafetensors } from '../io/safetensors.js';
+import {
+  encodeSafetensors,
+  type HostTensor,
+  parseSafetensors,
+  readSafetensorsFile,
+  type TensorInFile,
+} from '../io/safetensors.js';
 
 export const exportFiles = {
   signature: 'signature.json',
@@ -168,6 +175,16 @@ function readHashed(folder: string, name: string): Promise<{ bytes: Uint8Array; 
   });
 }
 
+/** SHA-256 of a file that is not kept. */
+function hashFile(folder: string, name: string): Promise<string> {
+  return opened(folder, name, async (file) => {
+    const digest = createHash('sha256');
+    for await (const block of file.createReadStream({ highWaterMark: READ_BYTES, autoClose: false }))
+      digest.update(block as Uint8Array);
+    return digest.digest('hex');
+  });
+}
+
 /** Reads `signature.json`. Throws `ExportMismatchError` where it is absent or none, `StorageError`. */
 export async function readSignature(folder: string): Promise<Signature> {
   const { bytes } = await readHashed(folder, exportFiles.signature);
@@ -232,6 +249,21 @@ export async function readExportTensors(
   const diff = metadataDifferences(signature, name, metadata);
   if (diff.length > 0) throw mismatch(folder, diff, name);
   return tensors;
+}
+
+/** The same, but for one large tensor, which stays in the file. */
+export async function leaveExportTensor(
+  folder: string,
+  signature: Signature,
+  name: string,
+  leave: string,
+): Promise<{ tensors: Map<string, HostTensor>; left: TensorInFile }> {
+  if ((await hashFile(folder, name)) !== signature.files[name]?.sha256) await readExportFile(folder, signature, name); // says what differs
+  const { tensors, metadata, left } = await readSafetensorsFile(join(folder, name), { leave });
+  const diff = metadataDifferences(signature, name, metadata);
+  if (left === undefined) diff.push(`${name}: expected a tensor ${leave}`);
+  if (diff.length > 0 || left === undefined) throw mismatch(folder, diff, name);
+  return { tensors, left };
 }
 
 /** The value of a JSON file, checked against the signature. */

@@ -33,6 +33,11 @@ export interface PredictorOptions {
   readonly maxQueued?: number;
   /** New items that `add` has room for. Default 10,000. */
   readonly room?: number;
+  /**
+   * Item vectors stay in their file, mapped: processes that serve the same export share one copy, and opening it takes no memory for them.
+   * On the CPU alone. The export must not be changed or cut while it is served. Default false.
+   */
+  readonly mapped?: boolean;
   /** Ids that `pending` remembers; more are counted and forgotten. Default 100,000. */
   readonly maxPending?: number;
 }
@@ -125,6 +130,7 @@ export class Predictor implements AsyncDisposable {
       maxBatch: 4096,
       maxQueued: 65_536,
       room: 10_000,
+      mapped: false,
       maxPending: 100_000,
       ...options,
     } as const;
@@ -404,7 +410,12 @@ export class Predictor implements AsyncDisposable {
       let at = 0;
       for (const { request, from, to } of parts) {
         request.scores.set(scores.subarray(at, at + to - from), from);
-        for (let i = from; i < to; i++) request.found[i] = batch.items.rows[at + i - from] === 0 ? 0 : 1;
+        const rows = batch.items.rows.subarray(at, at + to - from);
+        if (state.vectors !== null)
+          request.found.set(
+            rows.map((row) => Number(row !== state.vectors!.missing)),
+            from,
+          );
         at += to - from;
         request.done += to - from;
         if (request.done === request.candidates.length) this.finish(request);
@@ -438,12 +449,17 @@ export class Predictor implements AsyncDisposable {
 
 async function openState(
   folder: string,
-  { device, room }: Required<PredictorOptions>,
+  { device, room, mapped }: Required<PredictorOptions>,
   like?: ServedModel,
 ): Promise<State> {
   const served = await openServedModel(folder, { device, uses: ['score'], ...(like === undefined ? {} : { like }) });
   const { signature, model, resolver, place } = served;
   try {
+    if (mapped && place.name !== 'cpu')
+      throw new ArgumentError(`Predictor: expected device cpu where vectors are mapped but received ${place.name}`, {
+        op: 'Predictor.open',
+        argument: 'mapped',
+      });
     const table = async (source: 'item' | 'user', name: string): Promise<EntityTable> => {
       const tensors = await readExportTensors(folder, signature, name);
       return new EntityTable(source, await unpackTexts('ids', tensors), tensors, resolver);
@@ -454,12 +470,7 @@ async function openState(
     const vectors =
       content === null
         ? null
-        : await VectorStore.open(await readExportTensors(folder, signature, exportFiles.vectors), {
-            served: content,
-            place,
-            step: signature.step,
-            items: items.size + room,
-          });
+        : await VectorStore.open(folder, signature, { served: content, place, items: items.size + room, mapped });
     return {
       served,
       items,

@@ -1,17 +1,17 @@
 /** Item vectors of an export on a device, read by item number, and the learned vector of items that have none. */
 import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { MemoryBankFullError } from '../errors.js';
-import { type HostTensor, viewAs } from '../io/safetensors.js';
+import { readPart, type TensorInFile, viewAs } from '../io/safetensors.js';
 import type { ServedContent } from '../models/model.js';
 import { ContentTable } from '../nn/content_table.js';
 import { Initializer } from '../nn/module.js';
-import { type DeviceControl, tensor } from '../tensor.js';
-import { tidy } from '../tidy.js';
+import { assign, type DeviceControl, mapped, tensor } from '../tensor.js';
+import { keep, tidy } from '../tidy.js';
+import { exportFiles, leaveExportTensor, readExportTensors, type Signature } from './export_files.js';
 
 /** Rows written at once: a copy that the event loop does not notice. */
 const BLOCK = 512;
-/** Row of the table that stands for items without a vector. */
-const MISSING = 0;
+const NO_ROW = -1;
 
 /** Ages in steps of the vectors of an export. */
 export interface VectorAges {
@@ -20,55 +20,93 @@ export interface VectorAges {
   readonly p99: number;
 }
 
+/** Rows of the table: those of the export in their order, the learned vector of items without one, then room for what is added. */
 export class VectorStore implements Disposable {
   readonly width: number;
   /** Of the vectors that came with the export. */
   readonly ages: VectorAges;
   readonly #table: ContentTable;
-  /** By item number: 1 where there is a vector, a text, a picture. */
-  readonly #held: Uint8Array;
+  /** The row for items without a vector. */
+  readonly missing: number;
+  /** By item number: its row, and whether it has a text and a picture. */
+  readonly #rows: Int32Array;
   readonly #text: Uint8Array;
   readonly #image: Uint8Array;
+  #nextRow: number;
   #count = 0;
 
   private constructor(
     private readonly served: ServedContent,
     private readonly place: DeviceControl,
     private readonly step: number,
-    { width, items, ages }: { width: number; items: number; ages: VectorAges },
+    { exported, missing, items, ages, file }: Layout,
   ) {
-    this.width = width;
+    this.width = missing.length;
     this.ages = ages;
-    this.#table = new ContentTable(new Initializer(0, 'float32', place.name), items + 1, width);
-    this.#held = new Uint8Array(items);
+    const shape = [items + 1, this.width];
+    const init = new Initializer(0, 'float32', place.name);
+    this.#table = new ContentTable(init, shape[0]!, this.width, file === null ? undefined : keep(mapped(file, shape)));
+    this.missing = exported;
+    this.#nextRow = exported + 1;
+    this.#rows = new Int32Array(items).fill(NO_ROW);
     this.#text = new Uint8Array(items);
     this.#image = new Uint8Array(items);
     served.readFrom(this.#table);
+    // A model may have learned exactly zero: then the row stays what it is, zero.
+    this.commit(Int32Array.of(exported), missing);
   }
 
-  /** Copies the vectors to the device in blocks. `items`: numbers that there is room for. */
+  /**
+   * Copies the vectors of an export to the device in blocks, or with `mapped` leaves them in the file, whose pages processes share (CPU only).
+   * `items`: numbers that there is room for. Throws `ExportMismatchError`, `StorageError`.
+   */
   static async open(
-    tensors: ReadonlyMap<string, HostTensor>,
-    { served, place, step, items }: { served: ServedContent; place: DeviceControl; step: number; items: number },
+    folder: string,
+    signature: Signature,
+    {
+      served,
+      place,
+      items,
+      mapped: maps,
+    }: { served: ServedContent; place: DeviceControl; items: number; mapped: boolean },
   ): Promise<VectorStore> {
+    const { tensors, left } = maps
+      ? await leaveExportTensor(folder, signature, exportFiles.vectors, 'vectors')
+      : { tensors: await readExportTensors(folder, signature, exportFiles.vectors), left: null };
     const keys = Int32Array.from(viewAs(tensors.get('keys')!, 'I64'), Number);
     const missing = viewAs(tensors.get('missing')!, 'F32');
     const ages = agesOf(viewAs(tensors.get('ages')!, 'I32'));
-    const store = new VectorStore(served, place, step, { width: missing.length, items, ages });
-    const flags = (name: string): Uint8Array | null => {
-      const found = tensors.get(name);
-      return found === undefined ? null : viewAs(found, 'U8');
-    };
-    const none = new Uint8Array(keys.length);
+    const layout = { exported: keys.length, missing, items, ages, file: left };
+    const store = new VectorStore(served, place, signature.step, layout);
     try {
-      // A model may have learned exactly zero: then the row stays what it is, zero.
-      store.commit(Int32Array.of(MISSING), missing);
-      await store.write(
-        keys,
-        viewAs(tensors.get('vectors')!, 'F32'),
-        flags('present.text') ?? none,
-        flags('present.image') ?? none,
-      );
+      const rowBytes = 4 * missing.length;
+      const vectors = left === null ? viewAs(tensors.get('vectors')!, 'F32') : null;
+      const steps = new Int32Array(items + 1).fill(-1);
+      await inBlocks(keys.length, async (from, to) => {
+        const block =
+          vectors?.subarray(from * missing.length, to * missing.length) ??
+          (await readPart(left!, from * rowBytes, to * rowBytes));
+        const good = usableRows(block, missing.length);
+        const rows = good.map((i) => from + i);
+        if (left === null) store.commit(rows, pickRows(block, good, missing.length));
+        else store.served.noteRows(rows, pickRows(block, good, missing.length));
+        for (const row of rows) {
+          store.#rows[keys[row]!] = row;
+          steps[row] = signature.step;
+        }
+        await place.synchronize();
+      });
+      if (left !== null) {
+        steps[store.missing] = usable(missing) ? signature.step : -1;
+        assign(store.#table.steps, steps);
+      }
+      const flags = (name: string, into: Uint8Array): void => {
+        const found = tensors.get(name);
+        if (found !== undefined) viewAs(found, 'U8').forEach((flag, i) => (into[keys[i]!] = flag));
+      };
+      flags('present.text', store.#text);
+      flags('present.image', store.#image);
+      store.#count = store.#rows.reduce((count, row) => count + Number(row !== NO_ROW), 0);
       return store;
     } catch (error) {
       store[Symbol.dispose]();
@@ -83,7 +121,7 @@ export class VectorStore implements Disposable {
 
   /** Throws MemoryBankFullError where there is no room for so many item numbers. */
   requireRoom(items: number): void {
-    const room = this.#held.length;
+    const room = this.#rows.length;
     if (items > room)
       throw new MemoryBankFullError(
         `Predictor: expected at most ${room} items but received ${items}; open with a larger room, or refresh with an export that has them`,
@@ -92,17 +130,17 @@ export class VectorStore implements Disposable {
   }
 
   has(item: number): boolean {
-    return item >= 0 && this.#held[item] === 1;
+    return this.historyRow(item) !== NO_ROW;
   }
 
   /** The table row of a target. */
   targetRow(item: number): number {
-    return this.has(item) ? item + 1 : MISSING;
+    return this.has(item) ? this.#rows[item]! : this.missing;
   }
 
   /** The table row of a history item, -1 (masked) where it has none. */
   historyRow(item: number): number {
-    return this.has(item) ? item + 1 : -1;
+    return item < 0 ? NO_ROW : (this.#rows[item] ?? NO_ROW);
   }
 
   /**
@@ -110,38 +148,34 @@ export class VectorStore implements Disposable {
    * not finite are left out; returns how many.
    */
   async write(items: Int32Array, vectors: Float32Array, text: Uint8Array, image: Uint8Array): Promise<number> {
-    const { width } = this;
-    const order = Int32Array.from(items.keys()).sort((a, b) => items[a]! - items[b]!);
-    let refused = 0;
-    for (let at = 0; at < order.length; at += BLOCK) {
-      const part = order.subarray(at, at + BLOCK).filter((i) => usable(vectors.subarray(i * width, (i + 1) * width)));
-      refused += Math.min(BLOCK, order.length - at) - part.length;
-      if (part.length === 0) continue;
-      const rows = new Float32Array(part.length * width);
-      part.forEach((i, k) => rows.set(vectors.subarray(i * width, (i + 1) * width), k * width));
-      this.commit(
-        part.map((i) => items[i]! + 1),
-        rows,
-      );
+    const good = usableRows(vectors, this.width);
+    const taken = new Map<number, number>(); // rows, where the item had none
+    for (const i of good) if (!this.has(items[i]!)) taken.set(i, this.#nextRow++);
+    const rowOf = (i: number): number => taken.get(i) ?? this.#rows[items[i]!]!;
+    good.sort((a, b) => rowOf(a) - rowOf(b));
+    await inBlocks(good.length, async (from, to) => {
+      const part = good.subarray(from, to);
+      this.commit(part.map(rowOf), pickRows(vectors, part, this.width));
       for (const i of part) {
         const item = items[i]!;
-        this.#count += 1 - this.#held[item]!;
-        this.#held[item] = 1;
+        if (!this.has(item)) this.#count++;
+        this.#rows[item] = rowOf(i);
         this.#text[item] = text[i]!;
         this.#image[item] = image[i]!;
       }
       await this.place.synchronize();
-    }
-    return refused;
+    });
+    return items.length - good.length;
   }
 
-  /** Queues rows (n, width) at table rows `keys` (ascending). */
-  private commit(keys: Int32Array, rows: Float32Array): void {
+  /** Queues vectors (n, width) at table rows (n, ascending). */
+  private commit(rows: Int32Array, vectors: Float32Array): void {
+    if (rows.length === 0) return;
     tidy(() => {
-      this.#table.stage(keys, tensor(rows, [keys.length, this.width], { device: this.place.name }));
+      this.#table.stage(rows, tensor(vectors, [rows.length, this.width], { device: this.place.name }));
       this.#table.commit(this.step);
     });
-    this.served.noteRows(keys, rows);
+    this.served.noteRows(rows, vectors);
   }
 
   /** Texts and pictures of targets in the form of a batch. Nothing reads them but whether they are there: vectors come from the table. */
@@ -165,8 +199,36 @@ export class VectorStore implements Disposable {
   }
 }
 
+interface Layout {
+  /** Vectors of the export. */
+  readonly exported: number;
+  readonly missing: Float32Array;
+  readonly items: number;
+  readonly ages: VectorAges;
+  /** Where the vectors lie, if they stay there. */
+  readonly file: TensorInFile | null;
+}
+
+async function inBlocks(count: number, work: (from: number, to: number) => Promise<void>): Promise<void> {
+  for (let from = 0; from < count; from += BLOCK) await work(from, Math.min(from + BLOCK, count));
+}
+
 function usable(row: Float32Array): boolean {
   return row.every(Number.isFinite) && row.some((value) => value !== 0);
+}
+
+/** Positions of the rows (n, width) that are neither zero nor have a value that is not finite. */
+function usableRows(rows: Float32Array, width: number): Int32Array {
+  return Int32Array.from({ length: rows.length / width }, (_, i) => i).filter((i) =>
+    usable(rows.subarray(i * width, (i + 1) * width)),
+  );
+}
+
+/** The rows (n, width) at `positions`, as an array of their own. */
+function pickRows(rows: Float32Array, positions: Int32Array, width: number): Float32Array {
+  const picked = new Float32Array(positions.length * width);
+  positions.forEach((i, k) => picked.set(rows.subarray(i * width, (i + 1) * width), k * width));
+  return picked;
 }
 
 function agesOf(ages: Int32Array): VectorAges {

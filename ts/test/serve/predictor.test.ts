@@ -76,6 +76,41 @@ describe('a predictor over an export', () => {
     }
   });
 
+  it('scores the same from vectors that stay in their file, and takes new items beside them', async () => {
+    await using plain = await Predictor.open(train, cpu);
+    await using predictor = await Predictor.open(train, { ...cpu, mapped: true });
+    expect(predictor.stats()).toMatchObject({ vectors: plain.stats().vectors, ages: plain.stats().ages });
+    expect(await served(predictor, requests)).toEqual(await served(plain, requests));
+    using encoder = await ItemEncoder.open(train, cpu);
+    const before = readFileSync(join(train, 'vectors.safetensors'));
+    for (const each of [plain, predictor]) {
+      expect(each.pending().length).toBeGreaterThan(0);
+      await each.encodePending(encoder, itemsOfShop);
+      expect(each.pending()).toEqual([]);
+    }
+    expect(await served(predictor, requests)).toEqual(await served(plain, requests));
+    expect(readFileSync(join(train, 'vectors.safetensors')).equals(before)).toBe(true);
+    await predictor.refresh(all);
+    await plain.refresh(all);
+    expect(await served(predictor, requests)).toEqual(await served(plain, requests));
+  });
+
+  it('refuses to map vectors that are not those of the signature', async () => {
+    const cut = join(run.folder, 'cut');
+    cpSync(train, cut, { recursive: true });
+    const file = join(cut, 'vectors.safetensors');
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(file, bytes);
+    await expect(Predictor.open(cut, { ...cpu, mapped: true })).rejects.toThrow(
+      /vectors.safetensors: expected SHA-256/,
+    );
+    truncateSync(file, bytes.length - 4);
+    await expect(Predictor.open(cut, { ...cpu, mapped: true })).rejects.toThrow(ExportMismatchError);
+    rmSync(file);
+    await expect(Predictor.open(cut, { ...cpu, mapped: true })).rejects.toThrow(/vectors.safetensors is missing/);
+  });
+
   it('scores a new item without content, queues it, and by its content after the background pass and not before', async () => {
     await using whole = await Predictor.open(all, cpu);
     await using predictor = await Predictor.open(train, cpu);

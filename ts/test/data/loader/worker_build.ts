@@ -9,7 +9,10 @@ import ts from 'typescript';
 const SOURCE = resolve(dirname(fileURLToPath(import.meta.url)), '../../../src');
 
 /** Writes `data/loader/loader_worker.js`, `data/loader/loader.js` (or others) and what they import to a temporary folder; `url` is the first of them. */
-export function buildWorker(entries = ['data/loader/loader_worker.ts', 'data/loader/loader.ts']): { url: URL; remove(): void } {
+export function buildWorker(entries = ['data/loader/loader_worker.ts', 'data/loader/loader.ts']): {
+  url: URL;
+  remove(): void;
+} {
   const folder = mkdtempSync(join(tmpdir(), 'galago-worker-'));
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
   symlinkSync(realpathSync(join(SOURCE, '../../node_modules')), join(folder, 'node_modules'));
