@@ -18,6 +18,8 @@ export interface ParameterGroup {
   readonly params: ReadonlyMap<string, Tensor>;
   readonly algorithm: Algorithm;
   readonly learningRate: number;
+  /** Steps over which the learning rate grows linearly up to `learningRate`. Default 0. */
+  readonly warmupSteps?: number;
   /** Decoupled: a parameter shrinks by learningRate * weightDecay of itself per step. Default 0. */
   readonly weightDecay?: number;
   /** Default 0.9. */
@@ -76,7 +78,16 @@ function createSlot(name: string, param: Tensor, algorithm: Algorithm): Slot {
 }
 
 function createGroup({ params, ...group }: ParameterGroup): Group {
-  const { name, algorithm, learningRate, weightDecay = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 } = group;
+  const {
+    name,
+    algorithm,
+    learningRate,
+    warmupSteps = 0,
+    weightDecay = 0,
+    beta1 = 0.9,
+    beta2 = 0.999,
+    eps = 1e-8,
+  } = group;
   checkRange(name, 'learningRate', learningRate, learningRate >= 0 && Number.isFinite(learningRate), 'finite and >= 0');
   checkRange(name, 'weightDecay', weightDecay, weightDecay >= 0 && Number.isFinite(weightDecay), 'finite and >= 0');
   checkRange(name, 'beta1', beta1, beta1 >= 0 && beta1 < 1, 'in [0, 1)');
@@ -84,7 +95,7 @@ function createGroup({ params, ...group }: ParameterGroup): Group {
   checkRange(name, 'eps', eps, eps > 0, 'above 0');
   if (algorithm === 'lazy_adam') checkRange(name, 'weightDecay', weightDecay, weightDecay === 0, '0 for lazy_adam');
   const slots = Array.from(params, ([key, param]) => createSlot(key, param, algorithm));
-  return { name, algorithm, learningRate, weightDecay, beta1, beta2, eps, slots };
+  return { name, algorithm, learningRate, warmupSteps, weightDecay, beta1, beta2, eps, slots };
 }
 
 /**
@@ -131,8 +142,11 @@ export class Optimizer implements Disposable {
     this.#skipped = keep(zeros([1], { dtype: 'int32', device }));
   }
 
-  /** One update; learning rates are multiplied by `learningRateFactor` (a schedule's value). */
-  step({ learningRateFactor = 1 }: { learningRateFactor?: number } = {}): void {
+  /**
+   * One update; learning rates are multiplied by `learningRateFactor` (a schedule's value). `step`, from 1 on, is how far training is: what
+   * `warmupSteps` counts; default: at its end.
+   */
+  step({ learningRateFactor = 1, step = Infinity }: { learningRateFactor?: number; step?: number } = {}): void {
     tidy(() => {
       const dense: Tensor[] = [];
       const reduced = new Map<Slot, ReducedRows>();
@@ -155,7 +169,8 @@ export class Optimizer implements Disposable {
       );
       native.clip_factor(this.gradNorm.handle, this.clipFactor.handle, this.#skipped.handle, this.#clipNorm);
       for (const { group, slots } of active) {
-        const rate = group.learningRate * learningRateFactor;
+        const growth = step < group.warmupSteps ? step / group.warmupSteps : 1;
+        const rate = group.learningRate * learningRateFactor * growth;
         if (group.algorithm === 'adamw') this.#stepDense(group, slots, rate);
         else for (const slot of slots) this.#stepRows(group, slot, reduced.get(slot)!, rate);
       }

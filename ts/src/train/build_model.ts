@@ -245,6 +245,7 @@ export function trainSettings(config: Config): TrainSettings {
     sparseAlgorithm: ({ adam: 'rowwise_adam', lazy_adam: 'lazy_adam', adagrad: 'rowwise_adagrad' } as const)[
       train.optimizer.sparse
     ],
+    encoderWarmupSteps: train.encoder_warmup_steps,
     lastEpochFactor: train.last_epoch_factor,
     order: train.order,
     windows: train.windows,

@@ -684,6 +684,9 @@ const train = z.strictObject({
     .default('row')
     .describe(ours('what a training batch counts: rows, or whole sessions')),
   learning_rate: z.union([rate, learningRates]).prefault({}).describe('one number, or one per group'),
+  encoder_warmup_steps: count()
+    .default(0)
+    .describe(ours("steps over which the encoders' learning rate grows linearly from 0")),
   weight_decay: rate.default(0.01).describe(ours('of AdamW, dense parameters')),
   optimizer: z
     .strictObject({

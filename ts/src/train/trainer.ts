@@ -37,6 +37,8 @@ export interface TrainSettings {
   readonly evalBatchSize: number;
   readonly unit: 'row' | 'session';
   readonly learningRates: Readonly<Record<'dense' | 'sparse' | 'encoder' | 'lora', number>>;
+  /** Steps over which the learning rate of the encoders grows linearly. */
+  readonly encoderWarmupSteps: number;
   readonly weightDecay: number;
   readonly sparseAlgorithm: Exclude<Algorithm, 'adamw'>;
   readonly lastEpochFactor: number;
@@ -68,6 +70,7 @@ export const defaultSettings: TrainSettings = {
   evalBatchSize: 4096,
   unit: 'row',
   learningRates: { dense: 1e-3, sparse: 1e-3, encoder: 3e-4, lora: 1e-3 },
+  encoderWarmupSteps: 0,
   weightDecay: 0.01,
   sparseAlgorithm: 'rowwise_adam',
   lastEpochFactor: 1,
@@ -312,15 +315,21 @@ export class Trainer implements AsyncDisposable {
   }
 
   private makeOptimizer(): Optimizer {
-    const { learningRates: rate, weightDecay, sparseAlgorithm, clipNorm } = this.settings;
+    const {
+      learningRates: rate,
+      encoderWarmupSteps: warmupSteps,
+      weightDecay,
+      sparseAlgorithm,
+      clipNorm,
+    } = this.settings;
     const groups = this.#model.groups();
     const rowSparse = { algorithm: sparseAlgorithm } as const;
     const dense = { algorithm: 'adamw', weightDecay } as const;
     const list: ParameterGroup[] = [
       { name: 'dense', params: groups.dense, learningRate: rate.dense, ...dense },
       { name: 'sparse', params: groups.sparse, learningRate: rate.sparse, ...rowSparse },
-      { name: 'encoder', params: groups.encoder, learningRate: rate.encoder, ...dense },
-      { name: 'encoder_sparse', params: groups.encoderSparse, learningRate: rate.encoder, ...rowSparse },
+      { name: 'encoder', params: groups.encoder, learningRate: rate.encoder, warmupSteps, ...dense },
+      { name: 'encoder_sparse', params: groups.encoderSparse, learningRate: rate.encoder, warmupSteps, ...rowSparse },
       { name: 'lora', params: groups.lora, learningRate: rate.lora, algorithm: 'adamw', weightDecay: 0 },
     ];
     return new Optimizer(list, clipNorm === null ? {} : { clipNorm });
@@ -574,7 +583,7 @@ export class Trainer implements AsyncDisposable {
         const context = { training: true, step, stage } as const;
         const { loss, encoded } = inPrecision(this.settings.precision, () => this.#model.graph(batch, context));
         backward(loss);
-        this.optimizer.step({ learningRateFactor });
+        this.optimizer.step({ learningRateFactor, step });
         this.optimizer.zeroGrad();
         this.#model.commit(step, this.optimizer.clipFactor);
         return { loss, clipFactor: clone(this.optimizer.clipFactor), encoded };
