@@ -48,7 +48,7 @@ export const endToEnd: DemoMode = {
   reference: reference(0.815, 0.801, 0.807, 0.834),
 };
 
-/** The memory bank gives the history, and half of the documents of each step: half the encoder's gradient, so half as many epochs more. */
+/** The memory bank gives the history, and half of the documents of each step; settings of examples/lemur-search.yaml. */
 export const lemur: DemoMode = {
   key: 'lemur',
   name: 'LEMUR, p = q = 50',
@@ -60,8 +60,11 @@ export const lemur: DemoMode = {
       sequences: { short: 20, long: 0, to_ranker: 'short' },
       decoder: { layers: 1 },
     },
+    train: {
+      learning_rate: { dense: 2e-3, sparse: 2e-3, encoder: 1e-3, lora: 2e-3 },
+      encoder_warmup_steps: 564,
+    },
   },
-  shopEpochs: 12,
   reference: null,
 };
 

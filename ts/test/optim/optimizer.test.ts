@@ -260,6 +260,28 @@ function mixed(order: 'forward' | 'reverse' = 'forward') {
   };
 }
 
+describe('warm-up', () => {
+  it('is a learning rate that grows linearly, of its group alone', async () => {
+    const train = async (warmupSteps: number, factors: readonly number[]): Promise<Float32Array> => {
+      const param = keep(tensor(Float32Array.of(1, -2, 3)));
+      param.requiresGrad = true;
+      const group = { name: 'a', params: new Map([['a', param]]), algorithm: 'adamw', learningRate: 0.1 } as const;
+      const optimizer = new Optimizer([{ ...group, warmupSteps }]);
+      for (const [i, learningRateFactor] of factors.entries()) {
+        param.grad = keep(tensor(Float32Array.of(0.5, i, -1)));
+        optimizer.step({ learningRateFactor, step: i + 1 });
+        optimizer.zeroGrad();
+      }
+      const values = (await param.data()) as Float32Array;
+      optimizer.dispose();
+      param.dispose();
+      return values;
+    };
+    expect(await train(4, [1, 1, 1, 1, 1, 0.5])).toEqual(await train(0, [0.25, 0.5, 0.75, 1, 1, 0.5]));
+    expect(await train(4, [1])).not.toEqual(await train(0, [1]));
+  });
+});
+
 describe('steps', () => {
   it.each(['a', 'b', 'c', 'rowwise_adam', 'rowwise_adagrad', 'lazy_adam'])(
     'F26: a gradient of %s that is not finite leaves every byte unchanged',
