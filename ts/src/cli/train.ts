@@ -1,7 +1,7 @@
 import { ConfigError } from '../errors.js';
 import { type ConfigRequest, resolveConfig } from '../train/config.js';
 import { type RunResult, runConfig } from '../train/run.js';
-import { reportRow } from '../train/run_report.js';
+import { reportRows } from '../train/run_report.js';
 import { interruptible } from './interrupt.js';
 import { rankingText, resultTable } from './result_table.js';
 import { shownRun } from './shown_run.js';
@@ -114,7 +114,7 @@ function tell(result: RunResult, name: string, { stdout }: Output): Record<strin
     const { ranking } = test.all;
     if (ranking !== undefined) stdout.write(rankingText(ranking));
     if (test.all.AUC === null && ranking !== undefined) stdout.write(`${footer}\n`);
-    else stdout.write(resultTable([reportRow(name, test)], footer));
+    else stdout.write(resultTable(reportRows(name, test), footer));
   }
   stdout.write(`run ${path}\n`);
   return { run: path, stopped, step, best_step: result.bestStep, checkpoint, valid, test, summary };

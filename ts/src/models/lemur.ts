@@ -268,10 +268,19 @@ export class Lemur extends Module implements RecommenderModel {
   }
 
   predict(batch: Batch, step: number): Tensor {
+    return this.scored(batch, step, (input, context) => this.ranker.forward(input, context));
+  }
+
+  predictTasks(batch: Batch, step: number): ReadonlyMap<string, Tensor> {
+    const logits = this.scored(batch, step, (input, context) => this.ranker.taskLogits(input, context));
+    return new Map(logits.map((x, task) => [this.#labels[task]!, x]));
+  }
+
+  private scored<T>(batch: Batch, step: number, score: (input: RankerInput, context: StepContext) => T): T {
     return noGrad(() => {
       const context: StepContext = { training: false, step, stage: 'ranker' };
       const target = this.storedTargets(batch, step);
-      return this.ranker.forward(this.seen(batch, target, this.query(batch, context), context), context);
+      return score(this.seen(batch, target, this.query(batch, context), context), context);
     });
   }
 

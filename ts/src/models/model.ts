@@ -79,6 +79,8 @@ export interface RecommenderModel extends Module {
   graph(batch: Batch, context: StepContext): StepGraph;
   /** Logits (B) of one batch, without gradient. */
   predict(batch: Batch, step: number): Tensor;
+  /** The same of every label that the model learns, by its name, the main one first. Absent: it learns that one. */
+  predictTasks?(batch: Batch, step: number): ReadonlyMap<string, Tensor>;
   groups(): ParameterGroups;
   /** After the optimizer has run: makes staged content permanent unless `factor` (1) is 0. */
   commit(step: number, factor: Tensor | null): void;

@@ -27,6 +27,8 @@ export interface Predictions {
   readonly events: Int32Array;
   /** 1 where the item has no training impression. */
   readonly cold: Uint8Array;
+  /** Of a model of several labels: what it says of the others, by their names. */
+  readonly others: Readonly<Record<string, { readonly logits: Float64Array; readonly labels: Float32Array }>>;
 }
 
 export type Slices = { readonly all: SliceMetrics } & Readonly<Record<string, SliceMetrics>>;
@@ -68,6 +70,7 @@ export async function predict(
   items: Int32Array = readItems(data, rows),
 ): Promise<Predictions> {
   const n = rows.length;
+  const others: Record<string, { logits: Float64Array; labels: Float32Array }> = {};
   const result: Predictions = {
     logits: new Float64Array(n),
     labels: new Float32Array(n),
@@ -75,17 +78,27 @@ export async function predict(
     session: new Int32Array(n),
     events: new Int32Array(n),
     cold: new Uint8Array(n),
+    others,
   };
   let at = 0;
-  let pending: { logits: Tensor; at: number } | null = null;
-  const collect = async (waiting: { logits: Tensor; at: number }): Promise<void> => {
-    result.logits.set((await waiting.logits.values()) as Float32Array, waiting.at);
-    waiting.logits.dispose();
+  let pending: { logits: readonly [string, Tensor][]; at: number } | null = null;
+  const collect = async ({ logits, at: to }: { logits: readonly [string, Tensor][]; at: number }): Promise<void> => {
+    for (const [task, [name, x]] of logits.entries()) {
+      (task === 0 ? result : others[name]!).logits.set((await x.values()) as Float32Array, to);
+      x.dispose();
+    }
   };
   try {
     await encodeItems(model, data, 'overlay', items, step, precision);
     for await (const batch of loader) {
-      const logits = tidy(() => inPrecision(precision, () => model.predict(batch, step)));
+      const main = Object.keys(batch.labels)[0]!;
+      const logits = tidy(() =>
+        inPrecision(precision, () => [...(model.predictTasks?.(batch, step) ?? [[main, model.predict(batch, step)]])]),
+      ) as [string, Tensor][];
+      for (const [name] of logits.slice(1)) {
+        others[name] ??= { logits: new Float64Array(n), labels: new Float32Array(n) };
+        others[name].labels.set(batch.labels[name]!, at);
+      }
       if (pending !== null) await collect(pending);
       pending = { logits, at };
       copyRows(batch, data, result, at);
@@ -109,8 +122,21 @@ function copyRows(batch: Batch, data: Dataset, result: Predictions, at: number):
   });
 }
 
-/** AUC, gAUC, QAUC, logloss and calibration of all rows, and of known (`warm`) and new (`cold`) items. */
-export function metricsOf(predictions: Predictions): Promise<Slices> {
-  const { session } = predictions;
-  return evaluateSlicesAside({ ...predictions, session: session.some((s) => s >= 0) ? session : undefined });
+/**
+ * AUC, gAUC, QAUC, logloss and calibration of all rows, and of known (`warm`) and new (`cold`) items. Of other labels than the main one the slices
+ * bear its name: `buy`, `buy.warm`, `buy.cold`.
+ */
+export async function metricsOf({ others, ...predictions }: Predictions): Promise<Slices> {
+  const { session: ids } = predictions;
+  const session = ids.some((id) => id >= 0) ? ids : undefined;
+  const slices: Record<string, SliceMetrics> = {};
+  for (const [label, own] of Object.entries(others))
+    for (const [slice, metrics] of Object.entries(await evaluateSlicesAside({ ...predictions, ...own, session })))
+      slices[slice === 'all' ? label : `${label}.${slice}`] = metrics;
+  return { ...(await evaluateSlicesAside({ ...predictions, session })), ...slices };
+}
+
+/** The labels beside the main one that slices are of. */
+export function otherLabels(slices: Slices): string[] {
+  return Object.keys(slices).filter((name) => !/(^|\.)(all|warm|cold)$/.test(name));
 }

@@ -11,7 +11,7 @@ import { addon } from '../native.js';
 import type { DeviceControl } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import type { Config } from './config.js';
-import { encodeItems, type Slices } from './evaluate.js';
+import { encodeItems, otherLabels, type Slices } from './evaluate.js';
 import { nearestNeighbours } from './neighbours.js';
 import {
   type ReportContent,
@@ -67,9 +67,16 @@ export function reportScores(metrics: SliceMetrics | undefined): ReportScores | 
     : { AUC: metrics.AUC, gAUC: metrics.gAUC, QAUC: metrics.QAUC };
 }
 
-/** The row of a run in the table of modes: known items, new items. */
-export function reportRow(name: string, test: Slices): ReportRow {
-  return { name, known: reportScores(test['warm'] ?? test.all), fresh: reportScores(test['cold']) };
+/** The row of a run in the table of modes: known items, new items. `label`: one beside the main one. */
+export function reportRow(name: string, test: Slices, label: string | null = null): ReportRow {
+  const of = (slice: string): SliceMetrics | undefined => test[label === null ? slice : `${label}.${slice}`];
+  const all = label === null ? test.all : test[label];
+  return { name, known: reportScores(of('warm') ?? all), fresh: reportScores(of('cold')) };
+}
+
+/** The row of a run, and one for each other label that it learned. */
+export function reportRows(name: string, test: Slices): ReportRow[] {
+  return [reportRow(name, test), ...otherLabels(test).map((label) => reportRow(`${name}, ${label}`, test, label))];
 }
 
 /** What a memory bank says of itself over training, as lines of metrics name it. */
@@ -233,7 +240,7 @@ export async function writeRunReport(finished: {
       steps: step,
     },
     curves: await runCurves(setting.training, run.path),
-    table: test === null ? null : { rows: [reportRow(setting.training, test)], footer },
+    table: test === null ? null : { rows: reportRows(setting.training, test), footer },
     neighbours: await contentNeighbours(model, data, step),
     notes: data.leakChecks.map(({ rule, detail }) => `${rule}: ${detail}`),
   });

@@ -299,6 +299,14 @@ describe('rules between values', () => {
       'data: { more_labels: [{ column: buy }] }',
       /data\.more_labels .*expected model\.ranker mmoe, which learns several labels, but received din/,
     ],
+    [
+      '{ data: { more_labels: [{ column: buy }, { column: buy }] }, model: { ranker: mmoe } }',
+      /data\.more_labels\[1\]\.column .*expected a label of its own but buy is one already/,
+    ],
+    [
+      '{ data: { more_labels: [{ column: cold }] }, model: { ranker: mmoe } }',
+      /data\.more_labels\[0\]\.column .*expected a name that no slice of metrics has but received cold/,
+    ],
     ['train: { valid_metric: QAUC }', /train\.valid_metric .* expected one of eval\.metrics/],
   ])('refuses %s', (text, message) => {
     expect(refusal(() => fromText(text))).toMatch(message);

@@ -61,12 +61,12 @@ async function stream({
   const trained: number[] = [];
   let scoring: number[] = [];
   const scored: number[][] = [];
-  const [graph, predict] = [model.graph.bind(model), model.predict.bind(model)];
+  const [graph, predict] = [model.graph.bind(model), model.predictTasks!.bind(model)];
   model.graph = (batch, context) => {
     trained.push(...batch.events);
     return graph(batch, context);
   };
-  model.predict = (batch, step) => {
+  model.predictTasks = (batch, step) => {
     if (batch.part === 'train') scoring.push(...batch.events);
     return predict(batch, step);
   };
