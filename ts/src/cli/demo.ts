@@ -212,15 +212,14 @@ function configOf(request: DemoRequest, mode: DemoMode | null, seed: number, fol
       ? { data: { shop: { seed: 1 } }, train: { seed } }
       : { ...folderConfig, data: { ...folderConfig.data, path: request.data }, train: { ...folderConfig.train, seed } };
   const features = folder === null ? {} : { features: mode === idOnly ? idFeatures(folder) : null };
-  const epochs: ConfigInput =
-    request.data === null && mode?.shopEpochs !== undefined ? { train: { epochs: mode.shopEpochs } } : {};
+  const onShop: ConfigInput = request.data === null && mode?.onShop !== undefined ? { train: mode.onShop } : {};
   return resolveConfig({
     object: {
       ...base,
       ...(request.device === null ? {} : { device: request.device }),
       ...(request.data === null ? {} : { model: { ...folderConfig.model, ...features } }),
     },
-    set: mode === null ? [] : [mode.config, epochs].map((part) => JSON.stringify(part)),
+    set: mode === null ? [] : [mode.config, onShop].map((part) => JSON.stringify(part)),
     overrides: request.overrides,
   });
 }

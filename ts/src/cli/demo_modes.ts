@@ -13,8 +13,8 @@ export interface DemoMode {
   /** Name in the table. */
   readonly name: string;
   readonly config: ConfigInput;
-  /** Epochs on the generated shop, where they are others than those of its defaults. */
-  readonly shopEpochs?: number;
+  /** Training on the generated shop, where it differs from its defaults. */
+  readonly onShop?: ConfigInput['train'];
   /** Null where section 12 gives none. */
   readonly reference: Reference | null;
 }
@@ -60,11 +60,8 @@ export const lemur: DemoMode = {
       sequences: { short: 20, long: 0, to_ranker: 'short' },
       decoder: { layers: 1 },
     },
-    train: {
-      learning_rate: { dense: 2e-3, sparse: 2e-3, encoder: 1e-3, lora: 2e-3 },
-      encoder_warmup_steps: 564,
-    },
   },
+  onShop: { learning_rate: { dense: 2e-3, sparse: 2e-3, encoder: 1e-3, lora: 2e-3 }, encoder_warmup_steps: 564 },
   reference: null,
 };
 
