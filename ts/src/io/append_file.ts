@@ -2,7 +2,7 @@
  * A file that only grows: metrics, logs, event files. Appending never waits and never throws, because no failure of these files may stop
  * a training; failures are counted and the last one kept, and `flush` says when all is written.
  */
-import type { StorageError } from '../errors.js';
+import { StorageError } from '../errors.js';
 import { type Env, type EnvFile, guard, nodeEnv, writeAll } from './env.js';
 
 /** Opened by `openAppendFile`. */
@@ -57,4 +57,14 @@ export class AppendFile {
 /** Opens `path` for appending, creating it where absent. Throws `StorageError`. */
 export async function openAppendFile(path: string, env: Env = nodeEnv): Promise<AppendFile> {
   return new AppendFile(path, await guard('open', path, () => env.append(path)));
+}
+
+/** The same for a file that must not exist. Null where it does. */
+export async function createAppendFile(path: string, env: Env = nodeEnv): Promise<AppendFile | null> {
+  try {
+    return new AppendFile(path, await guard('create', path, () => env.create(path)));
+  } catch (error) {
+    if (error instanceof StorageError && error.code === 'EEXIST') return null;
+    throw error;
+  }
 }

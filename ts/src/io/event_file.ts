@@ -7,7 +7,7 @@
  * (string), summary = 5 and session_log = 7 (messages). The encoding of so few fields is shorter than any library's set-up.
  */
 import { join } from 'node:path';
-import { type AppendFile, openAppendFile } from './append_file.js';
+import { type AppendFile, createAppendFile } from './append_file.js';
 import { crc32c } from './crc32c.js';
 import { type Env, nodeEnv } from './env.js';
 
@@ -105,12 +105,19 @@ export class EventWriter {
   }
 }
 
-/** Opens a new event file in `directory`, named after the time. Throws `StorageError`. */
+function nameAt(milliseconds: number): string {
+  return `events.out.tfevents.${Math.floor(milliseconds / 1000)}.galago.${String(milliseconds % 1000).padStart(3, '0')}`;
+}
+
+/**
+ * Opens a new event file in `directory`, named after the time: an earlier one may end in a torn record, behind which nothing is read. Throws
+ * `StorageError`.
+ */
 export async function openEventFile(directory: string, options: EventFileOptions = {}): Promise<EventWriter> {
   const { resumedAt, now = Date.now, env = nodeEnv } = options;
   const start = now();
-  const name = `events.out.tfevents.${Math.floor(start / 1000)}.galago.${String(start % 1000).padStart(3, '0')}`;
-  const file = await openAppendFile(join(directory, name), env);
+  let file: AppendFile | null = null;
+  for (let at = start; file === null; at++) file = await createAppendFile(join(directory, nameAt(at)), env);
   file.append(frameRecord(encodeEvent(start / 1000, 0, bytesField(3, 'brain.Event:2'))));
   if (resumedAt !== undefined) {
     const session = bytesField(7, integerField(1, SESSION_START));

@@ -1,48 +1,31 @@
 import { describe, expect, it } from 'vitest';
 import { encodeScalars, frameRecord, maskedCrc32c, openEventFile } from '../../src/io/event_file.js';
+import { bitwiseCrc32c, masked, readEvents, readRecords } from './event_reader.js';
 import { FaultyEnv } from './faulty_env.js';
 import { MemoryEnv } from './memory_env.js';
 
-/** Fields of a protocol buffer message: number, then an integer, a double, a float or bytes. */
-function decode(bytes: Buffer): [number, number | Buffer][] {
-  const fields: [number, number | Buffer][] = [];
-  let at = 0;
-  const varint = () => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      const byte = bytes[at++]!;
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-  };
-  while (at < bytes.length) {
-    const tag = varint();
-    const wire = tag & 7;
-    if (wire === 0) fields.push([tag >> 3, varint()]);
-    else if (wire === 1) fields.push([tag >> 3, bytes.readDoubleLE((at += 8) - 8)]);
-    else if (wire === 5) fields.push([tag >> 3, bytes.readFloatLE((at += 4) - 4)]);
-    else {
-      const length = varint();
-      fields.push([tag >> 3, bytes.subarray(at, (at += length))]);
-    }
-  }
-  return fields;
-}
+/** Checksums of RFC 3720, appendix B.4, and the one of every catalogue of checksums. */
+const published: [string, Uint8Array, number][] = [
+  ['32 bytes of 0', new Uint8Array(32), 0x8a9136aa],
+  ['32 bytes of 255', new Uint8Array(32).fill(255), 0x62a8ab43],
+  ['0 to 31', Uint8Array.from({ length: 32 }, (_, i) => i), 0x46dd794e],
+  ['31 to 0', Uint8Array.from({ length: 32 }, (_, i) => 31 - i), 0x113fdb5c],
+  ['123456789', Buffer.from('123456789'), 0xe3069283],
+];
 
-function records(bytes: Buffer): Buffer[] {
-  const found: Buffer[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    const length = Number(bytes.readBigUInt64LE(at));
-    expect(bytes.readUInt32LE(at + 8)).toBe(maskedCrc32c(bytes.subarray(at, at + 8)));
-    const payload = bytes.subarray(at + 12, at + 12 + length);
-    expect(bytes.readUInt32LE(at + 12 + length)).toBe(maskedCrc32c(payload));
-    found.push(payload);
-    at += length + 16;
-  }
-  return found;
+async function folder(): Promise<MemoryEnv> {
+  const env = MemoryEnv.empty();
+  await env.makeDirectory('run');
+  return env;
 }
+const files = async (env: MemoryEnv): Promise<string[]> => (await env.list('run')).map(({ name }) => name).sort();
 
 describe('event files', () => {
+  it.each(published)('have the published checksum of %s, masked', (_name, bytes, crc) => {
+    expect(bitwiseCrc32c(bytes)).toBe(crc);
+    expect(maskedCrc32c(bytes)).toBe(masked(crc));
+  });
+
   it('start with the bytes that TensorBoard expects', () => {
     // An Event of wall_time 0 and file_version alone, as any writer of the format frames it.
     const payload = Buffer.concat([Buffer.from([9, 0, 0, 0, 0, 0, 0, 0, 0, 26, 13]), Buffer.from('brain.Event:2')]);
@@ -56,43 +39,66 @@ describe('event files', () => {
     );
   });
 
-  it('decodes back: version, session start of a resume, scalars', async () => {
-    const env = MemoryEnv.empty();
-    await env.makeDirectory('run');
+  it('are read back by another reader: version, session start of a resume, scalars', async () => {
+    const env = await folder();
     const writer = await openEventFile('run', { env, now: () => 1_700_000_000_250, resumedAt: 400 });
     writer.scalars(500, { 'train/loss': 0.25, 'train/lr': Number.NaN });
     writer.scalars(500, {});
     writer.scalars(2 ** 40, { x: -1 });
     await writer.close();
-    const { name } = (await env.list('run'))[0]!;
-    expect(name).toBe('events.out.tfevents.1700000000.galago.250');
-    const events = records(Buffer.from(await env.read(`run/${name}`))).map(decode);
-    expect(events.length).toBe(4);
-    expect(events[0]).toEqual([
-      [1, 1_700_000_000.25],
-      [3, Buffer.from('brain.Event:2')],
+    expect(await files(env)).toEqual(['events.out.tfevents.1700000000.galago.250']);
+    const plain = { seconds: 1_700_000_000.25, version: null, sessionStart: false, scalars: {} };
+    expect(readEvents(await env.read('run/events.out.tfevents.1700000000.galago.250'))).toEqual([
+      { ...plain, step: 0, version: 'brain.Event:2' },
+      { ...plain, step: 400, sessionStart: true },
+      { ...plain, step: 500, scalars: { 'train/loss': 0.25, 'train/lr': Number.NaN } },
+      { ...plain, step: 2 ** 40, scalars: { x: -1 } },
     ]);
-    expect(events[1]!.slice(1)).toEqual([
-      [2, 400],
-      [7, Buffer.from([8, 1])],
+  });
+
+  it('are refused by that reader where a bit of them is another', async () => {
+    const env = await folder();
+    const writer = await openEventFile('run', { env, now: () => 1 });
+    writer.scalars(1, { x: 1 });
+    await writer.close();
+    const bytes = await env.read(`run/${(await files(env))[0]}`);
+    const whole = readRecords(bytes).records.length;
+    for (let bit = 0; bit < 8 * bytes.length; bit++) {
+      const flipped = Uint8Array.from(bytes, (byte, at) => (at === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte));
+      expect(() => readRecords(flipped), `bit ${bit}`).toThrow(/checksum/);
+    }
+    expect(whole).toBe(2);
+  });
+
+  it('are new for a run that goes on, whatever an earlier one was torn at', async () => {
+    const env = await folder();
+    const first = await openEventFile('run', { env, now: () => 5_000 });
+    for (let step = 1; step <= 3; step++) first.scalars(step, { x: step });
+    await first.close();
+    const [name] = await files(env);
+    const bytes = await env.read(`run/${name}`);
+    const { records } = readRecords(bytes);
+    const torn = bytes.subarray(0, bytes.length - 5);
+    await env.remove(`run/${name}`);
+    await (await env.create(`run/${name}`)).write(torn);
+    // Within the same millisecond: the clock says the same name.
+    const second = await openEventFile('run', { env, now: () => 5_000, resumedAt: 2 });
+    second.scalars(3, { x: 30 });
+    await second.close();
+    const names = await files(env);
+    expect(names).toEqual(['events.out.tfevents.5.galago.000', 'events.out.tfevents.5.galago.001']);
+    expect(Buffer.from(await env.read(`run/${names[0]}`))).toEqual(Buffer.from(torn));
+    expect(readRecords(torn)).toEqual({ records: records.slice(0, -1), torn: records.at(-1)!.length + 11 });
+    const events = readEvents(await env.read(`run/${names[1]}`));
+    expect(events.map(({ step, sessionStart }) => [step, sessionStart])).toEqual([
+      [0, false],
+      [2, true],
+      [3, false],
     ]);
-    const values = decode(events[2]![2]![1] as Buffer).map(([, value]) => decode(value as Buffer));
-    expect(values).toEqual([
-      [
-        [1, Buffer.from('train/loss')],
-        [2, 0.25],
-      ],
-      [
-        [1, Buffer.from('train/lr')],
-        [2, Number.NaN],
-      ],
-    ]);
-    expect(events[3]![1]).toEqual([2, 2 ** 40]);
   });
 
   it('counts what could not be written instead of throwing', async () => {
-    const env = MemoryEnv.empty();
-    await env.makeDirectory('run');
+    const env = await folder();
     const writer = await openEventFile('run', {
       env: new FaultyEnv(env, { at: 2, kind: 'fail', code: 'ENOSPC', lasting: true }),
     });
