@@ -1,24 +1,38 @@
 /** From tables to a data set: numbers rows, splits, then resolves every feature with the train part's statistics. */
 
-import { setImmediate } from 'node:timers/promises';
 import { ArgumentError, DataError, OutOfMemoryError } from '../errors.js';
 import { type PictureSource, resolvePictures, resolveTexts, type TextOptions } from './content.js';
 import { type Dataset, openDataset } from './dataset.js';
 import { digestOf, manifestOf } from './digest.js';
 import { Entity } from './entity.js';
-import { type Events, forgetOrders, groupRows, rankTimes, rowNumbers, rowsWhere, TRAIN } from './events.js';
+import {
+  type Events,
+  forgetOrders,
+  groupRowsPass,
+  holdTimeOrder,
+  rankTimesPass,
+  rowNumbers,
+  rowNumbersPass,
+  rowsKept,
+  rowsWherePass,
+  TEST,
+  TRAIN,
+  VALID,
+} from './events.js';
 import { type FeatureSpec, type ResolveContext, resolveTables, sourceOf } from './features.js';
-import { buildHistories, type HistoryParts } from './history.js';
+import { buildHistoriesPass, type HistoryParts } from './history.js';
 import { digestibleImages } from './images/image_store.js';
-import { checkLeaks } from './leak_check.js';
+import { checkLeaksPass } from './leak_check.js';
 import type { BatchColumns } from './loader/batch_source.js';
 import type { BatchMakerOptions } from './loader/loader.js';
-import { type NegativeOptions, negativeTable } from './loader/negatives.js';
+import { type NegativeOptions, negativeTablePass } from './loader/negatives.js';
 import { shared, sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource, Schema } from './schema.js';
-import { type SplitRule, splitEvents } from './split.js';
+import { type SplitRule, splitEventsPass } from './split.js';
 import type { Table } from './tables/table.js';
 import { findVectors, loadVectors, type VectorFile, type VectorStore } from './tables/vectors.js';
+import { sharedInt32 } from './text/token_store.js';
+import { inTurns, type Pass, slices } from './turns.js';
 
 /** What a reader or generator brings. */
 export interface DataSource {
@@ -90,16 +104,17 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     signal,
   } = options;
   const counters: Record<string, number> = {};
+  const run = <T>(pass: Pass<T>): Promise<T> => inTurns(pass, signal);
   checkNames(specs);
 
   // ---- rows and numbers
   const inter = new Entity('inter', source.inter.rows, source.inter);
-  const users = numberRows(inter, userId, source.user, 'user', counters);
-  const items = numberRows(inter, itemId, source.item, 'item', counters);
-  const { labels, positive, labelColumns } = readLabels(inter, options.labels ?? []);
-  const events = readEvents(inter, users, items, options.time === undefined ? 'timestamp' : options.time);
-  const session = optionalCodes(inter, options.session ?? null);
-  const queries = numberQueries(inter, source.inter, specs, options.query ?? null);
+  const users = await run(numberRows(inter, userId, source.user, 'user', counters));
+  const items = await run(numberRows(inter, itemId, source.item, 'item', counters));
+  const { labels, positive, labelColumns } = await run(readLabels(inter, options.labels ?? []));
+  const events = await run(readEvents(inter, users, items, options.time === undefined ? 'timestamp' : options.time));
+  const session = options.session == null ? null : (await run(inter.codesPass(options.session))).codes;
+  const queries = await run(numberQueries(inter, source.inter, specs, options.query ?? null));
   for (const [table, read] of [
     ['inter', source.inter],
     ['item', source.item],
@@ -110,22 +125,24 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
         counters[`skipped:${table}:${reason}`] = count;
   }
 
-  await setImmediate();
-
   // ---- parts and histories
-  const split = splitEvents(events, options.split, { seed, itemIds: items.ids, coldItems: options.coldItems });
+  const split = await run(
+    splitEventsPass(events, options.split, { seed, itemIds: items.ids, coldItems: options.coldItems }),
+  );
   for (const [name, count] of Object.entries(split.counters)) counters[`split:${name}`] = count;
-  const rowsOf = (code: number): Int32Array => rowsWhere(split.part, code);
-  const train = rowsOf(TRAIN);
+  const rowsOf = (code: number): Promise<Int32Array> => run(rowsWherePass(split.part, code));
+  const train = await rowsOf(TRAIN);
   if (train.length === 0)
     throw new DataError(
       'DATA_SCHEMA',
       `data ${source.name}: expected train events but the split ${split.text} leaves none of ${events.count}`,
     );
   const trainCount = new Int32Array(events.items);
-  for (let i = 0; i < train.length; i++) trainCount[events.item[train[i]!]!]!++;
-
-  await setImmediate();
+  await run(
+    slices(train.length, (from, to) => {
+      for (let i = from; i < to; i++) trainCount[events.item[train[i]!]!]!++;
+    }),
+  );
 
   // ---- features
   const entities = { inter, user: users.entity, item: items.entity, query: queries?.entity ?? null };
@@ -148,7 +165,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     memoryEstimate(specs, context, labels.length, events, vectorFiles, source.pictureMemory),
     options.maxMemory ?? null,
   );
-  const resolved = await resolveTables(specs, context);
+  const resolved = await resolveTables(specs, context, signal);
   const features = new Map(resolved.features);
   const texts = await resolveTexts(specs, context, options.text ?? {}, signal);
   for (const feature of texts.features) features.set(feature.name, feature);
@@ -168,15 +185,16 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   const historyParts = parts ?? (byChance ? 'train' : 'earlier');
   const historyLen = maxLen ?? Math.max(0, ...resolved.columns.idHistories.map((history) => history.maxLen));
   const skip = new Set(pictures?.skip ?? []);
-  const samples = (rows: Int32Array): Int32Array =>
-    skip.size === 0 ? rows : rows.filter((row) => !skip.has(events.item[row]!));
-  const trainSamples = samples(train);
-  const negatives = options.negatives == null ? null : negativeTable(events, split.part, positive, options.negatives);
+  const samples = async (rows: Int32Array): Promise<Int32Array> =>
+    skip.size === 0 ? rows : run(rowsKept(rows, (row) => !skip.has(events.item[row]!)));
+  const trainSamples = await samples(train);
+  const negatives =
+    options.negatives == null ? null : await run(negativeTablePass(events, split.part, positive, options.negatives));
   const columns: BatchColumns = {
     user: shared(events.user),
     item: shared(events.item),
     time: shared(events.time),
-    times: clockOf(events),
+    times: await run(clockOf(events)),
     session: session && shared(session),
     query: queries && shared(queries.row),
     items: events.items,
@@ -186,7 +204,13 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
       historyLen === 0 && resolved.columns.idHistories.length === 0
         ? null
         : shared(
-            buildHistories(events, split.part, { parts: historyParts, ties, where: where === 'all' ? null : positive }),
+            await run(
+              buildHistoriesPass(events, split.part, {
+                parts: historyParts,
+                ties,
+                where: where === 'all' ? null : positive,
+              }),
+            ),
           ),
     historyLen,
     itemText: texts.item?.store ?? null,
@@ -194,11 +218,11 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     queryText: texts.query?.store ?? null,
     ...(itemVectors.length === 0 ? {} : { itemVectors, vectorsInBatches: options.vectorsInBatches ?? true }),
     parts: shared({
-      train: negatives === null ? trainSamples : trainSamples.filter((row) => positive[row] === 1),
-      valid: samples(rowsOf(1)),
-      test: samples(rowsOf(2)),
+      train: negatives === null ? trainSamples : await run(rowsKept(trainSamples, (row) => positive[row] === 1)),
+      valid: await samples(await rowsOf(VALID)),
+      test: await samples(await rowsOf(TEST)),
     }),
-    sessions: session && negatives === null ? shared(trainSessions(session, trainSamples)) : null,
+    sessions: session && negatives === null ? shared(await run(trainSessions(session, trainSamples))) : null,
     negatives: negatives && shared(negatives),
   };
   counters.samplesSkippedForPictures =
@@ -215,11 +239,9 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
     queries: queries?.entity.rows ?? 0,
   };
   const subject = { events, split, schema, columns, historyParts, positive, labelColumns, allowDuplicates };
-  await setImmediate();
-  const leakChecks = checkLeaks(subject);
+  const leakChecks = await run(checkLeaksPass(subject));
   forgetOrders(events);
-  await setImmediate();
-  const splitManifest = manifestOf(split.text, seed, source.files, columns.parts, events, split.cold);
+  const splitManifest = await manifestOf(split.text, seed, source.files, columns.parts, events, split.cold, signal);
   const digest = await digestOf({
     schema,
     columns: { ...columns, itemImage: columns.itemImage && digestibleImages(columns.itemImage) },
@@ -265,133 +287,152 @@ interface NumberedRows {
 }
 
 /** Rows of items (or users): those of their table, then ids that only interactions name. Users without a table: by first appearance. */
-function numberRows(
+function* numberRows(
   inter: Entity,
   name: string,
   table: Table | null,
   source: 'user' | 'item',
   counters: Record<string, number>,
-): NumberedRows {
-  const coded = inter.codes(name);
-  const missing = coded.codes.indexOf(-1);
+): Pass<NumberedRows> {
+  const { codes, ids } = yield* inter.codesPass(name);
+  const missing = codes.indexOf(-1);
   if (missing >= 0)
     throw new DataError('DATA_ROW', `interactions: expected an id in ${name} but row ${missing} has none`, {
       row: missing,
     });
   if (table === null) {
-    const entity = new Entity(source, coded.ids.length, null, new Int32Array(coded.ids.length).fill(-1));
-    return { entity, ids: coded.ids, row: shared(coded.codes) };
+    const entity = new Entity(source, ids.length, null, new Int32Array(ids.length).fill(-1));
+    return { entity, ids, row: shared(codes) };
   }
   const rowOf = new Map<string, number>();
-  const index: number[] = [];
-  for (const [row, id] of new Entity(source, table.rows, table).strings(name).entries()) {
-    if (id === '')
-      throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
-    if (rowOf.has(id))
-      throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
-        row,
-      });
-    rowOf.set(id, row);
-    index.push(row);
-  }
-  let strangers = 0;
-  const rowOfCode = coded.ids.map((id) => {
-    const known = rowOf.get(id);
-    if (known !== undefined) return known;
-    strangers++;
-    rowOf.set(id, rowOf.size);
-    return index.push(-1) - 1;
+  const known = yield* new Entity(source, table.rows, table).stringsPass(name);
+  yield* slices(known.length, (from, to) => {
+    for (let row = from; row < to; row++) {
+      const id = known[row]!;
+      if (id === '')
+        throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
+      if (rowOf.has(id))
+        throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
+          row,
+        });
+      rowOf.set(id, row);
+    }
   });
-  counters[`${source}sWithoutRow`] = strangers;
-  return {
-    entity: new Entity(source, index.length, table, Int32Array.from(index)),
-    ids: [...rowOf.keys()],
-    row: shared(coded.codes.map((code) => rowOfCode[code]!)),
-  };
+  const all = [...known]; // then the ids that have no row
+  const rowOfCode = new Int32Array(ids.length);
+  yield* slices(ids.length, (from, to) => {
+    for (let code = from; code < to; code++) {
+      const row = rowOf.get(ids[code]!);
+      rowOfCode[code] = row ?? all.push(ids[code]!) - 1;
+    }
+  });
+  counters[`${source}sWithoutRow`] = all.length - known.length;
+  const row = sharedInt32(codes.length);
+  yield* slices(codes.length, (from, to) => {
+    for (let i = from; i < to; i++) row[i] = rowOfCode[codes[i]!]!;
+  });
+  const index = rowNumbers(all.length).fill(-1, known.length);
+  return { entity: new Entity(source, all.length, table, index), ids: all, row };
 }
 
 /** Queries: one row per distinct key; their fields are those of the first event. null without query features. */
-function numberQueries(
+function* numberQueries(
   inter: Entity,
   table: Table,
   specs: readonly FeatureSpec[],
   column: string | null,
-): NumberedRows | null {
+): Pass<NumberedRows | null> {
   const key = column ?? specs.find((spec) => sourceOf(spec) === 'query')?.name;
   if (key === undefined) return null;
-  const coded = inter.codes(key);
+  const { codes, ids } = yield* inter.codesPass(key);
   // An event without a query belongs to the query without a text.
-  const none = coded.ids.length;
-  const codes = coded.codes.map((code) => (code < 0 ? none : code));
-  const rows = codes.includes(none) ? none + 1 : none;
-  const first = new Int32Array(rows).fill(-1);
-  codes.forEach((code, event) => {
-    if (first[code] === -1) first[code] = event;
+  const none = ids.length;
+  const first = new Int32Array(none + 1).fill(-1);
+  yield* slices(codes.length, (from, to) => {
+    for (let event = from; event < to; event++) {
+      if (codes[event]! < 0) codes[event] = none;
+      if (first[codes[event]!] === -1) first[codes[event]!] = event;
+    }
   });
+  const rows = first[none] === -1 ? none : none + 1;
   return {
-    entity: new Entity('query', rows, table, first),
-    ids: rows > none ? [...coded.ids, ''] : coded.ids,
+    entity: new Entity('query', rows, table, first.slice(0, rows)),
+    ids: rows > none ? [...ids, ''] : ids,
     row: codes,
   };
 }
 
-function optionalCodes(inter: Entity, name: string | null): Int32Array | null {
-  return name === null ? null : inter.codes(name).codes;
-}
-
-function readEvents(inter: Entity, users: NumberedRows, items: NumberedRows, timeColumn: string | null): Events {
-  const ranked = timeColumn === null ? null : rankTimes(inter.times(timeColumn));
-  return {
+function* readEvents(inter: Entity, users: NumberedRows, items: NumberedRows, timeColumn: string | null): Pass<Events> {
+  const ranked = timeColumn === null ? null : yield* rankTimesPass(yield* inter.timesPass(timeColumn));
+  const events: Events = {
     count: inter.rows,
     users: users.ids.length,
     items: items.ids.length,
     user: users.row,
     item: items.row,
-    time: shared(ranked?.time ?? rowNumbers(inter.rows)),
+    time: shared(ranked?.time ?? (yield* rowNumbersPass(inter.rows))),
     times: ranked?.times ?? null,
   };
+  if (ranked !== null) holdTimeOrder(events, ranked.order);
+  return events;
 }
 
-function readLabels(
-  inter: Entity,
-  specs: readonly LabelSpec[],
-): { labels: BatchColumns['labels']; positive: Uint8Array; labelColumns: readonly string[] } {
-  const labels = specs.map(({ column, name = column, atLeast = null }) => {
-    const raw = inter.numbers(column);
+interface ReadLabels {
+  readonly labels: BatchColumns['labels'];
+  readonly positive: Uint8Array;
+  readonly labelColumns: readonly string[];
+}
+
+function* readLabels(inter: Entity, specs: readonly LabelSpec[]): Pass<ReadLabels> {
+  const labels: { name: string; values: Float32Array }[] = [];
+  for (const { column, name = column, atLeast = null } of specs) {
+    const raw = yield* inter.numbersPass(column);
     const values = sharedFloat32(raw.length);
-    for (let i = 0; i < raw.length; i++) {
-      const value = raw[i]!;
-      if (!Number.isFinite(value) || (atLeast === null && value !== 0 && value !== 1)) {
-        const expected = atLeast === null ? '0 or 1 (or a threshold at_least)' : 'a finite number';
-        throw new DataError('DATA_ROW', `label ${column}: expected ${expected} but received ${value} in row ${i}`, {
-          column,
-          row: i,
-        });
+    yield* slices(raw.length, (from, to) => {
+      for (let i = from; i < to; i++) {
+        const value = raw[i]!;
+        if (!Number.isFinite(value) || (atLeast === null && value !== 0 && value !== 1)) {
+          const expected = atLeast === null ? '0 or 1 (or a threshold at_least)' : 'a finite number';
+          throw new DataError('DATA_ROW', `label ${column}: expected ${expected} but received ${value} in row ${i}`, {
+            column,
+            row: i,
+          });
+        }
+        values[i] = atLeast === null ? value : value >= atLeast ? 1 : 0;
       }
-      values[i] = atLeast === null ? value : value >= atLeast ? 1 : 0;
-    }
-    return { name, values };
-  });
+    });
+    labels.push({ name, values });
+  }
   if (labels.length === 0) labels.push({ name: 'label', values: sharedFloat32(inter.rows).fill(1) });
-  return { labels, positive: new Uint8Array(labels[0]!.values), labelColumns: specs.map(({ column }) => column) };
+  const { values } = labels[0]!;
+  const positive = new Uint8Array(values.length);
+  yield* slices(values.length, (from, to) => {
+    for (let i = from; i < to; i++) positive[i] = values[i]!;
+  });
+  return { labels, positive, labelColumns: specs.map(({ column }) => column) };
 }
 
 /** Train samples by session; a sample without one is a session by itself. */
-function trainSessions(session: Int32Array, train: Int32Array): { rows: Int32Array; offsets: Int32Array } {
+function* trainSessions(session: Int32Array, train: Int32Array): Pass<{ rows: Int32Array; offsets: Int32Array }> {
   const numberOf = new Map<number, number>();
+  const group = new Int32Array(train.length);
   let count = 0;
-  const group = train.map((row) => {
-    const of = session[row]!;
-    if (of < 0) return count++;
-    let number = numberOf.get(of);
-    if (number === undefined) {
-      number = count++;
-      numberOf.set(of, number);
+  yield* slices(train.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const of = session[train[i]!]!;
+      let number = of < 0 ? undefined : numberOf.get(of);
+      if (number === undefined) {
+        number = count++;
+        if (of >= 0) numberOf.set(of, number);
+      }
+      group[i] = number;
     }
-    return number;
   });
-  const { rows, offsets } = groupRows(group, count);
-  return { rows: rows.map((place) => train[place]!), offsets };
+  const { rows, offsets } = yield* groupRowsPass(group, count);
+  yield* slices(rows.length, (from, to) => {
+    for (let i = from; i < to; i++) rows[i] = train[rows[i]!]!;
+  });
+  return { rows, offsets };
 }
 
 // ---- memory and schema
@@ -440,10 +481,12 @@ function orderedFeatures(specs: readonly FeatureSpec[], features: ReadonlyMap<st
 }
 
 /** Times of the ranks, counted from the first: differences of them are exact where those of the data fit into 53 bits. */
-function clockOf({ times }: Events): Float64Array | null {
+function* clockOf({ times }: Events): Pass<Float64Array | null> {
   if (times === null) return null;
   const first = Number(times[0] ?? 0);
   const clock = new Float64Array(new SharedArrayBuffer(8 * times.length));
-  for (let i = 0; i < clock.length; i++) clock[i] = Number(times[i]) - first;
+  yield* slices(clock.length, (from, to) => {
+    for (let i = from; i < to; i++) clock[i] = Number(times[i]) - first;
+  });
   return clock;
 }

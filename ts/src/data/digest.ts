@@ -1,69 +1,67 @@
 /** Digests of a data set: what a checkpoint compares before it is loaded. */
 
 import { createHash, type Hash } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
 import type { SplitManifest } from './dataset.js';
-import { type Events, PARTS, type PartName } from './events.js';
+import { type Events, PARTS } from './events.js';
 import type { BatchColumns } from './loader/batch_source.js';
+import { inTurns, type Pass, slices } from './turns.js';
 
 /** Rule L9: what a split was made by and what came out. */
-export function manifestOf(
+export async function manifestOf(
   rule: string,
   seed: number,
   files: Readonly<Record<string, string>>,
   parts: BatchColumns['parts'],
   events: Events,
   cold: Uint8Array,
-): SplitManifest {
-  const each = <T>(value: (rows: Int32Array) => T): Record<PartName, T> => ({
-    train: value(parts.train),
-    valid: value(parts.valid),
-    test: value(parts.test),
-  });
-  return {
-    rule,
-    seed,
-    files,
-    sizes: each((rows) => rows.length),
-    newItemEvents: PARTS.reduce((sum, name) => {
-      for (let i = 0; i < parts[name].length; i++) sum += cold[events.item[parts[name][i]!]!]!;
-      return sum;
-    }, 0),
-    parts: each((rows) => createHash('sha256').update(bytesOf(rows)).digest('hex')),
-  };
+  signal?: AbortSignal,
+): Promise<SplitManifest> {
+  const digests = { train: '', valid: '', test: '' };
+  let newItemEvents = 0;
+  for (const name of PARTS) {
+    const rows = parts[name];
+    const hash = createHash('sha256');
+    await inTurns(hashed(hash, rows), signal);
+    digests[name] = hash.digest('hex');
+    await inTurns(
+      slices(rows.length, (from, to) => {
+        for (let i = from; i < to; i++) newItemEvents += cold[events.item[rows[i]!]!]!;
+      }),
+      signal,
+    );
+  }
+  const { train, valid, test } = parts;
+  const sizes = { train: train.length, valid: valid.length, test: test.length };
+  return { rule, seed, files, sizes, newItemEvents, parts: digests };
 }
 
-function bytesOf(array: ArrayBufferView): Buffer {
-  return Buffer.from(array.buffer as ArrayBuffer, array.byteOffset, array.byteLength);
+/** Bytes hashed between two yields. */
+const HASH_SLICE = 1 << 18;
+
+function hashed(hash: Hash, { buffer, byteOffset, byteLength }: ArrayBufferView): Pass<void> {
+  const bytes = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
+  return slices(byteLength, (from, to) => hash.update(bytes.subarray(from, to)), HASH_SLICE);
 }
 
-/** Bytes hashed between two turns of the event loop. */
-const HASH_SLICE = 1 << 20;
-
-/** SHA-256 (hex) of a value: keys in order, numbers as text, typed arrays as their bytes. Gives the event loop a turn every MiB. */
+/** SHA-256 (hex) of a value: keys in order, numbers as text, typed arrays as their bytes. Runs in turns of the event loop. */
 export async function digestOf({
   signal,
   ...value
 }: Record<string, unknown> & { signal?: AbortSignal }): Promise<string> {
   const hash = createHash('sha256');
-  await addTo(hash, value, signal);
+  await inTurns(addTo(hash, value), signal);
   return hash.digest('hex');
 }
 
-async function addTo(hash: Hash, value: unknown, signal: AbortSignal | undefined): Promise<void> {
+function* addTo(hash: Hash, value: unknown): Pass<void> {
   if (ArrayBuffer.isView(value)) {
-    const bytes = bytesOf(value);
-    hash.update(`${value.constructor.name} ${bytes.length}:`);
-    for (let at = 0; at < bytes.length; at += HASH_SLICE) {
-      hash.update(bytes.subarray(at, at + HASH_SLICE));
-      if (at > 0) await setImmediate();
-      signal?.throwIfAborted();
-    }
+    hash.update(`${value.constructor.name} ${value.byteLength}:`);
+    yield* hashed(hash, value);
   } else if (typeof value === 'object' && value !== null) {
     hash.update('{');
     for (const [key, part] of Object.entries(value)) {
       hash.update(`${JSON.stringify(key)}:`);
-      await addTo(hash, part, signal);
+      yield* addTo(hash, part);
     }
     hash.update('}');
   } else hash.update(`${JSON.stringify(value) ?? 'undefined'},`);

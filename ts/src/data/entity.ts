@@ -5,7 +5,7 @@
 
 import { DataError, IdError } from '../errors.js';
 import type { FeatureSource } from './schema.js';
-import { type Codes, encodeColumn, encodeStrings } from './tables/id_codes.js';
+import { type Codes, encodeColumnPass, encodeStringsPass } from './tables/id_codes.js';
 import {
   type Column,
   type FloatColumn,
@@ -14,10 +14,36 @@ import {
   splitTokens,
   type Table,
 } from './tables/table.js';
+import { sharedInt32 } from './text/token_store.js';
+import { atOnce, type Pass, slices } from './turns.js';
 
 /** Whether the members came as a list, not as one text. */
 function isList(column: Column): boolean {
   return column.kind === 'token_seq' && column.separator === LIST_SEPARATOR;
+}
+
+/** The number of a row; NaN where missing. */
+function numberOf(column: Exclude<Column, FloatSeqColumn>, source: FeatureSource): (row: number) => number {
+  const { kind, values, missing } = column;
+  if (kind === 'float') return (row) => (missing?.[row] ? Number.NaN : values[row]!);
+  if (kind === 'int64' || kind === 'uint64') {
+    // From the halves, rounded once: without a bigint.
+    const low = new Uint32Array(values.buffer, values.byteOffset, 2 * values.length);
+    const high = kind === 'int64' ? new Int32Array(values.buffer, values.byteOffset, 2 * values.length) : low;
+    return (row) => (missing?.[row] ? Number.NaN : high[2 * row + 1]! * 0x1_0000_0000 + low[2 * row]!);
+  }
+  return (row) => {
+    const text = values[row]!;
+    const value = text === '' ? Number.NaN : Number(text);
+    if (text !== '' && Number.isNaN(value)) {
+      throw new DataError(
+        'DATA_ROW',
+        `${source} column ${column.name}: expected a number but received ${text} in row ${row}`,
+        { column: column.name, row },
+      );
+    }
+    return value;
+  };
 }
 
 /** One side of the data. Row r is row `index[r]` of `table` (-1: the table has none); without `index` row r itself. */
@@ -38,73 +64,75 @@ export class Entity {
   }
 
   /** Dense codes of ids or words, exact, by row; -1 where missing. IdError for a column of float64. */
-  codes(name: string): Codes {
+  *codesPass(name: string): Pass<Codes> {
     const column = this.idColumn(name);
-    if (isList(column)) return encodeStrings(this.strings(name));
-    const { codes, ids } = encodeColumn(column)!;
-    if (this.index === null) return { codes, ids };
-    return { codes: Int32Array.from(this.index, (row) => (row < 0 ? -1 : codes[row]!)), ids };
+    if (isList(column)) return yield* encodeStringsPass(yield* this.stringsPass(name));
+    const { codes, ids } = (yield* encodeColumnPass(column))!;
+    const { index } = this;
+    if (index === null) return { codes, ids };
+    const joined = sharedInt32(index.length);
+    yield* slices(index.length, (from, to) => {
+      for (let i = from; i < to; i++) joined[i] = index[i]! < 0 ? -1 : codes[index[i]!]!;
+    });
+    return { codes: joined, ids };
   }
 
   /** Ids or words as text, exact; '' where missing. IdError for a column of float64. */
   strings(name: string): string[] {
+    return atOnce(this.stringsPass(name));
+  }
+
+  *stringsPass(name: string): Pass<string[]> {
     const column = this.idColumn(name);
     const { values, missing } = column;
-    const texts = this.gather((row) => (row < 0 || missing?.[row] ? '' : String(values[row])));
-    return isList(column) ? texts.map((text) => text.replaceAll(LIST_SEPARATOR, ' ')) : texts;
+    const list = isList(column);
+    return yield* this.gather((row) => {
+      const text = row < 0 || missing?.[row] ? '' : String(values[row]);
+      return list ? text.replaceAll(LIST_SEPARATOR, ' ') : text;
+    });
   }
 
   /** Numbers; NaN where missing. */
-  numbers(name: string): Float64Array {
+  *numbersPass(name: string): Pass<Float64Array> {
     const column = this.column(name);
-    if (column.kind === 'float' || column.kind === 'int64' || column.kind === 'uint64') {
-      const { values, missing } = column;
-      const numbers = new Float64Array(this.rows);
-      for (let r = 0; r < numbers.length; r++) {
-        const row = this.index === null ? r : this.index[r]!;
-        numbers[r] = row < 0 || missing?.[row] ? Number.NaN : Number(values[row]);
-      }
-      return numbers;
-    }
     if (column.kind === 'float_seq') throw this.wrongKind(name, 'one number per row', column.kind);
-    return Float64Array.from(
-      this.gather((row) => {
-        const text = row < 0 ? '' : column.values[row]!;
-        const value = text === '' ? Number.NaN : Number(text);
-        if (text !== '' && Number.isNaN(value)) {
-          throw new DataError(
-            'DATA_ROW',
-            `${this.source} column ${name}: expected a number but received ${text} in row ${row}`,
-            {
-              column: name,
-              row,
-            },
-          );
-        }
-        return value;
-      }),
-    );
+    const numbers = new Float64Array(this.rows);
+    const value = numberOf(column, this.source);
+    yield* slices(numbers.length, (from, to) => {
+      for (let r = from; r < to; r++) {
+        const row = this.index === null ? r : this.index[r]!;
+        numbers[r] = row < 0 ? Number.NaN : value(row);
+      }
+    });
+    return numbers;
   }
 
   /** Event times: exact 64-bit integers or float64. */
-  times(name: string): Float64Array | BigInt64Array {
+  *timesPass(name: string): Pass<Float64Array | BigInt64Array> {
     const column = this.column(name);
     const held = column.kind === 'int64' || column.kind === 'float';
-    return held && this.index === null && column.missing === null ? column.values : this.numbers(name);
+    return held && this.index === null && column.missing === null ? column.values : yield* this.numbersPass(name);
   }
 
   /** Several words per row: the members of a list, else what stands between the splitters. */
-  words(name: string, splitter: string | null): string[][] {
+  *wordsPass(name: string, splitter: string | null): Pass<string[][]> {
     const column = this.column(name);
     if (column.kind === 'token_seq' && isList(column))
-      return this.gather((row) => (row < 0 ? [] : splitTokens(column, row)));
+      return yield* this.gather((row) => (row < 0 ? [] : splitTokens(column, row)));
     const separator = splitter ?? (column.kind === 'token_seq' ? column.separator : ' ');
-    return this.strings(name).map((text) => (text === '' ? [] : text.split(separator).filter((word) => word !== '')));
+    const texts = yield* this.stringsPass(name);
+    const words: string[][] = [];
+    yield* slices(texts.length, (from, to) => {
+      for (let r = from; r < to; r++) words.push(texts[r]!.split(separator).filter((word) => word !== ''));
+    });
+    return words;
   }
 
-  private gather<T>(value: (row: number) => T): T[] {
+  private *gather<T>(value: (row: number) => T): Pass<T[]> {
     const out: T[] = [];
-    for (let r = 0; r < this.rows; r++) out.push(value(this.index === null ? r : this.index[r]!));
+    yield* slices(this.rows, (from, to) => {
+      for (let r = from; r < to; r++) out.push(value(this.index === null ? r : this.index[r]!));
+    });
     return out;
   }
 

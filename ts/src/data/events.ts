@@ -1,6 +1,8 @@
 /** Interactions in the form that splits, histories and the loader share: one row number per event, dense numbers throughout. */
 
 import { DataError } from '../errors.js';
+import { sharedInt32 } from './text/token_store.js';
+import { atOnce, type Pass, slices, zeroed } from './turns.js';
 
 /** Part codes of `Split.part`. */
 export const PARTS = ['train', 'valid', 'test'] as const;
@@ -26,50 +28,67 @@ export interface Events {
 
 /** Ranks of exact times: `time[i]` is the index of `values[i]` in `times`, the ascending distinct values. NaN is an error with its row. */
 export function rankTimes<T extends Float64Array | BigInt64Array>(values: T): { time: Int32Array; times: T } {
-  const { low, high } = sortableWords(values);
-  const order = radixOrder(low, high);
-  const time = new Int32Array(values.length);
-  let distinct = 0;
-  for (let i = 0; i < order.length; i++) {
-    const row = order[i]!;
-    const before = order[i - 1]!;
-    if (i > 0 && low[row] === low[before] && high[row] === high[before]) time[row] = distinct - 1;
-    else time[row] = distinct++;
-  }
-  const times = new (values.constructor as new (length: number) => T)(distinct);
-  for (let row = 0; row < values.length; row++) times[time[row]!] = values[row]!;
-  return { time, times };
+  return atOnce(rankTimesPass(values));
 }
 
-/** 64-bit values as unsigned words of 32 bits that sort as the values do: integers with their sign turned, floats by their bits. */
-function sortableWords(values: Float64Array | BigInt64Array): { low: Uint32Array; high: Uint32Array } {
-  const words = new Uint32Array(values.buffer, values.byteOffset, 2 * values.length);
-  const low = new Uint32Array(values.length);
-  const high = new Uint32Array(values.length);
-  const isFloat = values instanceof Float64Array;
-  for (let row = 0; row < values.length; row++) {
-    let [l, h] = [words[2 * row]!, words[2 * row + 1]!];
-    if (isFloat) {
-      const value = values[row]!;
-      if (Number.isNaN(value)) {
-        throw new DataError('DATA_ROW', `time: expected a number in every row but row ${row} has none`, { row });
+/** `rankTimes` in slices; `order`: row numbers by (time, row). */
+export function* rankTimesPass<T extends Float64Array | BigInt64Array>(
+  values: T,
+): Pass<{ time: Int32Array; times: T; order: Int32Array }> {
+  const { low, high } = yield* sortableWords(values);
+  const order = yield* radixOrder(low, high);
+  const time = yield* zeroed(sharedInt32(values.length));
+  let [distinct, beforeLow, beforeHigh] = [0, 0, 0];
+  yield* slices(order.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const row = order[i]!;
+      const [l, h] = [low[row]!, high[row]!];
+      if (distinct === 0 || l !== beforeLow || h !== beforeHigh) distinct++;
+      time[row] = distinct - 1;
+      beforeLow = l;
+      beforeHigh = h;
+    }
+  });
+  const times = new (values.constructor as new (length: number) => T)(distinct);
+  yield* zeroed(new Uint8Array(times.buffer));
+  yield* slices(values.length, (from, to) => {
+    for (let row = from; row < to; row++) times[time[row]!] = values[row]!;
+  });
+  return { time, times, order };
+}
+
+/** 64-bit values as words of 32 bits that sort, without their sign, as the values do: integers with their sign turned, floats by their bits. */
+function* sortableWords(values: Float64Array | BigInt64Array): Pass<{ low: Int32Array; high: Int32Array }> {
+  const words = new Int32Array(values.buffer, values.byteOffset, 2 * values.length);
+  const low = new Int32Array(values.length);
+  const high = new Int32Array(values.length);
+  const floats = values instanceof Float64Array ? values : null;
+  yield* slices(values.length, (from, to) => {
+    for (let row = from; row < to; row++) {
+      let l = words[2 * row]!;
+      let h = words[2 * row + 1]!;
+      if (floats !== null) {
+        const value = floats[row]!;
+        if (Number.isNaN(value)) {
+          throw new DataError('DATA_ROW', `time: expected a number in every row but row ${row} has none`, { row });
+        }
+        if (value === 0) h = 0; // -0 is 0
       }
-      if (value === 0) h = 0; // -0 is 0
-      if (h >= 0x8000_0000) {
+      if (floats !== null && h < 0) {
         l = ~l;
         h = ~h;
       } else h ^= 0x8000_0000;
-    } else h ^= 0x8000_0000;
-    low[row] = l;
-    high[row] = h;
-  }
+      low[row] = l;
+      high[row] = h;
+    }
+  });
   return { low, high };
 }
 
 /** Row numbers in ascending order of (high, low), equal ones by row: a counting sort for each 16 bits in which rows differ. */
-function radixOrder(low: Uint32Array, high: Uint32Array): Int32Array {
-  let order = rowNumbers(low.length);
-  let next: Int32Array = new Int32Array(low.length);
+function* radixOrder(low: Int32Array, high: Int32Array): Pass<Int32Array> {
+  let order = yield* rowNumbersPass(low.length);
+  let next: Int32Array = yield* zeroed(new Int32Array(low.length));
   for (const [words, shift] of [
     [low, 0],
     [low, 16],
@@ -77,32 +96,65 @@ function radixOrder(low: Uint32Array, high: Uint32Array): Int32Array {
     [high, 16],
   ] as const) {
     const starts = new Int32Array(0x1_0001);
-    for (let row = 0; row < words.length; row++) starts[((words[row]! >>> shift) & 0xffff) + 1]!++;
+    yield* slices(words.length, (from, to) => {
+      for (let row = from; row < to; row++) starts[((words[row]! >>> shift) & 0xffff) + 1]!++;
+    });
     if (starts.includes(words.length)) continue; // all rows are equal here
     for (let digit = 0; digit < 0x1_0000; digit++) starts[digit + 1]! += starts[digit]!;
-    for (let i = 0; i < order.length; i++) {
-      const row = order[i]!;
-      next[starts[(words[row]! >>> shift) & 0xffff]!++] = row;
-    }
-    [order, next] = [next, order];
+    const [read, written] = [order, next];
+    yield* slices(read.length, (from, to) => {
+      for (let i = from; i < to; i++) {
+        const row = read[i]!;
+        written[starts[(words[row]! >>> shift) & 0xffff]!++] = row;
+      }
+    });
+    [order, next] = [written, read];
   }
   return order;
 }
 
 /** Numbers of the rows whose flag is `value`, ascending. */
 export function rowsWhere(flags: Uint8Array, value: number): Int32Array {
+  return atOnce(rowsWherePass(flags, value));
+}
+
+/** `rowsWhere` in slices, over shared memory. */
+export function* rowsWherePass(flags: Uint8Array, value: number): Pass<Int32Array> {
   let count = 0;
-  for (let row = 0; row < flags.length; row++) if (flags[row] === value) count++;
-  const rows = new Int32Array(count);
+  yield* slices(flags.length, (from, to) => {
+    for (let row = from; row < to; row++) if (flags[row] === value) count++;
+  });
+  const rows = sharedInt32(count);
   let at = 0;
-  for (let row = 0; row < flags.length; row++) if (flags[row] === value) rows[at++] = row;
+  yield* slices(flags.length, (from, to) => {
+    for (let row = from; row < to; row++) if (flags[row] === value) rows[at++] = row;
+  });
   return rows;
+}
+
+/** The rows that `keeps` says yes to, in their order, over shared memory. */
+export function* rowsKept(rows: Int32Array, keeps: (row: number) => boolean): Pass<Int32Array> {
+  const flags = new Uint8Array(rows.length);
+  yield* slices(rows.length, (from, to) => {
+    for (let i = from; i < to; i++) if (keeps(rows[i]!)) flags[i] = 1;
+  });
+  const kept = yield* rowsWherePass(flags, 1);
+  yield* slices(kept.length, (from, to) => {
+    for (let i = from; i < to; i++) kept[i] = rows[kept[i]!]!;
+  });
+  return kept;
 }
 
 /** Row numbers 0 .. n-1: the order that stands in for time where there is none. */
 export function rowNumbers(n: number): Int32Array {
+  return atOnce(rowNumbersPass(n));
+}
+
+export function* rowNumbersPass(n: number): Pass<Int32Array> {
   const rows = new Int32Array(n);
-  for (let i = 0; i < n; i++) rows[i] = i;
+  yield* slices(n, (from, to) => {
+    for (let i = from; i < to; i++) rows[i] = i;
+  });
   return rows;
 }
 
@@ -124,20 +176,27 @@ export function lowerBound(
 }
 
 /** Rows of each group, in the order given: rows of group g are `rows[offsets[g] .. offsets[g+1])`. A stable counting sort. */
-export function groupRows(
-  groups: Int32Array,
-  count: number,
-  order: Int32Array = rowNumbers(groups.length),
-): GroupedRows {
-  const offsets = new Int32Array(count + 1);
-  for (let i = 0; i < order.length; i++) offsets[groups[order[i]!]! + 1]!++;
-  for (let g = 0; g < count; g++) offsets[g + 1]! += offsets[g]!;
+export function groupRows(groups: Int32Array, count: number, order?: Int32Array): GroupedRows {
+  return atOnce(groupRowsPass(groups, count, order));
+}
+
+export function* groupRowsPass(groups: Int32Array, count: number, order: Int32Array | null = null): Pass<GroupedRows> {
+  const offsets = yield* zeroed(new Int32Array(count + 1));
+  const length = order?.length ?? groups.length;
+  yield* slices(length, (from, to) => {
+    for (let i = from; i < to; i++) offsets[groups[order === null ? i : order[i]!]! + 1]!++;
+  });
+  yield* slices(count, (from, to) => {
+    for (let g = from; g < to; g++) offsets[g + 1]! += offsets[g]!;
+  });
   const next = offsets.slice();
-  const rows = new Int32Array(order.length);
-  for (let i = 0; i < order.length; i++) {
-    const row = order[i]!;
-    rows[next[groups[row]!]!++] = row;
-  }
+  const rows = yield* zeroed(new Int32Array(length));
+  yield* slices(length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const row = order === null ? i : order[i]!;
+      rows[next[groups[row]!]!++] = row;
+    }
+  });
   return { rows, offsets };
 }
 
@@ -156,17 +215,25 @@ function ordersOf(events: Events): { time?: Int32Array; user?: GroupedRows } {
   return held;
 }
 
+/** Tells the order by (time, row) that is known from ranking the times. */
+export function holdTimeOrder(events: Events, order: Int32Array): void {
+  ordersOf(events).time = order;
+}
+
 /** Row numbers by (time, row). Not to be written to: it is computed once. */
-export function timeOrder(events: Events): Int32Array {
+export function* timeOrder(events: Events): Pass<Int32Array> {
   const held = ordersOf(events);
-  held.time ??= events.times === null ? rowNumbers(events.count) : groupRows(events.time, events.times.length).rows;
+  held.time ??=
+    events.times === null
+      ? yield* rowNumbersPass(events.count)
+      : (yield* groupRowsPass(events.time, events.times.length)).rows;
   return held.time;
 }
 
 /** Row numbers by (user, time, row). Not to be written to: it is computed once. */
-export function userOrder(events: Events): GroupedRows {
+export function* userOrder(events: Events): Pass<GroupedRows> {
   const held = ordersOf(events);
-  held.user ??= groupRows(events.user, events.users, timeOrder(events));
+  held.user ??= yield* groupRowsPass(events.user, events.users, yield* timeOrder(events));
   return held.user;
 }
 

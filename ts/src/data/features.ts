@@ -3,7 +3,6 @@
  * follows by row. Row 0 of every vocabulary stands for ids never seen in train, seen too rarely, or missing.
  */
 
-import { setImmediate } from 'node:timers/promises';
 import { DataError } from '../errors.js';
 import type { Entity } from './entity.js';
 import { UNKNOWN_ROW, Vocabulary } from './ids.js';
@@ -17,6 +16,7 @@ import type {
 import { sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource } from './schema.js';
 import { sharedInt32 } from './text/token_store.js';
+import { inTurns, type Pass, slices } from './turns.js';
 
 interface SpecBase {
   readonly name: string;
@@ -78,8 +78,16 @@ export interface ResolvedTables {
   readonly columns: Pick<BatchColumns, 'categorical' | 'numeric' | 'sequences' | 'idHistories'>;
 }
 
-/** Resolves ids, numbers, sequences and histories, with a turn of the event loop after each; texts, pictures and vectors are the data set's own. */
-export async function resolveTables(specs: readonly FeatureSpec[], context: ResolveContext): Promise<ResolvedTables> {
+/** Resolves ids, numbers, sequences and histories in turns of the event loop; texts, pictures and vectors are the data set's own. */
+export function resolveTables(
+  specs: readonly FeatureSpec[],
+  context: ResolveContext,
+  signal?: AbortSignal,
+): Promise<ResolvedTables> {
+  return inTurns(resolveTablesPass(specs, context), signal);
+}
+
+function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveContext): Pass<ResolvedTables> {
   const features = new Map<string, Feature>();
   const vocabularies = new Map<string, Vocabulary>();
   const categorical: CategoricalColumn[] = [];
@@ -87,20 +95,12 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
   const sequences: SequenceColumn[] = [];
   const idHistories: IdHistoryColumn[] = [];
 
-  /** The vocabulary of a feature: the shared one, or the one that `build` makes of the train events. */
-  const vocabularyFor = (spec: SpecOf<'categorical' | 'sequence'>, build: () => Vocabulary): Vocabulary => {
-    const shared = spec.shareEmbedding == null ? undefined : vocabularies.get(spec.shareEmbedding);
-    if (spec.shareEmbedding != null && shared === undefined) {
-      throw unknownFeature(spec.name, 'share_embedding', spec.shareEmbedding);
-    }
-    const vocabulary = shared ?? build();
-    vocabularies.set(spec.name, vocabulary);
-    return vocabulary;
-  };
-  /** Rows of a source, one per train event. */
-  const trainRows = (source: FeatureSource): Int32Array => {
-    const rows = context.joined(source);
-    return context.train.map((event) => rows[event]!);
+  /** The vocabulary of another feature that this one shares; null for one of its own. */
+  const sharedVocabulary = (spec: SpecOf<'categorical' | 'sequence'>): Vocabulary | null => {
+    if (spec.shareEmbedding == null) return null;
+    const shared = vocabularies.get(spec.shareEmbedding);
+    if (shared === undefined) throw unknownFeature(spec.name, 'share_embedding', spec.shareEmbedding);
+    return shared;
   };
 
   // Tables that others share come first; histories need the column they are of.
@@ -116,23 +116,30 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
   } as const;
   const shares = (spec: FeatureSpec): number => ('shareEmbedding' in spec && spec.shareEmbedding != null ? 0.5 : 0);
   for (const spec of specs.toSorted((a, b) => order[a.type] + shares(a) - (order[b.type] + shares(b)))) {
-    await setImmediate();
     if (spec.type === 'categorical') {
-      const { source, codes, ids } = idColumn(spec, context);
+      const { source, codes, ids } = yield* idColumn(spec, context);
       const { minCount = 1 } = spec;
-      let rowOf: Int32Array | null = null;
-      const vocabulary = vocabularyFor(spec, () => {
+      let vocabulary = sharedVocabulary(spec);
+      let rowOfCode: Int32Array;
+      if (vocabulary === null) {
         const rows = context.joined(source);
-        const built = Vocabulary.ofCodes(spec.name, ids, { codes, rows, events: context.train, minCount });
-        rowOf = built.rowOfCode;
-        return built.vocabulary;
-      });
-      const rowOfCode: Int32Array = rowOf ?? Int32Array.from(ids, (id) => vocabulary.row(id));
-      const rows = sharedInt32(codes?.length ?? ids.length);
-      for (let i = 0; i < rows.length; i++) {
-        const code = codes === null ? i : codes[i]!;
-        rows[i] = code < 0 ? UNKNOWN_ROW : rowOfCode[code]!;
+        const own = yield* Vocabulary.ofCodes(spec.name, ids, { codes, rows, events: context.train, minCount });
+        ({ vocabulary, rowOfCode } = own);
+      } else {
+        const shared = vocabulary;
+        rowOfCode = new Int32Array(ids.length);
+        yield* slices(ids.length, (from, to) => {
+          for (let code = from; code < to; code++) rowOfCode[code] = shared.row(ids[code]!);
+        });
       }
+      vocabularies.set(spec.name, vocabulary);
+      const rows = sharedInt32(codes?.length ?? ids.length);
+      yield* slices(rows.length, (from, to) => {
+        for (let i = from; i < to; i++) {
+          const code = codes === null ? i : codes[i]!;
+          rows[i] = code < 0 ? UNKNOWN_ROW : rowOfCode[code]!;
+        }
+      });
       categorical.push({ name: spec.name, source, rows });
       features.set(spec.name, {
         name: spec.name,
@@ -144,25 +151,30 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
       });
     } else if (spec.type === 'sequence') {
       const { source, entity } = entityOf(spec, context);
-      const all = entity.words(spec.name, spec.splitter ?? null);
-      const lists = all.map((words) =>
-        spec.keep === 'last' ? words.slice(-spec.maxLen) : words.slice(0, spec.maxLen),
-      );
-      const { minCount = 1 } = spec;
-      const vocabulary = vocabularyFor(spec, () => {
-        const values = Array.from(trainRows(source), (row) => lists[row]!).flat();
-        return Vocabulary.build(spec.name, { kind: 'string', values }, { minCount });
-      });
-      const offsets = sharedInt32(lists.length + 1);
+      const { maxLen, minCount = 1 } = spec;
+      const lists = yield* entity.wordsPass(spec.name, spec.splitter ?? null);
       let truncated = 0;
-      for (let i = 0; i < lists.length; i++) {
-        offsets[i + 1] = offsets[i]! + lists[i]!.length;
-        if (all[i]!.length > spec.maxLen) truncated++;
-      }
+      yield* slices(lists.length, (from, to) => {
+        for (let i = from; i < to; i++) {
+          const words = lists[i]!;
+          if (words.length <= maxLen) continue;
+          truncated++;
+          lists[i] = spec.keep === 'last' ? words.slice(-maxLen) : words.slice(0, maxLen);
+        }
+      });
+      const vocabulary =
+        sharedVocabulary(spec) ??
+        (yield* vocabularyOfLists(spec.name, lists, context.joined(source), context.train, minCount));
+      vocabularies.set(spec.name, vocabulary);
+      const offsets = sharedInt32(lists.length + 1);
+      yield* slices(lists.length, (from, to) => {
+        for (let i = from; i < to; i++) offsets[i + 1] = offsets[i]! + lists[i]!.length;
+      });
       const values = sharedInt32(offsets[lists.length]!);
-      for (let i = 0; i < lists.length; i++) {
-        for (let k = 0, to = offsets[i]!; to < offsets[i + 1]!; k++, to++) values[to] = vocabulary.row(lists[i]![k]!);
-      }
+      yield* slices(lists.length, (from, to) => {
+        for (let i = from; i < to; i++)
+          for (const [k, word] of lists[i]!.entries()) values[offsets[i]! + k] = vocabulary.row(word);
+      });
       context.counters[`truncated:${spec.name}`] = truncated;
       sequences.push({ name: spec.name, source, values, offsets });
       features.set(spec.name, {
@@ -176,7 +188,7 @@ export async function resolveTables(specs: readonly FeatureSpec[], context: Reso
       });
     } else if (spec.type === 'numeric') {
       const { source, entity } = entityOf(spec, context);
-      const { values, mean, deviation, missing } = standardised(spec, entity, context);
+      const { values, mean, deviation, missing } = yield* standardised(spec, entity, context);
       context.counters[`missing:${spec.name}`] = missing;
       numeric.push({ name: spec.name, source, values });
       features.set(spec.name, {
@@ -254,65 +266,89 @@ export function entityOf(
   return { source, entity };
 }
 
+/** The vocabulary of the words of the train events: `rows` holds the row of each event, `lists` the words of a row. */
+function* vocabularyOfLists(
+  name: string,
+  lists: readonly (readonly string[])[],
+  rows: Int32Array,
+  train: Int32Array,
+  minCount: number,
+): Pass<Vocabulary> {
+  const values: string[] = [];
+  yield* slices(train.length, (from, to) => {
+    for (let i = from; i < to; i++) values.push(...lists[rows[train[i]!]!]!);
+  });
+  return Vocabulary.build(name, { kind: 'string', values }, { minCount });
+}
+
 /** Ids by code, and the code of each row, -1 where missing. Those of users and items are their row's own (codes null); other columns are read. */
-function idColumn(
+function* idColumn(
   spec: SpecOf<'categorical'>,
   context: ResolveContext,
-): { source: FeatureSource; codes: Int32Array | null; ids: readonly string[] } {
+): Pass<{ source: FeatureSource; codes: Int32Array | null; ids: readonly string[] }> {
   if (spec.name === context.userId) return { source: 'user', codes: null, ids: context.userIds };
   if (spec.name === context.itemId) return { source: 'item', codes: null, ids: context.itemIds };
   const { source, entity } = entityOf(spec, context);
-  const { codes, ids } = entity.codes(spec.name);
+  const { codes, ids } = yield* entity.codesPass(spec.name);
   let missing = 0;
-  for (let i = 0; i < codes.length; i++) if (codes[i] === -1) missing++;
+  yield* slices(codes.length, (from, to) => {
+    for (let i = from; i < to; i++) if (codes[i] === -1) missing++;
+  });
   context.counters[`missing:${spec.name}`] = missing;
   return { source, codes, ids };
 }
 
-function standardised(
+function* standardised(
   spec: SpecOf<'numeric'>,
   entity: Entity,
   context: ResolveContext,
-): { values: Float32Array; mean: number; deviation: number; missing: number } {
+): Pass<{ values: Float32Array; mean: number; deviation: number; missing: number }> {
   const { transform = 'standardize' } = spec;
-  const raw = entity.numbers(spec.name);
-  if (transform === 'log1p') {
-    for (let i = 0; i < raw.length; i++) {
-      if (raw[i]! <= -1)
+  const raw = yield* entity.numbersPass(spec.name);
+  yield* slices(raw.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const value = raw[i]!;
+      if (transform === 'log1p' && value <= -1)
         throw new DataError(
           'DATA_ROW',
-          `feature ${spec.name}: expected numbers above -1 for log1p but received ${raw[i]} in row ${i}`,
+          `feature ${spec.name}: expected numbers above -1 for log1p but received ${value} in row ${i}`,
           { row: i },
         );
-      raw[i] = Math.log1p(raw[i]!);
+      if (value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY)
+        throw new DataError('DATA_ROW', `feature ${spec.name}: expected finite numbers but received an infinity`, {
+          feature: spec.name,
+        });
+      if (transform === 'log1p') raw[i] = Math.log1p(value);
     }
-  }
-  if (raw.some((value) => value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY)) {
-    throw new DataError('DATA_ROW', `feature ${spec.name}: expected finite numbers but received an infinity`, {
-      feature: spec.name,
-    });
-  }
+  });
   const rowOfEvent = context.joined(sourceOf(spec));
+  const { train } = context;
   let [count, sum, squares] = [0, 0, 0];
-  for (const event of context.train) {
-    const value = raw[rowOfEvent[event]!]!;
-    if (!Number.isNaN(value)) {
+  yield* slices(train.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const value = raw[rowOfEvent[train[i]!]!]!;
+      if (Number.isNaN(value)) continue;
       count++;
       sum += value;
     }
-  }
+  });
   const trainMean = count === 0 ? 0 : sum / count;
-  for (const event of context.train) {
-    const value = raw[rowOfEvent[event]!]!;
-    if (!Number.isNaN(value)) squares += (value - trainMean) ** 2;
-  }
+  yield* slices(train.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const value = raw[rowOfEvent[train[i]!]!]!;
+      if (!Number.isNaN(value)) squares += (value - trainMean) ** 2;
+    }
+  });
   const mean = transform === 'standardize' ? trainMean : 0;
   const deviation = transform === 'standardize' ? Math.sqrt(squares / count) || 1 : 1;
   const values = sharedFloat32(raw.length);
   let missing = 0;
-  for (let i = 0; i < raw.length; i++) {
-    if (Number.isNaN(raw[i])) missing++;
-    values[i] = ((Number.isNaN(raw[i]) ? trainMean : raw[i]!) - mean) / deviation;
-  }
+  yield* slices(raw.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const value = raw[i]!;
+      if (Number.isNaN(value)) missing++;
+      values[i] = ((Number.isNaN(value) ? trainMean : value) - mean) / deviation;
+    }
+  });
   return { values, mean, deviation, missing };
 }

@@ -5,6 +5,7 @@
 
 import { type Events, lowerBound, type PartName, TRAIN, userOrder, VALID } from './events.js';
 import { sharedInt32 } from './text/token_store.js';
+import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
 /** Which events may stand in a history: train only; for test targets also valid; or any earlier event. */
 export type HistoryParts = 'train' | 'earlier' | 'past';
@@ -34,34 +35,44 @@ export interface Histories {
 }
 
 /** Builds the logs. `part` (n) holds part codes. Parts that see the same events share one log. */
-export function buildHistories(
+export function buildHistories(events: Events, part: Uint8Array, options: HistoryOptions): Histories {
+  return atOnce(buildHistoriesPass(events, part, options));
+}
+
+export function* buildHistoriesPass(
   events: Events,
   part: Uint8Array,
   { parts, ties = 'strict', where = null }: HistoryOptions,
-): Histories {
-  const order = userOrder(events);
-  const admitted = (lastPart: number): EventLog => {
-    const all = new Int32Array(events.count);
-    const offsets = sharedInt32(events.users + 1);
-    let count = 0;
-    for (let u = 0; u < events.users; u++) {
+): Pass<Histories> {
+  const train = yield* eventLog(events, part, parts === 'past' ? 2 : TRAIN, where);
+  return { train, valid: train, test: parts === 'earlier' ? yield* eventLog(events, part, VALID, where) : train, ties };
+}
+
+/** The events of parts up to `lastPart`. */
+function* eventLog(events: Events, part: Uint8Array, lastPart: number, where: Uint8Array | null): Pass<EventLog> {
+  const order = yield* userOrder(events);
+  const admitted = new Int32Array(events.count);
+  const offsets = sharedInt32(events.users + 1);
+  let count = 0;
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
       for (let at = order.offsets[u]!; at < order.offsets[u + 1]!; at++) {
         const row = order.rows[at]!;
-        if (part[row]! <= lastPart && (where === null || where[row] === 1)) all[count++] = row;
+        if (part[row]! <= lastPart && (where === null || where[row] === 1)) admitted[count++] = row;
       }
       offsets[u + 1] = count;
     }
-    const log = { offsets, item: sharedInt32(count), time: sharedInt32(count), row: sharedInt32(count) };
-    for (let i = 0; i < count; i++) {
-      const row = all[i]!;
+  });
+  const log = { offsets, item: sharedInt32(count), time: sharedInt32(count), row: sharedInt32(count) };
+  yield* slices(count, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const row = admitted[i]!;
       log.row[i] = row;
       log.item[i] = events.item[row]!;
       log.time[i] = events.time[row]!;
     }
-    return log;
-  };
-  const train = admitted(parts === 'past' ? 2 : TRAIN);
-  return { train, valid: train, test: parts === 'earlier' ? admitted(VALID) : train, ties };
+  });
+  return log;
 }
 
 /** Entries [start, end) of the log of `part` that a target of `user` at (time, row) sees: the last `maxLen` before it. */

@@ -4,6 +4,7 @@
  */
 import { DataError, IdError } from '../errors.js';
 import type { Column } from './tables/table.js';
+import { type Pass, slices } from './turns.js';
 
 /** What an API accepts as ids. Plain numbers only if they are safe integers. */
 export type IdInput = BigInt64Array | BigUint64Array | Int32Array | Uint32Array | readonly string[] | readonly number[];
@@ -152,7 +153,7 @@ export class Vocabulary {
    * As `build`, of string ids by code: `codes` holds the code of each row (-1 for none; null: row and code are one), `rows` the row of
    * each event, `events` the numbers of the train events. Beside it the vocabulary's row of each code.
    */
-  static ofCodes(
+  static *ofCodes(
     column: string,
     ids: readonly string[],
     {
@@ -161,26 +162,34 @@ export class Vocabulary {
       events,
       minCount = 1,
     }: { codes: Int32Array | null; rows: Int32Array; events: Int32Array; minCount?: number },
-  ): { vocabulary: Vocabulary; rowOfCode: Int32Array } {
-    const counts = new Int32Array(ids.length);
+  ): Pass<{ vocabulary: Vocabulary; rowOfCode: Int32Array }> {
+    const countOf = new Int32Array(ids.length);
     const seen = new Int32Array(ids.length); // codes in order of first appearance
     let distinct = 0;
-    for (let i = 0; i < events.length; i++) {
-      const row = rows[events[i]!]!;
-      const code = codes === null ? row : codes[row]!;
-      if (code >= 0 && counts[code]!++ === 0) seen[distinct++] = code;
-    }
-    const kept = seen.subarray(0, distinct).filter((code) => counts[code]! >= minCount);
+    yield* slices(events.length, (from, to) => {
+      for (let i = from; i < to; i++) {
+        const row = rows[events[i]!]!;
+        const code = codes === null ? row : codes[row]!;
+        if (code >= 0 && countOf[code]!++ === 0) seen[distinct++] = code;
+      }
+    });
+    const kept = new Array<string>(distinct); // at once: a large array that grows is copied again and again
+    yield;
+    const counts = new Array<number>(distinct);
     const rowOfCode = new Int32Array(ids.length);
-    for (let i = 0; i < kept.length; i++) rowOfCode[kept[i]!] = i + 1;
-    const vocabulary = new Vocabulary(
-      column,
-      'string',
-      minCount,
-      Array.from(kept, (code) => ids[code]!),
-      Array.from(kept, (code) => counts[code]!),
-      distinct - kept.length,
-    );
+    let size = 0;
+    yield* slices(distinct, (from, to) => {
+      for (let i = from; i < to; i++) {
+        const code = seen[i]!;
+        if (countOf[code]! < minCount) continue;
+        kept[size] = ids[code]!;
+        counts[size] = countOf[code]!;
+        rowOfCode[code] = ++size;
+      }
+    });
+    kept.length = size;
+    counts.length = size;
+    const vocabulary = new Vocabulary(column, 'string', minCount, kept, counts, distinct - size);
     return { vocabulary, rowOfCode };
   }
 

@@ -6,6 +6,7 @@ import { type HistoryParts, historyRange } from './history.js';
 import type { BatchColumns } from './loader/batch_source.js';
 import type { Schema } from './schema.js';
 import type { Split } from './split.js';
+import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
 export interface LeakCheck {
   readonly rule: 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
@@ -30,13 +31,17 @@ export interface LeakSubject {
 
 /** All rules, violated or not. */
 export function leakReport(subject: LeakSubject): LeakCheck[] {
+  return atOnce(leakReportPass(subject));
+}
+
+function* leakReportPass(subject: LeakSubject): Pass<LeakCheck[]> {
   const check = (rule: LeakCheck['rule'], violation: string | null, promise: string): LeakCheck => ({
     rule,
     ok: violation === null,
     detail: violation ?? promise,
   });
-  const history = historyViolations(subject);
-  const duplicates = countDuplicates(subject);
+  const history = yield* historyViolations(subject);
+  const duplicates = yield* duplicatesOf(subject);
   const { labelColumns, schema, historyParts, allowDuplicates } = subject;
   const asFeature = schema.features.find(({ name }) => labelColumns.includes(name) || schema.labels.includes(name));
   const inTwoParts = `${duplicates.across} equal (user, item, time) in two parts`;
@@ -52,9 +57,9 @@ export function leakReport(subject: LeakSubject): LeakCheck[] {
       history.L3 ?? (asFeature ? `feature ${asFeature.name} is the label` : null),
       'no label among features or in histories',
     ),
-    check('L4', trainOnlyViolation(subject), 'vocabularies and statistics are those of train'),
-    check('L5', negativeViolation(subject), 'negatives from train items, only train positives left out'),
-    check('L6', coldViolation(subject), 'new items stand in no train row and in no vocabulary'),
+    check('L4', yield* trainOnlyViolation(subject), 'vocabularies and statistics are those of train'),
+    check('L5', yield* negativeViolation(subject), 'negatives from train items, only train positives left out'),
+    check('L6', yield* coldViolation(subject), 'new items stand in no train row and in no vocabulary'),
     { rule: 'L7', ok: null, detail: 'evaluation writes nothing: kept by the trainer' },
     { rule: 'L8', ok: null, detail: 'test is sealed: openTest() counts every opening' },
     { rule: 'L9', ok: null, detail: 'split manifest: compared when a checkpoint is loaded' },
@@ -68,7 +73,11 @@ export function leakReport(subject: LeakSubject): LeakCheck[] {
 
 /** The report; throws DataError DATA_LEAK with all violations if there is one. */
 export function checkLeaks(subject: LeakSubject): LeakCheck[] {
-  const report = leakReport(subject);
+  return atOnce(checkLeaksPass(subject));
+}
+
+export function* checkLeaksPass(subject: LeakSubject): Pass<LeakCheck[]> {
+  const report = yield* leakReportPass(subject);
   const violated = report.filter(({ ok }) => ok === false);
   if (violated.length > 0) {
     const list = violated.map(({ rule, detail }) => `${rule} (${detail})`).join(', ');
@@ -79,59 +88,65 @@ export function checkLeaks(subject: LeakSubject): LeakCheck[] {
 
 type Violations = Record<'L1' | 'L2' | 'L3', string | null>;
 
-function historyViolations({ events, split, columns, positive, historyParts }: LeakSubject): Violations {
+function* historyViolations({ events, split, columns, positive, historyParts }: LeakSubject): Pass<Violations> {
   const found: Violations = { L1: null, L2: null, L3: null };
   const { histories } = columns;
   if (histories === null) return found;
+  const { time, user } = events;
   // Logs must ascend in (time, row): then the last entry of a slice speaks for all before it.
   for (const log of new Set([histories.train, histories.valid, histories.test])) {
-    for (let u = 0; u < events.users; u++) {
-      for (let at = log.offsets[u]! + 1; at < log.offsets[u + 1]!; at++) {
-        const [a, b] = [log.row[at - 1]!, log.row[at]!];
-        if (events.time[a]! > events.time[b]! || (events.time[a] === events.time[b] && a > b)) {
-          found.L1 ??= `history of user ${u} is not in order of time`;
+    yield* ownerSlices(events.users, (from, to) => {
+      for (let u = from; u < to; u++) {
+        let [timeBefore, rowBefore] = [-1, -1];
+        for (let at = log.offsets[u]!; at < log.offsets[u + 1]!; at++) {
+          const row = log.row[at]!;
+          const now = time[row]!;
+          if (timeBefore > now || (timeBefore === now && rowBefore > row))
+            found.L1 ??= `history of user ${u} is not in order of time`;
+          timeBefore = now;
+          rowBefore = row;
         }
       }
-    }
+    });
   }
   // User by user: what is looked up then lies together.
-  const { rows } = userOrder(events);
-  for (let i = 0; i < rows.length; i++) {
-    const row = rows[i]!;
-    const name = PARTS[split.part[row]!]!;
-    const log = histories[name];
-    const [start, end] = historyRange(
-      histories,
-      name,
-      { user: events.user[row]!, time: events.time[row]!, row },
-      Number.POSITIVE_INFINITY,
-    );
-    if (end === start) continue;
-    const last = log.row[end - 1]!;
-    const before =
-      events.time[last]! < events.time[row]! ||
-      (histories.ties === 'order' && events.time[last] === events.time[row] && last < row);
-    if (!before || events.user[last] !== events.user[row])
-      found.L1 ??= `history of event ${row} holds event ${last}, which is not before it`;
-    if (last === row) found.L3 ??= `event ${row} stands in its own history`;
-  }
+  const { rows } = yield* userOrder(events);
+  yield* slices(rows.length, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const row = rows[i]!;
+      const name = PARTS[split.part[row]!]!;
+      const target = { user: user[row]!, time: time[row]!, row };
+      const [start, end] = historyRange(histories, name, target, Number.POSITIVE_INFINITY);
+      if (end === start) continue;
+      const last = histories[name].row[end - 1]!;
+      const before =
+        time[last]! < target.time || (histories.ties === 'order' && time[last] === target.time && last < row);
+      if (!before || user[last] !== target.user)
+        found.L1 ??= `history of event ${row} holds event ${last}, which is not before it`;
+      if (last === row) found.L3 ??= `event ${row} stands in its own history`;
+    }
+  });
   const lastPart = {
     train: historyParts === 'past' ? 2 : 0,
     valid: historyParts === 'past' ? 2 : 0,
     test: { train: 0, earlier: 1, past: 2 }[historyParts],
   };
   for (const name of PARTS) {
-    for (const row of histories[name].row) {
-      if (split.part[row]! > lastPart[name])
-        found.L2 ??= `histories of ${name} hold event ${row} of ${PARTS[split.part[row]!]}`;
-    }
+    const log = histories[name].row;
+    yield* slices(log.length, (from, to) => {
+      for (let i = from; i < to; i++) {
+        const row = log[i]!;
+        if (split.part[row]! > lastPart[name])
+          found.L2 ??= `histories of ${name} hold event ${row} of ${PARTS[split.part[row]!]}`;
+      }
+    });
   }
   if (positive.length !== events.count) found.L3 ??= `${positive.length} labels for ${events.count} events`;
   return found;
 }
 
 /** Rows of embedding tables that events or items outside train have and train does not. */
-function trainOnlyViolation({ columns, events, split, schema }: LeakSubject): string | null {
+function* trainOnlyViolation({ columns, events, split, schema }: LeakSubject): Pass<string | null> {
   // A feature that shares a table may show rows that only the table's owner has in train.
   const sharing = new Set(
     schema.features.map((feature) =>
@@ -144,80 +159,110 @@ function trainOnlyViolation({ columns, events, split, schema }: LeakSubject): st
     if (sharing.has(name)) continue;
     const joined = rowOfEvent[source];
     const met = new Uint8Array(offsets === null ? values.length : offsets.length - 1);
-    for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) met[joined === null ? i : joined[i]!] = 1;
-    const inTrain = new Uint8Array(values.reduce((most, value) => Math.max(most, value), 0) + 1);
+    yield* slices(events.count, (from, to) => {
+      for (let i = from; i < to; i++) if (split.part[i] === TRAIN) met[joined === null ? i : joined[i]!] = 1;
+    });
+    let most = 0;
+    yield* slices(values.length, (from, to) => {
+      for (let at = from; at < to; at++) if (values[at]! > most) most = values[at]!;
+    });
+    const inTrain = new Uint8Array(most + 1);
     inTrain[0] = 1;
-    for (let row = 0; row < met.length; row++) {
-      if (met[row] === 0) continue;
-      for (let at = offsets?.[row] ?? row; at < (offsets?.[row + 1] ?? row + 1); at++) inTrain[values[at]!] = 1;
-    }
-    const stranger = values.find((value) => inTrain[value] === 0);
-    if (stranger !== undefined) return `${name}: row ${stranger} of its vocabulary does not occur in train`;
+    yield* slices(met.length, (from, to) => {
+      for (let row = from; row < to; row++) {
+        if (met[row] === 0) continue;
+        for (let at = offsets?.[row] ?? row; at < (offsets?.[row + 1] ?? row + 1); at++) inTrain[values[at]!] = 1;
+      }
+    });
+    let stranger = null as number | null;
+    yield* slices(values.length, (from, to) => {
+      for (let at = from; at < to; at++) if (inTrain[values[at]!] === 0) stranger ??= values[at]!;
+    });
+    if (stranger !== null) return `${name}: row ${stranger} of its vocabulary does not occur in train`;
   }
   return null;
 }
 
-function negativeViolation({ columns, events, split, positive }: LeakSubject): string | null {
+function* negativeViolation({ columns, events, split, positive }: LeakSubject): Pass<string | null> {
   const { negatives } = columns;
   if (negatives === null) return null;
   const inTrain = new Uint8Array(events.items);
-  for (let i = 0; i < events.count; i++) if (split.part[i] === TRAIN) inTrain[events.item[i]!] = 1;
+  yield* slices(events.count, (from, to) => {
+    for (let i = from; i < to; i++) if (split.part[i] === TRAIN) inTrain[events.item[i]!] = 1;
+  });
   const stranger = negatives.items.find((item) => inTrain[item] === 0);
   if (stranger !== undefined) return `candidate ${stranger} is no item of train`;
-  const { rows, offsets } = userOrder(events);
+  const { rows, offsets } = yield* userOrder(events);
   const likedBy = new Int32Array(events.items).fill(-1); // the last user that likes an item
   let liked = 0;
-  for (let u = 0; u < events.users; u++) {
-    for (let at = offsets[u]!; at < offsets[u + 1]!; at++) {
-      const row = rows[at]!;
-      const item = events.item[row]!;
-      if (split.part[row] !== TRAIN || positive[row] !== 1 || likedBy[item] === u) continue;
-      likedBy[item] = u;
-      liked++;
+  let violation = null as string | null;
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
+      for (let at = offsets[u]!; at < offsets[u + 1]!; at++) {
+        const row = rows[at]!;
+        const item = events.item[row]!;
+        if (split.part[row] !== TRAIN || positive[row] !== 1 || likedBy[item] === u) continue;
+        likedBy[item] = u;
+        liked++;
+      }
+      for (let at = negatives.offsets[u]!; at < negatives.offsets[u + 1]!; at++) {
+        const item = negatives.positives[at]!;
+        if (likedBy[item] !== u) violation ??= `user ${u}: item ${item} is left out but is no train positive`;
+      }
     }
-    for (let at = negatives.offsets[u]!; at < negatives.offsets[u + 1]!; at++) {
-      if (likedBy[negatives.positives[at]!] !== u)
-        return `user ${u}: item ${negatives.positives[at]} is left out but is no train positive`;
-    }
-  }
+  });
+  if (violation !== null) return violation;
   return liked === negatives.positives.length
     ? null
     : `${liked} train positives but ${negatives.positives.length} are left out`;
 }
 
-function coldViolation({ events, split, columns, schema }: LeakSubject): string | null {
-  for (let i = 0; i < events.count; i++) {
-    if (split.part[i] === TRAIN && split.cold[events.item[i]!] === 1)
-      return `train event ${i} is of the new item ${events.item[i]}`;
-  }
+function* coldViolation({ events, split, columns, schema }: LeakSubject): Pass<string | null> {
+  let violation = null as string | null;
+  yield* slices(events.count, (from, to) => {
+    for (let i = from; i < to; i++) {
+      if (split.part[i] === TRAIN && split.cold[events.item[i]!] === 1)
+        violation ??= `train event ${i} is of the new item ${events.item[i]}`;
+    }
+  });
+  if (violation !== null) return violation;
   const ids = columns.categorical.find(({ name }) => name === schema.itemId);
   const known = ids?.rows.findIndex((row, item) => row !== 0 && split.cold[item] === 1) ?? -1;
   return known < 0 ? null : `the new item ${known} has a row of its own in the vocabulary`;
 }
 
-/** Equal (user, item, time): pairs of neighbours in the same part, and in different ones. Without times there are none. */
-export function countDuplicates({ events, split }: Pick<LeakSubject, 'events' | 'split'>): {
+interface Duplicates {
   within: number;
   across: number;
-} {
-  let [within, across] = [0, 0];
-  if (events.times === null) return { within, across };
+}
+
+/** Equal (user, item, time): pairs of neighbours in the same part, and in different ones. Without times there are none. */
+export function countDuplicates(subject: Pick<LeakSubject, 'events' | 'split'>): Duplicates {
+  return atOnce(duplicatesOf(subject));
+}
+
+function* duplicatesOf({ events, split }: Pick<LeakSubject, 'events' | 'split'>): Pass<Duplicates> {
+  const found = { within: 0, across: 0 };
+  if (events.times === null) return found;
+  const { time, item } = events;
+  const { rows, offsets } = yield* userOrder(events);
   // Rows of a user at one time stand together; there are few of them.
-  const { rows, offsets } = userOrder(events);
-  for (let u = 0; u < events.users; u++) {
-    for (let from = offsets[u]!; from < offsets[u + 1]!; ) {
-      let to = from + 1;
-      while (to < offsets[u + 1]! && events.time[rows[to]!] === events.time[rows[from]!]) to++;
-      const tied = to - from === 1 ? [] : Array.from(rows.subarray(from, to));
-      tied.sort((a, b) => events.item[a]! - events.item[b]! || a - b);
-      for (let i = 1; i < tied.length; i++) {
-        const [a, b] = [tied[i - 1]!, tied[i]!];
-        if (events.item[a] !== events.item[b]) continue;
-        if (split.part[a] === split.part[b]) within++;
-        else across++;
-      }
-      from = to;
+  const compare = (start: number, end: number): void => {
+    const tied = Array.from(rows.subarray(start, end)).sort((a, b) => item[a]! - item[b]! || a - b);
+    for (let i = 1; i < tied.length; i++) {
+      const [a, b] = [tied[i - 1]!, tied[i]!];
+      if (item[a] === item[b]) found[split.part[a] === split.part[b] ? 'within' : 'across']++;
     }
-  }
-  return { within, across };
+  };
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
+      const last = offsets[u + 1]!;
+      for (let start = offsets[u]!, end = start; start < last; start = end) {
+        const now = time[rows[start]!]!;
+        for (end = start + 1; end < last && time[rows[end]!] === now; ) end++;
+        if (end - start > 1) compare(start, end);
+      }
+    }
+  });
+  return found;
 }

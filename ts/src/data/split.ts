@@ -2,8 +2,9 @@
 
 import { createHash } from 'node:crypto';
 import { ArgumentError, DataError } from '../errors.js';
-import { type Events, groupRows, lowerBound, TEST, TRAIN, timeOrder, VALID } from './events.js';
-import { permutation } from './loader/shuffle.js';
+import { type Events, groupRowsPass, lowerBound, rowsKept, TEST, TRAIN, timeOrder, VALID } from './events.js';
+import { permutationPass } from './loader/shuffle.js';
+import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
 /** Shares of train, valid and test; they are normalised. */
 export type Ratios = readonly [number, number, number];
@@ -50,15 +51,21 @@ export interface Split {
  * `coldItems`: ids of items that are *new items* whatever the rule; the rule then splits the events of the others.
  * Throws ArgumentError for a rule that makes no sense, DataError (DATA_SCHEMA) when a time is needed and there is none.
  */
-export function splitEvents(
+export function splitEvents(events: Events, rule: SplitRule, options: SplitOptions = {}): Split {
+  return atOnce(splitEventsPass(events, rule, options));
+}
+
+export interface SplitOptions {
+  readonly seed?: number;
+  readonly itemIds?: readonly string[];
+  readonly coldItems?: readonly string[];
+}
+
+export function* splitEventsPass(
   events: Events,
   rule: SplitRule,
-  {
-    seed = 0,
-    itemIds,
-    coldItems = [],
-  }: { seed?: number; itemIds?: readonly string[]; coldItems?: readonly string[] } = {},
-): Split {
+  { seed = 0, itemIds, coldItems = [] }: SplitOptions = {},
+): Pass<Split> {
   const counters: Record<string, number> = {};
   const part = new Uint8Array(events.count);
   // Part code per item: TRAIN for warm items, whose events the rule splits.
@@ -67,10 +74,10 @@ export function splitEvents(
       ? chooseItems(rule, coldItems, itemIds, events.items, seed, counters)
       : null;
   const isWarm = (row: number): boolean => chosen === null || chosen[events.item[row]!] === TRAIN;
-  const warm = (order: Order): Int32Array => {
-    const rows = orderedRows(events, order, seed);
-    return chosen === null ? rows : rows.filter(isWarm);
-  };
+  function* warm(order: Order): Pass<Int32Array> {
+    const rows = yield* orderedRows(events, order, seed);
+    return chosen === null ? rows : yield* rowsKept(rows, isWarm);
+  }
   let text: string;
   let order: Order = 'TO';
   if (rule.kind === 'RS' || rule.kind === 'CS') {
@@ -78,50 +85,63 @@ export function splitEvents(
     needTime(events, 'order TO', order === 'TO' && rule.ties !== 'row');
     const byUser = rule.kind === 'RS' && rule.groupBy === 'user';
     if (byUser) {
-      const { rows, offsets } = groupRows(events.user, events.users, warm(order));
-      for (let u = 0; u < events.users; u++) {
-        cut(events, rows.subarray(offsets[u], offsets[u + 1]), rule, order, part, counters);
-      }
-    } else cut(events, warm(order), rule, order, part, counters);
+      const { rows, offsets } = yield* groupRowsPass(events.user, events.users, yield* warm(order));
+      yield* ownerSlices(events.users, (from, to) => {
+        for (let u = from; u < to; u++)
+          atOnce(cut(events, rows.subarray(offsets[u], offsets[u + 1]), rule, order, part, counters));
+      });
+    } else yield* cut(events, yield* warm(order), rule, order, part, counters);
     text = `${rule.kind} ${rule.ratios.join('/')} ${order}${byUser ? ' by user' : ''} seed ${seed}`;
   } else if (rule.kind === 'LS') {
-    leaveLast(events, warm('TO'), part, counters);
+    yield* leaveLast(events, yield* warm('TO'), part, counters);
     text = 'LS valid_and_test';
   } else if (rule.kind === 'TS') {
-    const [valid, test] = [thresholdOf(events, rule.validFrom), thresholdOf(events, rule.testFrom)];
+    const valid = yield* thresholdOf(events, rule.validFrom);
+    const test = yield* thresholdOf(events, rule.testFrom);
     if (valid > test) {
       throw new ArgumentError('split TS: expected valid_from at or before test_from', { argument: 'validFrom' });
     }
-    for (let i = 0; i < events.count; i++) {
-      part[i] = events.time[i]! >= test ? TEST : events.time[i]! >= valid ? VALID : TRAIN;
-    }
+    yield* slices(events.count, (from, to) => {
+      for (let i = from; i < to; i++)
+        part[i] = events.time[i]! >= test ? TEST : events.time[i]! >= valid ? VALID : TRAIN;
+    });
     const shown = (rank: number): string => String(events.times![rank] ?? 'never');
     text = `TS valid from ${shown(valid)} test from ${shown(test)}`;
   } else {
-    if (rule.part.length !== events.count || rule.part.some((code) => code > TEST)) {
-      throw new ArgumentError(`split: expected ${events.count} part codes 0, 1 or 2 but received ${rule.part.length}`, {
+    const { part: given } = rule;
+    let isPart = given.length === events.count;
+    yield* slices(given.length, (from, to) => {
+      for (let i = from; i < to; i++) if (given[i]! > TEST) isPart = false;
+    });
+    if (!isPart) {
+      throw new ArgumentError(`split: expected ${events.count} part codes 0, 1 or 2 but received ${given.length}`, {
         argument: 'part',
       });
     }
-    part.set(rule.part);
+    part.set(given);
     text = rule.text ?? 'as given';
   }
   let cold = rule.kind === 'given' ? (rule.cold ?? null) : null;
   if (chosen !== null) {
-    for (let i = 0; i < events.count; i++) if (!isWarm(i)) part[i] = chosen[events.item[i]!]!;
+    yield* slices(events.count, (from, to) => {
+      for (let i = from; i < to; i++) if (!isWarm(i)) part[i] = chosen[events.item[i]!]!;
+    });
     cold = chosen.map((code) => (code === TEST ? 1 : 0));
     text += `, ${counters.coldItems} new items ${rule.kind === 'CS' && 'test' in rule ? 'by hash' : 'by list'}`;
   }
   if (cold === null) {
-    cold = new Uint8Array(events.items).fill(1);
-    for (let i = 0; i < events.count; i++) if (part[i] === TRAIN) cold[events.item[i]!] = 0;
+    const untrained = new Uint8Array(events.items).fill(1);
+    yield* slices(events.count, (from, to) => {
+      for (let i = from; i < to; i++) if (part[i] === TRAIN) untrained[events.item[i]!] = 0;
+    });
+    cold = untrained;
   }
-  countNew(events, part, counters);
+  yield* countNew(events, part, counters);
   return { part, cold, text, order, counters };
 }
 
-function orderedRows(events: Events, order: Order, seed: number): Int32Array {
-  return order === 'RO' ? permutation(events.count, seed, 0) : timeOrder(events);
+function orderedRows(events: Events, order: Order, seed: number): Pass<Int32Array> {
+  return order === 'RO' ? permutationPass(events.count, seed, 0) : timeOrder(events);
 }
 
 /** Sizes of valid and test for n events: floors of normalised shares; an empty part with a positive share takes one from train while train has more than one. */
@@ -140,14 +160,14 @@ export function partSizes(n: number, ratios: Ratios): { train: number; valid: nu
 }
 
 /** Cuts ordered rows into train, valid and test. */
-function cut(
+function* cut(
   events: Events,
   rows: Int32Array,
   { ratios, ties = 'time' }: RatioRule,
   order: Order,
   part: Uint8Array,
   counters: Record<string, number>,
-): void {
+): Pass<void> {
   const sizes = partSizes(rows.length, ratios);
   let validStart = sizes.train;
   let testStart = sizes.train + sizes.valid;
@@ -163,25 +183,35 @@ function cut(
     if (validStart < testStart) validStart = back(validStart);
     counters.movedByTies = (counters.movedByTies ?? 0) + (sizes.train - validStart);
   }
-  for (let i = validStart; i < rows.length; i++) part[rows[i]!] = i < testStart ? VALID : TEST;
+  yield* slices(rows.length - validStart, (from, to) => {
+    for (let i = validStart + from; i < validStart + to; i++) part[rows[i]!] = i < testStart ? VALID : TEST;
+  });
 }
 
 /** `ordered`: rows by (time, row). */
-function leaveLast(events: Events, ordered: Int32Array, part: Uint8Array, counters: Record<string, number>): void {
-  const { rows, offsets } = groupRows(events.user, events.users, ordered);
-  counters.usersBelowThree = 0;
-  for (let u = 0; u < events.users; u++) {
-    const end = offsets[u + 1]!;
-    const count = end - offsets[u]!;
-    if (count >= 3) {
-      part[rows[end - 1]!] = TEST;
-      part[rows[end - 2]!] = VALID;
-    } else if (count > 0) counters.usersBelowThree++;
-  }
+function* leaveLast(
+  events: Events,
+  ordered: Int32Array,
+  part: Uint8Array,
+  counters: Record<string, number>,
+): Pass<void> {
+  const { rows, offsets } = yield* groupRowsPass(events.user, events.users, ordered);
+  let below = 0;
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
+      const end = offsets[u + 1]!;
+      const count = end - offsets[u]!;
+      if (count >= 3) {
+        part[rows[end - 1]!] = TEST;
+        part[rows[end - 2]!] = VALID;
+      } else if (count > 0) below++;
+    }
+  });
+  counters.usersBelowThree = below;
 }
 
 /** Rank of the first distinct time at or after a threshold. */
-function thresholdOf(events: Events, threshold: Threshold): number {
+function* thresholdOf(events: Events, threshold: Threshold): Pass<number> {
   needTime(events, 'TS', true);
   if (typeof threshold !== 'object') return lowerBound(events.times!, threshold);
   const { quantile } = threshold;
@@ -191,7 +221,7 @@ function thresholdOf(events: Events, threshold: Threshold): number {
     });
   }
   const at = Math.floor(quantile * events.count);
-  return at >= events.count ? events.times!.length : events.time.slice().sort()[at]!;
+  return at >= events.count ? events.times!.length : events.time[(yield* timeOrder(events))[at]!]!;
 }
 
 function needTime(events: Events, who: string, needed: boolean): void {
@@ -241,18 +271,22 @@ function chooseItems(
 }
 
 /** Counts users and items of valid and test that train has never seen. */
-function countNew(events: Events, part: Uint8Array, counters: Record<string, number>): void {
+function* countNew(events: Events, part: Uint8Array, counters: Record<string, number>): Pass<void> {
   for (const [name, column, size] of [
     ['Users', events.user, events.users],
     ['Items', events.item, events.items],
   ] as const) {
     const seen = new Uint8Array(size);
-    for (let i = 0; i < events.count; i++) seen[column[i]!]! |= 1 << part[i]!;
+    yield* slices(events.count, (from, to) => {
+      for (let i = from; i < to; i++) seen[column[i]!]! |= 1 << part[i]!;
+    });
     let [valid, test] = [0, 0];
-    for (const bits of seen) {
-      if ((bits & 3) === 2) valid++;
-      if ((bits & 5) === 4) test++;
-    }
+    yield* slices(size, (from, to) => {
+      for (let i = from; i < to; i++) {
+        if ((seen[i]! & 3) === 2) valid++;
+        if ((seen[i]! & 5) === 4) test++;
+      }
+    });
     counters[`new${name}Valid`] = valid;
     counters[`new${name}Test`] = test;
   }

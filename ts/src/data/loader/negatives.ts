@@ -5,7 +5,8 @@
 
 import { ArgumentError, DataError } from '../../errors.js';
 import { philox, streamOf, uniform } from '../../random.js';
-import { type Events, groupRows, lowerBound, rowNumbers, rowsWhere, TRAIN } from '../events.js';
+import { type Events, groupRowsPass, lowerBound, rowNumbers, rowsKept, rowsWherePass, TRAIN } from '../events.js';
+import { atOnce, ownerSlices, type Pass, slices } from '../turns.js';
 import { seedKey } from './shuffle.js';
 
 const STREAM = streamOf('negatives');
@@ -39,15 +40,26 @@ export function negativeTable(
   events: Events,
   part: Uint8Array,
   positive: Uint8Array,
-  { kind, n, alpha = 1 }: NegativeOptions,
+  options: NegativeOptions,
 ): NegativeTable {
+  return atOnce(negativeTablePass(events, part, positive, options));
+}
+
+export function* negativeTablePass(
+  events: Events,
+  part: Uint8Array,
+  positive: Uint8Array,
+  { kind, n, alpha = 1 }: NegativeOptions,
+): Pass<NegativeTable> {
   if (!Number.isInteger(n) || n < 1) {
     throw new ArgumentError(`negatives: expected n of at least 1 but received ${n}`, { argument: 'n' });
   }
   if (!(alpha >= 0))
     throw new ArgumentError(`negatives: expected alpha of at least 0 but received ${alpha}`, { argument: 'alpha' });
   const counts = new Int32Array(events.items);
-  for (let i = 0; i < events.count; i++) if (part[i] === TRAIN) counts[events.item[i]!]!++;
+  yield* slices(events.count, (from, to) => {
+    for (let i = from; i < to; i++) if (part[i] === TRAIN) counts[events.item[i]!]!++;
+  });
   const items = rowNumbers(events.items).filter((item) => counts[item]! > 0);
 
   let cumulative: Float64Array | null = null;
@@ -57,28 +69,28 @@ export function negativeTable(
     for (let i = 0; i < items.length; i++) cumulative[i] = sum += counts[items[i]!]! ** alpha;
   }
 
-  const liked = rowsWhere(part, TRAIN).filter((row) => positive[row] === 1);
-  const byUser = groupRows(events.user, events.users, liked);
+  const liked = yield* rowsKept(yield* rowsWherePass(part, TRAIN), (row) => positive[row] === 1);
+  const byUser = yield* groupRowsPass(events.user, events.users, liked);
   const offsets = new Int32Array(events.users + 1);
   const positives = new Int32Array(liked.length);
   let size = 0;
-  for (let u = 0; u < events.users; u++) {
-    const own = byUser.rows
-      .subarray(byUser.offsets[u], byUser.offsets[u + 1])
-      .map((row) => events.item[row]!)
-      .sort();
-    for (let i = 0; i < own.length; i++) if (i === 0 || own[i] !== own[i - 1]) positives[size++] = own[i]!;
-    offsets[u + 1] = size;
-    if (own.length > 0 && size - offsets[u]! === items.length) {
-      throw new DataError(
-        'DATA_SCHEMA',
-        `negatives: expected an item that user ${u} has no positive for, but all ${items.length} train items are positives`,
-        {
-          user: u,
-        },
-      );
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
+      const own = byUser.rows
+        .subarray(byUser.offsets[u], byUser.offsets[u + 1])
+        .map((row) => events.item[row]!)
+        .sort();
+      for (let i = 0; i < own.length; i++) if (i === 0 || own[i] !== own[i - 1]) positives[size++] = own[i]!;
+      offsets[u + 1] = size;
+      if (own.length > 0 && size - offsets[u]! === items.length) {
+        throw new DataError(
+          'DATA_SCHEMA',
+          `negatives: expected an item that user ${u} has no positive for, but all ${items.length} train items are positives`,
+          { user: u },
+        );
+      }
     }
-  }
+  });
   return { n, items, cumulative, positives: positives.slice(0, size), offsets };
 }
 

@@ -6,6 +6,7 @@
 
 import { ArgumentError } from '../../errors.js';
 import { philox, streamOf } from '../../random.js';
+import { atOnce, type Pass, slices } from '../turns.js';
 
 const ROUNDS = 6;
 const STREAM = streamOf('shuffle');
@@ -66,8 +67,14 @@ export function shuffler(n: number, seed: number, epoch: number): (k: number) =>
 
 /** The whole order at once: row numbers 0 .. n-1 by place. */
 export function permutation(n: number, seed: number, epoch: number): Int32Array {
+  return atOnce(permutationPass(n, seed, epoch));
+}
+
+export function* permutationPass(n: number, seed: number, epoch: number): Pass<Int32Array> {
   const order = shuffler(n, seed, epoch);
   const out = new Int32Array(n);
-  for (let k = 0; k < n; k++) out[k] = order(k);
+  yield* slices(n, (from, to) => {
+    for (let k = from; k < to; k++) out[k] = order(k);
+  });
   return out;
 }

@@ -73,6 +73,7 @@ function integerSink(name: string, kind: 'int64' | 'uint64', rows: number): Colu
       missing.clear(row, row + from.length);
       if (from instanceof BigInt64Array) values.set(from, row);
       else if (from instanceof BigUint64Array) unsigned.set(from, row);
+      else if (from instanceof Int32Array || from instanceof Uint32Array) widen(from, halves, row);
       else
         for (let i = 0; i < from.length; i++) {
           const value = from[i];
@@ -99,6 +100,16 @@ function integerSink(name: string, kind: 'int64' | 'uint64', rows: number): Colu
   };
 }
 
+/** Integers of 32 bits as integers of 64. */
+function widen(from: Int32Array | Uint32Array, halves: Int32Array, row: number): void {
+  const isSigned = from instanceof Int32Array;
+  for (let i = 0, to = 2 * row; i < from.length; i++, to += 2) {
+    const value = from[i]!;
+    halves[to] = value;
+    halves[to + 1] = isSigned ? value >> 31 : 0;
+  }
+}
+
 function floatSink(name: string, rows: number): ColumnSink {
   const values = new Float64Array(rows);
   const missing = new Missing(rows);
@@ -106,6 +117,11 @@ function floatSink(name: string, rows: number): ColumnSink {
     name,
     write(row, from) {
       missing.clear(row, row + from.length);
+      if (from instanceof Float64Array || from instanceof Float32Array) {
+        values.set(from, row);
+        for (let i = 0; i < from.length; i++) if (Number.isNaN(from[i])) missing.mark(row + i);
+        return;
+      }
       for (let i = 0; i < from.length; i++) {
         const value = from[i];
         // NaN is how data frames write a missing number.

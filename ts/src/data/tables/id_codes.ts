@@ -1,4 +1,6 @@
 /** Dense numbers for ids, in order of first appearance: strings by a Map, 64-bit integers by a table of their 32-bit halves, without a bigint per row. */
+import { sharedInt32 } from '../text/token_store.js';
+import { atOnce, type Pass, SLICE, slices, zeroed } from '../turns.js';
 import type { Column } from './table.js';
 
 /** Dense codes (rows) of the ids of a column. -1: missing. `ids` by code, as text, exact. */
@@ -11,25 +13,26 @@ export interface Codes {
 const MAP_SIZE = 1 << 23;
 
 export function encodeStrings(values: readonly string[]): Codes {
+  return atOnce(encodeStringsPass(values));
+}
+
+export function* encodeStringsPass(values: readonly string[]): Pass<Codes> {
   const maps = [new Map<string, number>()];
   const ids: string[] = [];
-  const codes = new Int32Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    if (value === '') {
-      codes[i] = -1;
-      continue;
+  const codes = sharedInt32(values.length);
+  const codeOf = (value: string): number => {
+    for (const map of maps) {
+      const code = map.get(value);
+      if (code !== undefined) return code;
     }
-    let code: number | undefined;
-    for (let m = 0; m < maps.length && code === undefined; m++) code = maps[m]!.get(value);
-    if (code === undefined) {
-      code = ids.push(value) - 1;
-      let last = maps.at(-1)!;
-      if (last.size >= MAP_SIZE) maps.push((last = new Map()));
-      last.set(value, code);
-    }
-    codes[i] = code;
-  }
+    let last = maps.at(-1)!;
+    if (last.size >= MAP_SIZE) maps.push((last = new Map()));
+    last.set(value, ids.length);
+    return ids.push(value) - 1;
+  };
+  yield* slices(values.length, (from, to) => {
+    for (let i = from; i < to; i++) codes[i] = values[i] === '' ? -1 : codeOf(values[i]!);
+  });
   return { codes, ids };
 }
 
@@ -40,36 +43,46 @@ function mix(low: number, high: number): number {
   return hash ^ (hash >>> 16);
 }
 
-/** Every 64-bit value is an id like any other (F19): a slot holds a code, not a key, and -1 where it is free. */
-export class IntegerCodes {
+/** Words of a slot: both halves of an integer, its code plus one (0: the slot is free), and one to fill 16 bytes. */
+const SLOT_WORDS = 4;
+
+/** Codes of integers. Every 64-bit value is an id like any other (F19): a slot is free by its code, not by its key. */
+class IntegerCodes {
+  private slots = new Int32Array(SLOT_WORDS * 1024);
   private keys = new Int32Array(2 * 1024);
-  private slots = new Int32Array(4096).fill(-1);
   private count = 0;
 
-  /** Distinct integers so far. */
-  get size(): number {
-    return this.count;
+  /** The code of an integer given by its halves; a new one for a new integer. There must be room for it. */
+  code(low: number, high: number): number {
+    const at = this.slotOf(low, high);
+    const known = this.slots[at + 2]!;
+    if (known !== 0) return known - 1;
+    const code = this.count++;
+    this.put(at, low, high, code);
+    if (2 * code === this.keys.length) {
+      const keys = new Int32Array(4 * code);
+      keys.set(this.keys);
+      this.keys = keys;
+    }
+    this.keys[2 * code] = low;
+    this.keys[2 * code + 1] = high;
+    return code;
   }
 
-  /** The code of an integer given by its halves; a new one for a new integer. */
-  code(low: number, high: number): number {
-    const { slots, keys } = this;
-    const mask = slots.length - 1;
-    let slot = mix(low, high) & mask;
-    for (let code = slots[slot]!; code >= 0; code = slots[slot]!) {
-      if (keys[2 * code] === low && keys[2 * code + 1] === high) return code;
-      slot = (slot + 1) & mask;
-    }
-    slots[slot] = this.count;
-    if (2 * this.count === keys.length) {
-      this.keys = new Int32Array(2 * keys.length);
-      this.keys.set(keys);
-    }
-    this.keys[2 * this.count] = low;
-    this.keys[2 * this.count + 1] = high;
-    const code = this.count++;
-    if (2 * this.count > slots.length) this.grow();
-    return code;
+  /** Makes room for `more` integers: at most half of the slots are taken. */
+  *makeRoom(more: number): Pass<void> {
+    const taken = 2 * SLOT_WORDS * (this.count + more);
+    if (taken <= this.slots.length) return;
+    let length = this.slots.length;
+    while (length < taken) length *= 2;
+    this.slots = yield* zeroed(new Int32Array(length));
+    const { keys } = this;
+    yield* slices(this.count, (from, to) => {
+      for (let code = from; code < to; code++) {
+        const [low, high] = [keys[2 * code]!, keys[2 * code + 1]!];
+        this.put(this.slotOf(low, high), low, high, code);
+      }
+    });
   }
 
   /** The integers by code. */
@@ -77,38 +90,61 @@ export class IntegerCodes {
     return new BigInt64Array(this.keys.buffer, 0, this.count);
   }
 
-  private grow(): void {
-    const slots = new Int32Array(2 * this.slots.length).fill(-1);
+  /** Where an integer is, or where it would be. */
+  private slotOf(low: number, high: number): number {
+    const { slots } = this;
     const mask = slots.length - 1;
-    for (let code = 0; code < this.count; code++) {
-      let slot = mix(this.keys[2 * code]!, this.keys[2 * code + 1]!) & mask;
-      while (slots[slot]! >= 0) slot = (slot + 1) & mask;
-      slots[slot] = code;
-    }
-    this.slots = slots;
+    let at = (SLOT_WORDS * mix(low, high)) & mask;
+    while (slots[at + 2] !== 0 && (slots[at] !== low || slots[at + 1] !== high)) at = (at + SLOT_WORDS) & mask;
+    return at;
+  }
+
+  private put(at: number, low: number, high: number, code: number): void {
+    const { slots } = this;
+    slots[at] = low;
+    slots[at + 1] = high;
+    slots[at + 2] = code + 1;
   }
 }
 
 export function encodeIntegers(values: BigInt64Array | BigUint64Array, missing: Uint8Array | null): Codes {
+  return atOnce(encodeIntegersPass(values, missing));
+}
+
+export function* encodeIntegersPass(values: BigInt64Array | BigUint64Array, missing: Uint8Array | null): Pass<Codes> {
   const halves = new Int32Array(values.buffer, values.byteOffset, 2 * values.length);
   const table = new IntegerCodes();
-  const codes = new Int32Array(values.length);
-  for (let i = 0; i < codes.length; i++)
-    codes[i] = missing?.[i] === 1 ? -1 : table.code(halves[2 * i]!, halves[2 * i + 1]!);
+  const codes = sharedInt32(values.length);
+  for (let start = 0; start < codes.length; start += SLICE) {
+    const end = Math.min(codes.length, start + SLICE);
+    yield* table.makeRoom(end - start);
+    yield* slices(end - start, (from, to) => {
+      for (let i = start + from; i < start + to; i++)
+        codes[i] = missing?.[i] === 1 ? -1 : table.code(halves[2 * i]!, halves[2 * i + 1]!);
+    });
+  }
   const distinct = table.values();
   const shown = values instanceof BigInt64Array ? distinct : new BigUint64Array(distinct.buffer, 0, distinct.length);
-  return { codes, ids: Array.from<bigint, string>(shown, String) };
+  const ids = new Array<string>(shown.length);
+  yield* slices(shown.length, (from, to) => {
+    for (let code = from; code < to; code++) ids[code] = String(shown[code]!);
+  });
+  return { codes, ids };
 }
 
 /** Codes of a column of ids or words; null for a column of float64, which holds none. */
 export function encodeColumn(column: Column): Codes | null {
+  return atOnce(encodeColumnPass(column));
+}
+
+export function* encodeColumnPass(column: Column): Pass<Codes | null> {
   switch (column.kind) {
     case 'int64':
     case 'uint64':
-      return encodeIntegers(column.values, column.missing);
+      return yield* encodeIntegersPass(column.values, column.missing);
     case 'token':
     case 'token_seq':
-      return encodeStrings(column.values);
+      return yield* encodeStringsPass(column.values);
     default:
       return null;
   }

@@ -3,14 +3,15 @@
  * Rules: data.md, section 1; faults F10, F12.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { setImmediate } from 'node:timers/promises';
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetRead } from 'hyparquet';
+import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetRead, parquetSchema } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { DataError, OutOfMemoryError, StorageError } from '../../errors.js';
 import { rowsWhere } from '../events.js';
+import { turns } from '../turns.js';
 import { type ColumnSink, columnSink, type Decoded } from './column_sink.js';
 import type { DataFile, DataFiles } from './data_files.js';
 import { inferredBuilder } from './inferred_column.js';
+import { type FlatChunk, readFlatChunk } from './parquet_pages.js';
 import { type ParquetColumn, parquetColumns } from './parquet_schema.js';
 import { RowPolicy, tableOf } from './row_policy.js';
 import type { Column, Table } from './table.js';
@@ -181,19 +182,21 @@ function placedGroups(footers: readonly ParquetFooter[]): PlacedGroup[] {
   return groups;
 }
 
-/** One column of one row group at a time, each in a turn of the event loop. */
-const fillByRowGroup: FillGroups = async (groups, sinks, policy, { footers }, signal) => {
+/** One column of one row group at a time: flat ones page by page, lists at once. */
+const fillByRowGroup: FillGroups = async (groups, sinks, policy, { footers, columns }, signal) => {
+  const turn = turns(signal);
   const unreadable = new Set<PlacedGroup>();
   for (const footer of footers)
     await withFile(footer.file, async (buffer) => {
       for (const place of groups) {
         if (place.footer !== footer) continue;
-        for (const sink of sinks) {
+        for (const [at, sink] of sinks.entries()) {
           signal?.throwIfAborted();
           try {
-            await readChunk(buffer, sink, place);
+            if (columns[at]!.list) await readListChunk(buffer, sink, place);
+            else await readFlatChunk(buffer, flatChunk(sink, place), turn);
           } catch (error) {
-            if (error instanceof StorageError) throw error;
+            if (error instanceof StorageError || signal?.aborted === true) throw error;
             const { from, to, group } = place;
             const message = `column "${sink.name}": ${messageOf(error)}`;
             policy.reject(
@@ -207,7 +210,7 @@ const fillByRowGroup: FillGroups = async (groups, sinks, policy, { footers }, si
             unreadable.add(place);
             break;
           }
-          await setImmediate();
+          await turn();
         }
       }
     });
@@ -255,8 +258,22 @@ export function pathColumns(
     });
 }
 
-/** Decodes one column of one row group into the sink. */
-async function readChunk(file: AsyncBuffer, sink: ColumnSink, { footer, start, from, to }: PlacedGroup): Promise<void> {
+function flatChunk(sink: ColumnSink, { footer, group, from, to }: PlacedGroup): FlatChunk {
+  const root = parquetSchema(footer.metadata);
+  const node = root.children.find(({ element }) => element.name === sink.name);
+  const metadata = footer.metadata.row_groups[group]!.columns.find(
+    (chunk) => chunk.meta_data?.path_in_schema[0] === sink.name,
+  )?.meta_data;
+  if (node === undefined || metadata === undefined) throw new RangeError('expected the column in every row group');
+  return { schemaPath: [root, node], metadata, parsers, sink, first: from, rows: to - from };
+}
+
+/** Decodes a column of lists of one row group into the sink. */
+async function readListChunk(
+  file: AsyncBuffer,
+  sink: ColumnSink,
+  { footer, start, from, to }: PlacedGroup,
+): Promise<void> {
   const end = start + to - from;
   const pieces: { readonly values: Decoded; readonly row: number }[] = [];
   await parquetRead({
