@@ -31,8 +31,10 @@ import { type Env, nodeEnv } from '../../src/io/env.js';
 import { acquireLock } from '../../src/io/lock.js';
 import { BLOCK_BYTES, encodeManifest, MANIFEST, parseManifest } from '../../src/io/manifest.js';
 import { hostTensor, viewAs } from '../../src/io/safetensors.js';
+import { uniforms } from '../../src/random.js';
 import { type Fault, FaultyEnv, Killed } from './faulty_env.js';
 import { MemoryEnv } from './memory_env.js';
+import { type Loss, PowerLossEnv } from './power_loss_env.js';
 
 const root = mkdtempSync(join(tmpdir(), 'galago-checkpoint-'));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -359,6 +361,95 @@ describe.each(saves)('proofs A and B, saving %s', (_what, options) => {
       expect(saved.warnings).toEqual([]);
       expect((await loadCheckpoint({ dir: run, env })).manifest.score).toBe(options.score);
     }
+  });
+});
+
+/** Nothing that was not synced is kept, all of it, and some of it in many ways. */
+const losses: Loss[] = [
+  { draw: () => 0 },
+  { draw: () => 0.49 },
+  { draw: () => 0.99 },
+  ...Array.from({ length: 24 }, (_, seed): Loss => {
+    let at = 0;
+    const draws = uniforms(4096, seed, 1);
+    return { draw: () => draws[at++]! };
+  }),
+];
+
+describe('proof C', () => {
+  const cases: [string, Omit<SaveOptions, 'dir'>, boolean][] = [
+    ...saves.map(([what, options]): [string, Omit<SaveOptions, 'dir'>, boolean] => [what, options, true]),
+    ['the first step', { ...state(4), score: 0.6 }, false],
+  ];
+  const disk = async (filled: boolean): Promise<PowerLossEnv> =>
+    filled ? await PowerLossEnv.of(await threeSaved(), 'run') : await PowerLossEnv.of(await emptyRun(), 'run');
+  const emptyRun = async (): Promise<MemoryEnv> => {
+    const env = MemoryEnv.empty();
+    await env.makeDirectory('run');
+    return env;
+  };
+  /** Score of what loads; null where nothing was ever saved. */
+  const loadedScore = async (env: Env): Promise<number | null> => {
+    try {
+      const loaded = await loadCheckpoint({ dir: run, env });
+      expect(loaded.rejected).toEqual([]);
+      expect(weight(loaded)).toBe(loaded.manifest.step);
+      return loaded.manifest.score;
+    } catch (error) {
+      if (error instanceof CheckpointNotFoundError) return null;
+      throw error;
+    }
+  };
+
+  it.each(cases)(
+    'F03: the power fails at the k-th call of saving %s: old or new, whole',
+    async (_, options, filled) => {
+      const counted = new FaultyEnv(await disk(filled));
+      await saveCheckpoint({ dir: run, ...options, env: counted });
+      const old = filled ? 0.3 : null;
+      const outcomes = new Set<number | null>();
+      for (let k = 0; k < counted.calls; k++) {
+        const env = await disk(filled);
+        const save = saveCheckpoint({ dir: run, ...options, env: new FaultyEnv(env, { at: k, kind: 'kill-after' }) });
+        await expect(save).rejects.toBeInstanceOf(Killed);
+        for (const loss of losses) {
+          const found = await env.afterLoss(loss);
+          if ((await found.list('run')).some(({ name }) => name === 'checkpoints')) await bury(found);
+          const score = await loadedScore(found);
+          expect([old, options.score], `call ${k}`).toContain(score);
+          outcomes.add(score);
+        }
+      }
+      expect(outcomes).toEqual(new Set([old, options.score]));
+    },
+  );
+
+  it.each(cases)('F03: what was saved stays when the power fails later: %s', async (_, options, filled) => {
+    for (const loss of losses) {
+      const env = await disk(filled);
+      await saveCheckpoint({ dir: run, ...options, env });
+      const found = await env.afterLoss(loss);
+      await bury(found);
+      expect(await loadedScore(found)).toBe(options.score);
+      await saveCheckpoint({ dir: run, ...state(5), score: 0.7, env: found });
+      expect(await loadedScore(found)).toBe(0.7);
+      expect(await temporaries(found)).toEqual([]);
+    }
+  });
+
+  it('F03: a file that was not synced may be empty, cut, or zeros', async () => {
+    const env = await PowerLossEnv.of(await emptyRun(), 'run');
+    const file = await env.create('run/x');
+    await file.write(Buffer.from('ab'));
+    await file.sync();
+    await file.write(Buffer.from('cd'));
+    const read = async (draw: number): Promise<string> => {
+      const found = await env.afterLoss({ draw: () => draw });
+      return Buffer.from(await found.read('run/x')).toString();
+    };
+    await expect(read(0)).rejects.toThrow('ENOENT'); // its name was not synced either
+    await env.syncDirectory('run');
+    expect([await read(0), await read(0.3), await read(0.6), await read(0.9)]).toEqual(['ab', 'abcd', 'abc', 'ab\0\0']);
   });
 });
 
