@@ -8,6 +8,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { ModelFileError } from '../../errors.js';
+import { rememberingWords } from './word_memory.js';
 
 /** Ids of the tokens that the layout needs; null where a tokenizer has none. */
 export interface SpecialTokens {
@@ -127,15 +128,25 @@ export function tokenizerFromJson(
   };
   let size = 0;
   for (const id of ids.values()) size = Math.max(size, id + 1);
-  return {
-    kind,
-    size,
-    special,
-    digest,
-    encode(text) {
-      return text === '' ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
-    },
-  };
+  const encode = (text: string): readonly number[] =>
+    text === '' ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
+  return { kind, size, special, digest, encode: cutsAtSpaces(json, model, added) ? rememberingWords(encode) : encode };
+}
+
+/** Whether the ids of a text are those of its words, one after the other: BERT's own components, and no token that holds a space. */
+function cutsAtSpaces(
+  { normalizer, pre_tokenizer: cutter }: JsonObject,
+  model: JsonObject,
+  added: readonly Json[],
+): boolean {
+  const is = (component: Json | undefined, type: string): boolean => isObject(component) && component.type === type;
+  return (
+    is(normalizer, 'BertNormalizer') &&
+    is(cutter, 'BertPreTokenizer') &&
+    model.type === 'WordPiece' &&
+    !model.fuse_unk &&
+    added.every((token) => isObject(token) && typeof token.content === 'string' && !/\s/.test(token.content))
+  );
 }
 
 /**
