@@ -143,7 +143,7 @@ export class NonFiniteError extends GalagoError {
   }
 }
 
-/** A kernel failed and poisoned its device: every later wait rejects with this. Fields: kernel, step. */
+/** A kernel failed and poisoned its device, or does not end: every later wait rejects with this. Fields: kernel, step; device, queued, seconds. */
 export class DeviceLostError extends GalagoError {
   override readonly exitCode = 75;
   constructor(message: string, fields: Fields = {}, options?: ErrorOptions) {

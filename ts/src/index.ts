@@ -194,11 +194,13 @@ export {
 } from './tensor.js';
 export { keep, tidy } from './tidy.js';
 // training
-export { resolveConfig } from './train/config.js';
+export { type ResolvedConfig, resolveConfig } from './train/config.js';
 export { type Predictions, type Slices } from './train/evaluate.js';
 export { type CachedFeatureCounts, type CachedFeatureOptions, useCachedFeatures } from './train/frozen_features.js';
+export { type PretrainResult, pretrainRun } from './train/pretrain.js';
 export { layoutFor } from './train/published_encoders.js';
 export { type ReportContent, writeReport } from './train/report.js';
+export { type RunResult, type TrainRunOptions, trainRun } from './train/run.js';
 export { openRunFolder, type RunFolder } from './train/run_folder.js';
 export { type StepFlops, stepFlops } from './train/step_flops.js';
 export { defaultSettings, type TrainEvent, Trainer, type TrainerOptions, type TrainSettings } from './train/trainer.js';

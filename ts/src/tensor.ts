@@ -1,6 +1,7 @@
 /** Tensors: shape, dtype, device and a handle. All work on them is queued; only reading waits. */
 import { fromBfloat16, toBfloat16 } from './bfloat16.js';
 import { chooseDevice } from './choose_device.js';
+import { watched } from './device_watch.js';
 import { ArgumentError, DisposedError, DtypeError, ShapeError } from './errors.js';
 import {
   addon,
@@ -107,7 +108,7 @@ export class Tensor implements Disposable {
    */
   async data(): Promise<HostArray> {
     if (this.disposed) throw new DisposedError('data: the tensor was released before this call', { op: 'data' });
-    const buffer = await addon.read(this.#handle);
+    const buffer = await watched(this.device, addon.read(this.#handle));
     return new hostArrays[this.dtype](buffer);
   }
 
@@ -346,7 +347,7 @@ export function device(name: DeviceName | 'auto' = 'cpu'): DeviceControl {
   return {
     name: resolved,
     reason: chosen.reason,
-    synchronize: () => addon.synchronize(resolved),
+    synchronize: () => watched(resolved, addon.synchronize(resolved)),
     memory: () => addon.memory(resolved),
     queued: () => addon.queued(resolved),
     setStep: (step) => addon.setStep(resolved, step),

@@ -8,6 +8,7 @@ const ranks: Readonly<Record<string, number>> = {
   native_kernels: 1,
   bfloat16: 1,
   choose_device: 2,
+  device_watch: 2,
   tensor: 2,
   shape: 2,
   tidy: 2,
