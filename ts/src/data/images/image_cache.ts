@@ -39,8 +39,13 @@ export interface ImageCache {
   readonly failedWrites: number;
   /** Files removed to stay in the budget. */
   readonly evicted: number;
-  /** The pixels of the picture with this `imageKey`, in hex; null where the cache has none. */
-  read(key: string): Promise<CachedPixels | null>;
+  /** Bytes of a buffer that a read can use. */
+  readonly readBytes: number;
+  /**
+   * The pixels of the picture with this `imageKey`, in hex; null where the cache has none. With a buffer they are a view of it: reading
+   * into memory that is there already takes a quarter of the time.
+   */
+  read(key: string, buffer?: Buffer): Promise<CachedPixels | null>;
   write(key: string, picture: CachedPixels): Promise<void>;
 }
 
@@ -115,6 +120,7 @@ export function openImageCache(
   };
 
   return {
+    readBytes: entryBytes + 1, // one more, to see that a file is longer
     get corrupt() {
       return counters.corrupt;
     },
@@ -124,9 +130,9 @@ export function openImageCache(
     get evicted() {
       return counters.evicted;
     },
-    async read(key) {
+    async read(key, buffer = Buffer.allocUnsafeSlow(entryBytes + 1)) {
       const file = path(key);
-      const bytes = await readUpTo(file, entryBytes + 1);
+      const bytes = await readInto(file, buffer.subarray(0, entryBytes + 1));
       if (bytes === null) return null;
       const [digest, pixels] = [bytes.subarray(0, DIGEST_BYTES), bytes.subarray(DIGEST_BYTES)];
       if (pixels.length !== pictureBytes || !(await sha256(pixels)).equals(digest)) {
@@ -161,18 +167,18 @@ export function openImageCache(
 }
 
 /**
- * The first `length` bytes of a file, all where it has fewer; null where it cannot be read. By callbacks: file handles cost a read of a
+ * The beginning of a file, as much of it as fits into `buffer`; null where it cannot be read. By callbacks: file handles cost a read of a
  * picture three times as much JavaScript.
  */
-function readUpTo(path: string, length: number): Promise<Buffer | null> {
+function readInto(path: string, buffer: Buffer): Promise<Buffer | null> {
   return new Promise((done) => {
     open(path, 'r', (refused, file) => {
       if (refused !== null) {
         done(null);
         return;
       }
-      read(file, Buffer.allocUnsafeSlow(length), 0, length, 0, (failed, count, bytes) => {
-        close(file, () => done(failed === null ? bytes.subarray(0, count) : null));
+      read(file, buffer, 0, buffer.length, 0, (failed, count) => {
+        close(file, () => done(failed === null ? buffer.subarray(0, count) : null));
       });
     });
   });

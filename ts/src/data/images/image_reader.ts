@@ -46,6 +46,8 @@ export class ImageReader implements AsyncDisposable {
   /** Pictures in memory by row, the one used last at the end. */
   private readonly kept = new Map<number, Uint8Array>();
   private readonly room: number;
+  /** What pictures from disk are read into where none stays in memory. */
+  private readonly buffers: Buffer[] = [];
 
   constructor(private readonly parts: ImageReaderParts) {
     const { size, side = size } = parts.store;
@@ -80,7 +82,10 @@ export class ImageReader implements AsyncDisposable {
     let next = 0;
     let turn = performance.now();
     const failures: unknown[] = [];
+    const { disk } = this.parts;
     const lane = async (): Promise<void> => {
+      const buffer =
+        disk === null || this.room > 0 ? undefined : (this.buffers.pop() ?? Buffer.allocUnsafeSlow(disk.readBytes));
       while (next < rows.length && failures.length === 0) {
         const i = next++;
         const row = rows[i]!;
@@ -90,7 +95,7 @@ export class ImageReader implements AsyncDisposable {
           continue;
         }
         try {
-          placePicture(store, this.fromMemory(row) ?? (await this.fetch(row)), row, draw, out);
+          placePicture(store, this.fromMemory(row) ?? (await this.fetch(row, buffer)), row, draw, out);
         } catch (error) {
           failures.push(error);
         }
@@ -99,6 +104,7 @@ export class ImageReader implements AsyncDisposable {
           turn = performance.now();
         }
       }
+      if (buffer !== undefined) this.buffers.push(buffer);
     };
     await Promise.all(Array.from({ length: Math.min(READS, rows.length) }, lane));
     if (failures.length > 0) throw failures[0];
@@ -113,11 +119,11 @@ export class ImageReader implements AsyncDisposable {
     return pixels;
   }
 
-  private async fetch(row: number): Promise<Uint8Array> {
+  private async fetch(row: number, buffer: Buffer | undefined): Promise<Uint8Array> {
     const { disk, keys, store } = this.parts;
     const key = Buffer.from(keys.subarray(row * 32, (row + 1) * 32));
     const expected = Buffer.from(store.digests!.subarray(row * 32, (row + 1) * 32));
-    const cached = (await disk?.read(key.toString('hex'))) ?? null;
+    const cached = (await disk?.read(key.toString('hex'), buffer)) ?? null;
     // What somebody wrote under this name later has another digest: it is not what the data were loaded with.
     if (cached !== null && expected.equals(cached.digest)) {
       this.reads.disk++;
@@ -156,6 +162,7 @@ export class ImageReader implements AsyncDisposable {
   /** Lets go of the source. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.kept.clear();
+    this.buffers.length = 0;
     await this.parts.source[Symbol.asyncDispose]();
   }
 }
