@@ -8,10 +8,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { textTable } from '../../ts/src/cli/text_table.js';
-import { buildModel, trainSettings } from '../../ts/src/train/build_model.js';
-import { configDigest } from '../../ts/src/train/config.js';
-import { runConfig, runData } from '../../ts/src/train/run.js';
-import { Trainer } from '../../ts/src/train/trainer.js';
+import { openRun } from '../../ts/src/train/open_run.js';
 import { coldRanking } from './candidates.js';
 import {
   type BySeed,
@@ -74,17 +71,8 @@ function testMetrics(folder: string): Numbers {
 async function rankingMetrics(folder: string): Promise<Record<string, number>> {
   const kept = join(folder, 'cold_ranking.json');
   if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as Record<string, number>;
-  const { config } = runConfig(folder);
-  await using loaded = await runData(config);
-  using model = buildModel(config, loaded.schema);
-  await using trainer = new Trainer({
-    model,
-    data: loaded,
-    settings: trainSettings(config),
-    configDigest: configDigest(config),
-  });
-  await trainer.load('latest', join(folder, 'checkpoints'));
-  const result = { ...(await coldRanking(model, loaded)) };
+  await using run = await openRun(folder, { checkpoint: 'latest' });
+  const result = { ...(await coldRanking(run.model, run.data)) };
   writeFileSync(kept, `${JSON.stringify(result)}\n`);
   return result;
 }

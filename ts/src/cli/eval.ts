@@ -1,10 +1,6 @@
-import { join } from 'node:path';
 import { ConfigError } from '../errors.js';
-import { buildModel, trainSettings } from '../train/build_model.js';
-import { configDigest } from '../train/config.js';
-import { useConfiguredFeatures } from '../train/frozen_features.js';
-import { checkSplit, countTestOpening, runConfig, runData, runDevice } from '../train/run.js';
-import { Trainer } from '../train/trainer.js';
+import { openRun } from '../train/open_run.js';
+import { countTestOpening } from '../train/run.js';
 import { rankingText } from './result_table.js';
 import { textTable } from './text_table.js';
 import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
@@ -65,22 +61,11 @@ export const evaluate: Verb = {
   ...evalDefinition,
   async run(args, { stdout, stderr }) {
     const request = evalRequest(args);
-    const { config } = runConfig(request.run);
-    const place = runDevice(request.device === null ? config : { ...config, device: request.device });
-    await using data = await runData(config, { path: request.data });
-    await checkSplit(request.run, data.splitManifest);
-    using model = buildModel(config, data.schema, place.name, data);
-    await using trainer = new Trainer({
-      model,
-      data,
-      device: place.name,
-      settings: trainSettings(config),
-      configDigest: configDigest(config),
-    });
-    const which = { best: 'best', last: 'latest' }[String(request.checkpoint)] ?? `step-${request.checkpoint}`;
-    const { name, step, rejected } = await trainer.load(which, join(request.run, 'checkpoints'));
-    for (const bad of rejected) stderr.write(`warning: checkpoint ${bad.name} is bad: ${bad.reason}\n`);
-    await useConfiguredFeatures(model, data, config, { onNote: (line) => stderr.write(`${line}\n`) });
+    const checkpoint = { best: 'best', last: 'latest' }[String(request.checkpoint)] ?? `step-${request.checkpoint}`;
+    const { data: path, device } = request;
+    const onNote = (line: string): unknown => stderr.write(`${line}\n`);
+    await using opened = await openRun(request.run, { checkpoint, data: path, device, onNote });
+    const { data, trainer, checkpoint: name, step } = opened;
     const openings = request.part === 'test' ? await countTestOpening(request.run) : null;
     const metrics = await trainer.evaluate(request.part);
     const columns = ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration'] as const;
@@ -91,8 +76,8 @@ export const evaluate: Verb = {
     ]);
     stdout.write(textTable([request.part, 'rows', ...columns], rows));
     if (metrics.all.ranking !== undefined) stdout.write(rankingText(metrics.all.ranking));
-    const opened = openings === null ? '' : `; test opened ${openings} times`;
-    stdout.write(`${name}, split ${data.splitManifest.rule}${opened}\n`);
+    const counted = openings === null ? '' : `; test opened ${openings} times`;
+    stdout.write(`${name}, split ${data.splitManifest.rule}${counted}\n`);
     return { run: request.run, part: request.part, checkpoint: name, step, openings, metrics };
   },
 };

@@ -1,36 +1,25 @@
 /** From a run folder to an export: for galago's predictor, or in the forms that other programs read. */
 import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { ArgumentError, ConfigError } from '../errors.js';
 import { writeNpy } from '../io/npy.js';
 import type { OnnxRuntime } from '../io/onnx_runtime.js';
 import { saveEncoderAdapters } from '../models/encoder_adapters.js';
-import { buildModel, trainSettings } from '../train/build_model.js';
-import { configDigest } from '../train/config.js';
-import { useConfiguredFeatures } from '../train/frozen_features.js';
+import { type OpenRunOptions, openRun } from '../train/open_run.js';
 import { encoderSources, saveToFolders, weightsKeys } from '../train/published_encoders.js';
-import { checkSplit, runConfig, runData, runDevice } from '../train/run.js';
-import { Trainer } from '../train/trainer.js';
 import { createFolder, requireEmpty } from './export_files.js';
 import { type ExportFormat, type FormatContext, itemVectors, writeVectors, writeWeights } from './export_formats.js';
 import { type ExportedModel, exportedItems, exportModel } from './export_model.js';
 import { type OnnxContext, type Parity, writeOnnx } from './export_onnx.js';
 
-export interface ExportRunOptions {
+export interface ExportRunOptions extends OpenRunOptions {
   readonly run: string;
   /** Folder of the export; null: only `vectors`. */
   readonly out: string | null;
   /** What the folder holds. Default `serving`, what a predictor opens, which stands alone; the others may stand side by side. */
   readonly to?: readonly ExportFormat[];
-  /** 'best' (default where there was an evaluation), 'latest' or `step-N`. */
-  readonly checkpoint?: string;
   readonly items?: 'all' | 'train';
-  /** Where the data are now, if they moved. */
-  readonly data?: string | null;
-  readonly device?: string | null;
   /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
   readonly vectors?: string | null;
-  readonly onNote?: (line: string) => void;
   /** Where ONNX Runtime comes from, to compare graphs with. Default: the package `onnxruntime-node`, null where it is not installed. */
   readonly openRuntime?: () => Promise<OnnxRuntime | null>;
 }
@@ -64,36 +53,19 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   const { run, out, items: which = 'all', to = ['serving'], onNote = () => undefined } = options;
   const formats = checkFormats(to);
   if (out !== null) await requireEmpty(out);
-  const resolved = runConfig(run, options.device ?? null);
-  const { config } = resolved;
-  const place = runDevice(config);
-  await using data = await runData(config, { path: options.data ?? null });
-  await checkSplit(run, data.splitManifest);
-  using model = buildModel(config, data.schema, place.name, data);
-  await using trainer = new Trainer({
-    model,
-    data,
-    device: place.name,
-    settings: trainSettings(config),
-    configDigest: configDigest(config),
-  });
-  const { name, step, rejected } = await trainer.load(options.checkpoint ?? 'best', join(run, 'checkpoints'));
-  for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);
-  await useConfiguredFeatures(model, data, config, { onNote });
+  await using opened = await openRun(run, options);
+  const { model, data, step, config, checkpoint } = opened;
   const items = exportedItems(data, which);
   let exported: ExportedModel | null = null;
   let parity: Parity | null = null;
   if (out !== null && formats.has('serving'))
-    exported = await exportModel(model, data, { config: resolved, step, out, items: which });
+    exported = await exportModel(model, data, { config, step, out, items: which });
   else if (out !== null)
     parity = await createFolder(out, (folder) =>
-      writeFormats(
-        { model, data, step, items, folder, config: resolved, onNote, openRuntime: options.openRuntime },
-        formats,
-      ),
+      writeFormats({ model, data, step, items, folder, config, onNote, openRuntime: options.openRuntime }, formats),
     );
   if (options.vectors != null) await writeVectorFile({ model, data, step, items }, options.vectors);
-  return { checkpoint: name, step, exported, parity };
+  return { checkpoint, step, exported, parity };
 }
 
 async function writeFormats(context: OnnxContext, formats: ReadonlySet<ExportFormat>): Promise<Parity | null> {

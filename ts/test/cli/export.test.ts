@@ -5,8 +5,9 @@ import { readFbin, readRowIds } from '../../src/io/fbin.js';
 import { readNpy } from '../../src/io/npy.js';
 import { readSafetensors } from '../../src/io/safetensors.js';
 import { Predictor } from '../../src/serve/predictor.js';
+import { openRun } from '../../src/train/open_run.js';
 import { readTensors } from '../../src/train/state.js';
-import { trainedRun, withRun } from '../serve/served_shop.js';
+import { trainedRun } from '../serve/served_shop.js';
 import { captured, lastJson } from './captured.js';
 
 describe('galago export', () => {
@@ -53,7 +54,8 @@ describe('galago export', () => {
     expect(readdirSync(out).sort()).toEqual(['ids.npy', 'vectors.fbin', 'vectors.npy', 'weights.safetensors']);
 
     const weights = await readSafetensors(join(out, 'weights.safetensors'));
-    const state = await withRun(run.path, ({ model }) => readTensors(model.state()));
+    await using opened = await openRun(run.path, { device: 'cpu' });
+    const state = await readTensors(opened.model.state());
     const kept = [...state].filter(([name]) => !/^(heads|content\.table)\./.test(name));
     expect([...weights.keys()].sort()).toEqual(kept.map(([name]) => name).sort());
     for (const [name, { data }] of kept) expect(Buffer.compare(weights.get(name)!.data, data), name).toBe(0);

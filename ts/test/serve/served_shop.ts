@@ -3,12 +3,10 @@ import { join } from 'node:path';
 import type { Dataset } from '../../src/data/dataset.js';
 import type { Batch } from '../../src/data/loader/batch.js';
 import { generateShop, type Shop } from '../../src/data/shop/shop.js';
-import type { RecommenderModel } from '../../src/models/model.js';
 import type { PredictRequest } from '../../src/serve/predictor.js';
-import { buildModel, trainSettings } from '../../src/train/build_model.js';
-import { type ConfigInput, configDigest } from '../../src/train/config.js';
+import type { ConfigInput } from '../../src/train/config.js';
+import { openRun } from '../../src/train/open_run.js';
 import { runConfig, runData, trainRun } from '../../src/train/run.js';
-import { Trainer } from '../../src/train/trainer.js';
 import { temporaryFolder, tinyConfig, tinyShop } from '../train/tiny_shop.js';
 
 export const shop: Shop = generateShop(tinyShop);
@@ -24,31 +22,11 @@ export async function trainedRun(
   return { path, folder: folder.path, [Symbol.dispose]: () => folder[Symbol.dispose]() };
 }
 
-/** What `use` makes of a run with its best checkpoint loaded. */
-export async function withRun<T>(
-  run: string,
-  use: (run: { model: RecommenderModel; data: Dataset; trainer: Trainer; step: number }) => Promise<T>,
-): Promise<T> {
-  const { config } = runConfig(run);
-  await using data = await runData(config);
-  using model = buildModel(config, data.schema, 'cpu');
-  await using trainer = new Trainer({
-    model,
-    data,
-    device: 'cpu',
-    settings: trainSettings(config),
-    configDigest: configDigest(config),
-  });
-  const { step } = await trainer.load('best', join(run, 'checkpoints'));
-  return await use({ model, data, trainer, step });
-}
-
 /** Logits of the test part by the best checkpoint of a run, by event. */
-export function evaluatedLogits(run: string): Promise<Map<number, number>> {
-  return withRun(run, async ({ trainer }) => {
-    const { logits, events } = await trainer.predict('test');
-    return new Map(Array.from(events, (event, i) => [event, logits[i]!]));
-  });
+export async function evaluatedLogits(run: string): Promise<Map<number, number>> {
+  await using opened = await openRun(run, { device: 'cpu' });
+  const { logits, events } = await opened.trainer.predict('test');
+  return new Map(Array.from(events, (event, i) => [event, logits[i]!]));
 }
 
 /** A request, and the events that its candidates are. */
