@@ -1,7 +1,7 @@
 /**
  * Opening interactions at real size: a Parquet file with int64 ids of 1,000,000 users and 200,000 items (DuckDB writes it to a temporary
- * folder) is read, its ids are numbered, times ranked, events split, histories indexed and checked for leaks. Prints seconds and the peak
- * of resident memory; beside it pandas reading and numbering the same file, where it is installed.
+ * folder) is read, its ids are numbered, times ranked, events split, histories indexed and checked for leaks. Prints seconds, the peak
+ * of resident memory and how late timers came meanwhile; beside it pandas reading and numbering the same file, where it is installed.
  *
  *   npm run bench -- data_loading [--rows=20000000] [--read (also alone)] [--file=<written before>] [--python=python3]
  */
@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { loadDataset } from '../ts/src/data/load_dataset.js';
 import { listDataFiles } from '../ts/src/data/tables/data_files.js';
 import { readTable } from '../ts/src/data/tables/read_table.js';
+import { longest, percentile99, watchTimers } from './lateness.js';
 
 const { values } = parseArgs({
   options: {
@@ -59,12 +60,20 @@ try {
   }
 
   const seconds = started();
+  const watch = watchTimers();
   await using data = await loadDataset(path, {
     split: { kind: 'RS', ratios: [0.8, 0.1, 0.1], order: 'TO' },
     allowDuplicates: true,
   });
+  const used = seconds();
+  watch.stop();
+  const { late, own } = watch.take();
   console.log(
-    `opened and indexed: ${seconds()}, peak ${peak()}; ${data.userIds.length} users, ${data.items.ids.length} items, parts ${Object.values(data.sizes).join(' / ')}`,
+    `opened and indexed: ${used}, peak ${peak()}; ${data.userIds.length} users, ${data.items.ids.length} items, parts ${Object.values(data.sizes).join(' / ')}`,
+  );
+
+  console.log(
+    `timers meanwhile: late by ${percentile99(late)} ms at p99, ${longest(late)} at most; without waits for a core ${percentile99(own)} and ${longest(own)} (goals 10 and 50)`,
   );
 
   const python = spawnSync(
@@ -74,7 +83,8 @@ try {
       `import time, resource, sys, pandas as pd
 t = time.time(); d = pd.read_parquet(sys.argv[1]); d['u'] = pd.factorize(d.user_id)[0]; d['i'] = pd.factorize(d.item_id)[0]
 d = d.sort_values(['u', 'timestamp'], kind='stable')
-print(f'{time.time() - t:.1f} s, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB')`,
+r = resource.getrusage(resource.RUSAGE_SELF)
+print(f'{time.time() - t:.1f} s ({r.ru_utime + r.ru_stime:.1f} s of processors, imports included), peak {r.ru_maxrss / 2**20:.2f} GiB')`,
       path,
     ],
     { encoding: 'utf8' },

@@ -58,9 +58,13 @@ export async function readFlatChunk(
     } else {
       const count = (header.data_page_header ?? header.data_page_header_v2)?.num_values ?? -1;
       if (!(count >= 0 && count <= rows - filled)) throw new RangeError(`expected ${rows} values, got others`);
-      const values = areNumbers
-        ? readNumbers(reader, header, decoder, dictionary)
-        : (readPage(reader, header, decoder, dictionary, undefined, 0).data ?? []);
+      let values: Decoded;
+      if (areNumbers) {
+        const page = unpacked(reader, header, decoder);
+        await turn();
+        values = readNumbers(page, header, decoder, dictionary);
+        await turn();
+      } else values = readPage(reader, header, decoder, dictionary, undefined, 0).data ?? [];
       if (values.length !== count) throw new RangeError(`expected ${count} values in a page, got ${values.length}`);
       sink.write(first + filled, values);
       filled += count;
@@ -70,18 +74,24 @@ export async function readFlatChunk(
   if (filled !== rows) throw new RangeError(`expected ${rows} values, got ${filled}`);
 }
 
+/** The bytes of a page: of a page of the first version unpacked, the second version unpacks its values by itself. */
+function unpacked(reader: Reader, header: PageHeader, { codec }: Decoder): Uint8Array {
+  const { compressed_page_size: size, uncompressed_page_size: length } = header;
+  const bytes = new Uint8Array(reader.view.buffer, reader.view.byteOffset + reader.offset, size);
+  reader.offset += size;
+  return header.data_page_header === undefined ? bytes : decompressPage(bytes, Number(length), codec, compressors);
+}
+
 /** The values of a page of numbers: a typed array, or an array with null where there are nulls. */
 function readNumbers(
-  reader: Reader,
+  page: Uint8Array,
   header: PageHeader,
   decoder: Decoder,
   dictionary: DecodedArray | undefined,
 ): Decoded {
-  const { data_page_header: v1, data_page_header_v2: v2, compressed_page_size: size } = header;
-  const bytes = new Uint8Array(reader.view.buffer, reader.view.byteOffset + reader.offset, size);
-  reader.offset += size;
+  const { data_page_header: v1, data_page_header_v2: v2 } = header;
   const { dataPage, definitionLevels } =
-    v1 === undefined ? readDataPageV2(bytes, header, decoder) : readFirstVersion(bytes, header, v1, decoder);
+    v1 === undefined ? readDataPageV2(page, header, decoder) : readFirstVersion(page, v1, decoder);
   const { encoding } = (v1 ?? v2)!;
   const values = encoding.endsWith('_DICTIONARY')
     ? lookedUp(dictionary, dataPage as ArrayLike<number>)
@@ -92,28 +102,22 @@ function readNumbers(
 }
 
 function readFirstVersion(
-  bytes: Uint8Array,
-  header: PageHeader,
+  page: Uint8Array,
   told: NonNullable<PageHeader['data_page_header']>,
   decoder: Decoder,
 ): ReturnType<typeof readDataPage> {
-  const { element, codec } = decoder;
-  const page = decompressPage(bytes, Number(header.uncompressed_page_size), codec, compressors);
+  const { element, type } = decoder;
   const end = element.repetition_type === 'OPTIONAL' ? endOfFullLevels(page, told.num_values) : null;
   if (end === null) return readDataPage(page, told, decoder);
   // No value is null: the rest of the page reads like one of a required column.
-  const [root, node] = decoder.schemaPath as [SchemaTree, SchemaTree];
-  const required: SchemaTree = { ...node, element: { ...element, repetition_type: 'REQUIRED' } };
   if (told.encoding === 'PLAIN') {
     // From the start of a buffer, so that values are aligned.
-    const values = page.slice(end);
-    const reader: Reader = { view: new DataView(values.buffer), offset: 0 };
-    return {
-      definitionLevels: [],
-      repetitionLevels: [],
-      dataPage: readPlain(reader, decoder.type, told.num_values, undefined),
-    };
+    const view = new DataView(page.slice(end).buffer);
+    const dataPage = readPlain({ view, offset: 0 }, type, told.num_values, undefined);
+    return { definitionLevels: [], repetitionLevels: [], dataPage };
   }
+  const [root, node] = decoder.schemaPath as [SchemaTree, SchemaTree];
+  const required: SchemaTree = { ...node, element: { ...element, repetition_type: 'REQUIRED' } };
   return readDataPage(page.subarray(end), told, { ...decoder, schemaPath: [root, required] });
 }
 
