@@ -9,6 +9,9 @@ struct Philox4 {
 };
 
 constexpr Philox4 philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+#ifndef __CUDACC__
+#pragma GCC unroll 10  // so that a loop over counters has no loop inside and vectorises
+#endif
   for (int round = 0; round < 10; round++) {
     const uint64_t p0 = uint64_t(0xd2511f53u) * c0, p1 = uint64_t(0xcd9e8d57u) * c2;
     c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;

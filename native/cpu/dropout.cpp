@@ -1,7 +1,6 @@
 // Dropout: the mask is a function of (seed, step, call, element), so backward makes it again and nothing is stored.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "../core/philox.h"
 #include "dispatch.h"
@@ -17,31 +16,20 @@ struct DropoutKey {
   uint32_t seed_low, seed_high, call, step;
 };
 
-// decisions[8 l + j]: 16 bits for element j of block first + l. The rounds of core/philox.h in lanes of 64 bits, because a round
-// multiplies 32 by 32 bits: only the low halves count, what stands above them is garbage until the end.
+// decisions[8 l + j]: 16 bits for element j of block first + l, four words lowest bits first. A loop over blocks with all rounds inside,
+// which the compiler makes a loop over lanes; vector types of its own would be taken apart before it knows the instruction set.
 GALAGO_INLINE void philox_decisions(int64_t first, const DropoutKey& key, uint16_t (&decisions)[blocks_at_once * block_elements]) {
-  typedef uint64_t Lanes __attribute__((vector_size(64)));
-  constexpr int lanes = 8;
-  constexpr uint64_t low = 0xffffffffu;
-  for (int part = 0; part < blocks_at_once / lanes; part++) {
-    uint64_t k0 = key.seed_low, k1 = key.seed_high;
-    Lanes c0 = Lanes{0, 1, 2, 3, 4, 5, 6, 7} + uint64_t(first + part * lanes);
-    Lanes c1 = c0 >> 32, c2 = Lanes{} + key.call, c3 = Lanes{} + key.step;
-    for (int round = 0; round < 10; round++) {
-      const Lanes p0 = (c0 & low) * 0xd2511f53u, p1 = (c2 & low) * 0xcd9e8d57u;
-      c0 = (p1 >> 32) ^ c1 ^ k0;
-      c1 = p1;
-      c2 = (p0 >> 32) ^ c3 ^ k1;
-      c3 = p0;
-      k0 += 0x9e3779b9u;
-      k1 += 0xbb67ae85u;
-    }
-    // words 0 and 1 of a block, then 2 and 3, lowest bits first: 128 bits in the order of its elements
-    const Lanes front = (c0 & low) | (c1 << 32), back = (c2 & low) | (c3 << 32);
-    const Lanes blocks[2] = {__builtin_shufflevector(front, back, 0, 8, 1, 9, 2, 10, 3, 11),
-                             __builtin_shufflevector(front, back, 4, 12, 5, 13, 6, 14, 7, 15)};
-    std::memcpy(decisions + part * lanes * block_elements, blocks, sizeof blocks);
+  uint32_t words[4][blocks_at_once];
+  for (int l = 0; l < blocks_at_once; l++) {
+    const uint64_t block = uint64_t(first) + uint64_t(l);
+    const Philox4 random = philox(uint32_t(block), uint32_t(block >> 32), key.call, key.step, key.seed_low, key.seed_high);
+    for (int w = 0; w < 4; w++) words[w][l] = random.v[w];
   }
+  for (int l = 0; l < blocks_at_once; l++)
+    for (int w = 0; w < 4; w++) {
+      decisions[block_elements * l + 2 * w] = uint16_t(words[w][l]);
+      decisions[block_elements * l + 2 * w + 1] = uint16_t(words[w][l] >> 16);
+    }
 }
 
 }  // namespace
@@ -58,15 +46,18 @@ void dropout(const Tensor& x, Tensor& out, double p, int64_t seed, int64_t step,
     constexpr int64_t tile = blocks_at_once * block_elements;
     parallel_for(n, element_grain, [&](int64_t begin, int64_t end) {
       static_assert(element_grain % tile == 0);
-      vectorize<T>([&] {
+      vectorize<T>([=] {
         uint16_t decisions[tile];
-        T factor[tile];
         for (int64_t i = begin; i < end; i += tile) {
           philox_decisions(i / block_elements, key, decisions);
-          for (int64_t j = 0; j < tile; j++) factor[j] = decisions[j] < threshold ? scale : T(0);
+          const T* from = px + i;
+          T* to = po + i;
           const int64_t count = std::min(tile, end - i);
-          // Not a product: a dropped infinity is 0
-          for (int64_t j = 0; j < count; j++) po[i + j] = factor[j] == 0 ? T(0) : px[i + j] * factor[j];
+#pragma GCC ivdep
+          for (int64_t j = 0; j < count; j++) {
+            const T kept = from[j] * scale;
+            to[j] = decisions[j] < threshold ? kept : T(0);  // not a product with 0: a dropped infinity is 0
+          }
         }
       });
     });

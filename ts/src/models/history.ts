@@ -58,8 +58,21 @@ export function makeHistory({
     cached ??= reshape(crossAttention(reshape(target, [B!, 1, 1, D!]), keys, keys, options), [B!, D!]);
     return cached;
   };
-  const segments = place(segmentsOf(hostOffsets));
-  return { name, target, rows, offsets, hostOffsets, segments, mask, pooled, ...known };
+  let segments: Tensor | null = null; // few rankers ask
+  return {
+    name,
+    target,
+    rows,
+    offsets,
+    hostOffsets,
+    get segments() {
+      segments ??= place(segmentsOf(hostOffsets));
+      return segments;
+    },
+    mask,
+    pooled,
+    ...known,
+  };
 }
 
 /** Name of what a history gives beside vectors, which may bear the history's name. */

@@ -310,7 +310,10 @@ export class LemurContent extends Module {
 
   private decilesOf(keys: Int32Array): { deciles?: Uint8Array } {
     const all = this.#popularity?.deciles;
-    return all === undefined ? {} : { deciles: Uint8Array.from(keys, (key) => all[key]!) };
+    if (all === undefined) return {};
+    const deciles = new Uint8Array(keys.length); // plain loops: a step reads some ten thousand clicks
+    for (let i = 0; i < keys.length; i++) deciles[i] = all[keys[i]!]!;
+    return { deciles };
   }
 
   /** Vectors (n, width) of query texts; null where the data have none. */
@@ -467,9 +470,7 @@ function at(rows: Int32Array, positions: Int32Array): Int32Array {
 /** Item rows (n) as 64-bit keys. */
 function bankKeys(rows: Int32Array): BigInt64Array {
   const words = new Int32Array(2 * rows.length); // little-endian: low word first, the high one is 0
-  rows.forEach((row, i) => {
-    words[2 * i] = row;
-  });
+  for (let i = 0; i < rows.length; i++) words[2 * i] = rows[i]!;
   return new BigInt64Array(words.buffer);
 }
 

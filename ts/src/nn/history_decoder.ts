@@ -13,6 +13,7 @@ import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
 import { type Initializer, Module } from './module.js';
 import { GAP_BUCKETS, gapBuckets } from './time_gaps.js';
+import { unprojectedAttention } from './unprojected_attention.js';
 
 export interface HistoryDecoderOptions {
   /** Of history rows and query tokens. */
@@ -67,7 +68,7 @@ class DecoderLayer extends Module {
       const options = { offsets, qOffsets: queries.offsets, scale: 1, ...(mask === undefined ? {} : { mask }) };
       return this.feedForward(reshape(crossAttention(head(queries.rows), rows, rows, options), queries.rows.shape));
     }
-    const read = this.attentionNorm.forward(queries.rows, this.attention.forward(queries, history));
+    const read = this.attentionNorm.forward(queries.rows, unprojectedAttention(this.attention, queries.rows, history));
     return this.ffnNorm.forward(read, this.feedForward(read));
   }
 }

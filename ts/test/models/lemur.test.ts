@@ -87,7 +87,12 @@ describe('a step of LEMUR', () => {
     expect(Number.isFinite(loss)).toBe(true);
     const without = [...model.parameters().keys()].filter((name) => !gradients.has(name));
     // missing texts and pictures are rare; a text encoder that reads no text looks nothing up
-    expect(without.filter((name) => !/absent|document\.text\.(token|position|type)\.table/.test(name))).toEqual([]);
+    expect(
+      without.filter(
+        (name) =>
+          !/decoder\.layers\.\d+\.attention\.key\.bias|absent|document\.text\.(token|position|type)\.table/.test(name),
+      ),
+    ).toEqual([]);
     using steps = new Steps(model);
     for (const bytes of await steps.takeAll(some.slice(1, 4))) expect(Number.isFinite(numberOf(bytes))).toBe(true);
   });
