@@ -19,7 +19,8 @@ import { tokenizeAside } from './text/text_aside.js';
 import { openTextCache } from './text/text_cache.js';
 import type { TokenStore } from './text/token_store.js';
 import { loadTokenizer, type TextTokenizer } from './text/tokenizer.js';
-import { buildWordVocabulary } from './text/word_vocabulary.js';
+import { buildWordVocabularyPass } from './text/word_vocabulary.js';
+import { inTurns, type Pass, slices } from './turns.js';
 
 export interface TextOptions {
   /** `word` (default): a vocabulary of the train part's texts; or a path; or a tokenizer. */
@@ -76,7 +77,7 @@ export async function resolveTexts(
   };
   if (all.length === 0) return out;
 
-  const columnsOf = (source: 'item' | 'query'): Record<string, string[]> => {
+  const columnsOf = async (source: 'item' | 'query'): Promise<Record<string, string[]>> => {
     const fields = all.filter((spec) => sourceOf(spec) === source);
     const entity = context.entities[source];
     if (fields.length > 0 && entity === null)
@@ -84,16 +85,12 @@ export async function resolveTexts(
         'DATA_SCHEMA',
         `feature ${fields[0]!.name}: expected ${source} fields but the data have none`,
       );
-    return Object.fromEntries(fields.map(({ name }) => [name, entity!.strings(name)]));
+    const columns: Record<string, string[]> = {};
+    for (const { name } of fields) columns[name] = await inTurns(entity!.stringsPass(name), signal);
+    return columns;
   };
-  const columns = { item: columnsOf('item'), query: columnsOf('query') };
-  const tokenizer = await tokenizerOf(text, function* () {
-    for (const source of ['item', 'query'] as const) {
-      const rows = context.joined(source === 'query' && context.entities.query === null ? 'inter' : source);
-      const inTrain = new Set(context.train.map((event) => rows[event]!));
-      for (const values of Object.values(columns[source])) for (const row of inTrain) yield values[row]!;
-    }
-  });
+  const columns = { item: await columnsOf('item'), query: await columnsOf('query') };
+  const tokenizer = await tokenizerOf(text, columns, context, signal);
   for (const source of ['item', 'query'] as const) {
     const fields = all.filter((spec) => sourceOf(spec) === source).map(({ name, maxLen }) => ({ name, maxLen }));
     if (fields.length === 0) continue;
@@ -147,10 +144,31 @@ async function tokenized(
 
 async function tokenizerOf(
   { tokenizer = 'word', minCount, maxWords }: TextOptions,
-  trainTexts: () => Iterable<string>,
+  columns: Readonly<Record<'item' | 'query', Readonly<Record<string, readonly string[]>>>>,
+  context: ResolveContext,
+  signal: AbortSignal | undefined,
 ): Promise<TextTokenizer> {
   if (typeof tokenizer !== 'string') return tokenizer;
-  return tokenizer === 'word' ? buildWordVocabulary(trainTexts(), { minCount, maxWords }) : loadTokenizer(tokenizer);
+  if (tokenizer !== 'word') return loadTokenizer(tokenizer);
+  const sources = (['item', 'query'] as const).filter((source) => Object.keys(columns[source]).length > 0);
+  const inTrain: Record<'item' | 'query', Uint8Array> = { item: new Uint8Array(), query: new Uint8Array() };
+  for (const source of sources) inTrain[source] = await inTurns(trainRows(source, context), signal);
+  const trainTexts = function* (): Iterable<string> {
+    for (const source of sources)
+      for (const values of Object.values(columns[source]))
+        for (const [row, value] of values.entries()) if (inTrain[source][row] === 1) yield value;
+  };
+  return inTurns(buildWordVocabularyPass(trainTexts(), { minCount, maxWords }), signal);
+}
+
+/** 1 for the rows of a source that train events name. */
+function* trainRows(source: 'item' | 'query', { entities, joined, train }: ResolveContext): Pass<Uint8Array> {
+  const rows = joined(source);
+  const named = new Uint8Array(entities[source]!.rows);
+  yield* slices(train.length, (from, to) => {
+    for (let i = from; i < to; i++) named[rows[train[i]!]!] = 1;
+  });
+  return named;
 }
 
 export async function resolvePictures(

@@ -114,10 +114,10 @@ export async function decodeImages(
     const reader = paged
       ? new ImageReader({ store, source, names: paths, keys, pipeline, decode, disk, memory })
       : null;
-    const settle = (row: number): Promise<Settled> =>
+    const settle = (row: number, buffer: Buffer | undefined): Promise<Settled> =>
       settled(
         paths[row] ?? '',
-        { source, pipeline, decode: { ...decode, size: side }, disk },
+        { source, pipeline, decode: { ...decode, size: side }, disk, buffer },
         (key, pixels, digest) => {
           store.digests.set(digest, 32 * row);
           store.present[row] = 1;
@@ -134,11 +134,13 @@ export async function decodeImages(
     const failures: unknown[] = [];
     /** One lane: takes the next row until there is none, or another lane has failed. */
     const lane = async (): Promise<void> => {
+      // Pixels that are copied from can lie where the last ones did.
+      const buffer = disk === null || reader !== null ? undefined : Buffer.allocUnsafeSlow(disk.readBytes);
       while (next < paths.length && failures.length === 0) {
         const row = next++;
         try {
           signal?.throwIfAborted();
-          tally.settle(row, await settle(row));
+          tally.settle(row, await settle(row, buffer));
           onProgress?.(++done, paths.length);
         } catch (error) {
           failures.push(error);
@@ -178,11 +180,13 @@ async function settled(
     pipeline,
     decode,
     disk,
+    buffer,
   }: {
     readonly source: ImageSource;
     readonly pipeline: string;
     readonly decode: DecodeImageOptions & { readonly maxDecodeBytes: number };
     readonly disk: ImageCache | null;
+    readonly buffer: Buffer | undefined;
   },
   put: (key: Uint8Array, pixels: Uint8Array, digest: Uint8Array) => void,
 ): Promise<Settled> {
@@ -190,7 +194,7 @@ async function settled(
   try {
     const file = await source.read(name, decode.maxDecodeBytes);
     const key = await imageKey(pipeline, file);
-    const cached = (await disk?.read(key.toString('hex'))) ?? null;
+    const cached = (await disk?.read(key.toString('hex'), buffer)) ?? null;
     if (cached !== null) {
       put(key, cached.pixels, cached.digest);
       return 'fromCache';

@@ -5,10 +5,13 @@
 
 import { createHash } from 'node:crypto';
 import { ArgumentError, ModelFileError } from '../../errors.js';
+import { atOnce, type Pass } from '../turns.js';
 import type { TextTokenizer } from './tokenizer.js';
 
 const SPECIAL = { pad: 0, unk: 1, cls: 2, sep: 3 } as const;
 const FIRST_WORD = 4;
+/** Split in less than a millisecond. */
+const CHARACTERS_BETWEEN_TURNS = 1 << 12;
 
 /** Ideographs and kana are words by themselves (no spaces divide them); every other run of letters, marks and digits is one word. */
 const WORD =
@@ -46,8 +49,15 @@ export function splitWords(text: string): readonly string[] {
  */
 export function buildWordVocabulary(
   texts: Iterable<string | null>,
-  { minCount = 2, maxWords = 30_000 }: WordVocabularyOptions = {},
+  options: WordVocabularyOptions = {},
 ): WordVocabulary {
+  return atOnce(buildWordVocabularyPass(texts, options));
+}
+
+export function* buildWordVocabularyPass(
+  texts: Iterable<string | null>,
+  { minCount = 2, maxWords = 30_000 }: WordVocabularyOptions = {},
+): Pass<WordVocabulary> {
   for (const [argument, value] of Object.entries({ minCount, maxWords })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new ArgumentError(`buildWordVocabulary: expected ${argument} to be an integer >= 1 but received ${value}`, {
@@ -57,10 +67,17 @@ export function buildWordVocabulary(
     }
   }
   const counts = new Map<string, number>();
+  let characters = 0;
   for (const text of texts) {
     for (const word of text === null ? [] : splitWords(text)) counts.set(word, (counts.get(word) ?? 0) + 1);
+    characters += 1 + (text?.length ?? 0);
+    if (characters < CHARACTERS_BETWEEN_TURNS) continue;
+    characters = 0;
+    yield;
   }
-  const kept = [...counts].filter(([, count]) => count >= minCount);
+  const kept: [string, number][] = [];
+  for (const entry of counts) if (entry[1] >= minCount) kept.push(entry);
+  yield;
   kept.sort(([a, countA], [b, countB]) => countB - countA || (a < b ? -1 : 1));
   return wordVocabulary(kept.slice(0, maxWords).map(([word]) => word));
 }
