@@ -21,13 +21,9 @@ export async function inspectImages(
 ): Promise<Record<string, unknown>> {
   const named = feature_cols.find(({ type }) => type === 'image')?.name;
   const column = named ?? 'image';
-  const items = new Entity('item', item.rows, item);
-  const found = await findItemImages(items, column, {
-    folder,
-    imageRoot: data.image_root,
-    itemId: data.item_id,
-    table: item,
-  });
+  const entity = new Entity('item', item.rows, item);
+  const items = { entity, ids: entity.strings(data.item_id ?? 'item_id') };
+  const found = await findItemImages(items, column, { folder, imageRoot: data.image_root });
   const { kind, summary } = found.source;
   const there = found.names.filter((name) => name !== null && name !== '');
   const step = all ? 1 : Math.max(1, there.length / SAMPLE);

@@ -169,7 +169,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   const features = new Map(resolved.features);
   const texts = await resolveTexts(specs, context, options.text ?? {}, signal);
   for (const feature of texts.features) features.set(feature.name, feature);
-  const pictures = await resolvePictures(specs, source.pictures, items.entity, counters);
+  const pictures = await resolvePictures(specs, source.pictures, items, counters);
   if (pictures !== null) features.set(pictures.feature.name, pictures.feature);
   const itemVectors: VectorStore[] = [];
   for (const file of vectorFiles) {

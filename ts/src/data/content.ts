@@ -47,8 +47,14 @@ export interface Pictures {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** All item rows: their ids, and what the item table says of them. */
+export interface ItemRows {
+  readonly ids: readonly string[];
+  readonly entity: Entity;
+}
+
 /** Makes the pictures of all item rows. */
-export type PictureSource = (items: Entity, spec: SpecOf<'image'>) => Promise<Pictures>;
+export type PictureSource = (items: ItemRows, spec: SpecOf<'image'>) => Promise<Pictures>;
 
 export interface ResolvedText {
   readonly pipeline: TextPipeline;
@@ -174,7 +180,7 @@ function* trainRows(source: 'item' | 'query', { entities, joined, train }: Resol
 export async function resolvePictures(
   specs: readonly FeatureSpec[],
   source: PictureSource | null,
-  items: Entity,
+  items: ItemRows,
   counters: Record<string, number>,
 ): Promise<(Pictures & { feature: Feature }) | null> {
   const wanted = specs.filter((spec): spec is SpecOf<'image'> => spec.type === 'image');

@@ -92,7 +92,7 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       item,
       user,
       folder: tables.folder,
-      pictures: (items, spec) => loadImages(items, spec, tables.folder, options, item),
+      pictures: (items, spec) => loadImages(items, spec, tables.folder, options),
       pictureMemory: pictureMemory(options.images),
       files: digests,
     },
@@ -127,7 +127,7 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     item: files.item,
     user: files.user,
     folder: files.folder,
-    pictures: (items, spec) => loadImages(items, spec, files.folder, options, files.item),
+    pictures: (items, spec) => loadImages(items, spec, files.folder, options),
     pictureMemory: pictureMemory(options.images),
     files: Object.fromEntries(
       await Promise.all(
@@ -189,7 +189,7 @@ async function datasetFromMmrec(
     item,
     user: null,
     folder,
-    pictures: (items, spec) => loadImages(items, spec, folder, { ...options, itemId }, null),
+    pictures: (items, spec) => loadImages(items, spec, folder, options),
     pictureMemory: pictureMemory(options.images),
     files: Object.fromEntries(
       await Promise.all(digested.map(async (file) => [basename(file), await fileDigest(file)] as const)),

@@ -48,10 +48,12 @@ export async function itemVectors({
   items,
   step,
 }: Omit<FormatContext, 'folder'>): Promise<{ values: Float32Array<ArrayBuffer>; width: number }> {
-  if (!model.encodesItems)
-    throw new ConfigError('export: expected a model with item content for item vectors but this one has ids only', {
+  if (!model.encodesItems) {
+    const has = model.rankingVectors === undefined ? 'has ids only' : 'scores by a graph of users and items';
+    throw new ConfigError(`export: expected a model with item content for item vectors but this one ${has}`, {
       key: 'vectors',
     });
+  }
   try {
     await encodeItems(model, data, 'overlay', items, step);
     const vectors = tidy(() => model.contentVectors(items, step)!);

@@ -6,6 +6,7 @@ import { featuresOf } from '../data/schema.js';
 import { gatherTokens } from '../data/text/token_store.js';
 import type { ItemContent } from '../models/content.js';
 import { normals, uniforms } from '../random.js';
+import { rowsOfNoEvent } from './serving_batch.js';
 
 /** What a probe may read. */
 export interface ProbeOptions {
@@ -96,14 +97,7 @@ export async function probeBatch({ schema, columns, itemContent }: Dataset, opti
   const text = columns.queryText;
   const asked = text === null ? null : below(size, schema.queries);
   return {
-    part: 'valid',
-    epoch: 0,
-    position: 0,
-    end: size,
-    size,
-    events: new Int32Array(size),
-    user: new Int32Array(size),
-    session: new Int32Array(size).fill(-1),
+    ...rowsOfNoEvent(size),
     labels: Object.fromEntries(schema.labels.map((label) => [label, new Float32Array(size)])),
     categorical,
     numeric,

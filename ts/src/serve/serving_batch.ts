@@ -52,6 +52,23 @@ export interface Part {
   readonly to: number;
 }
 
+/** What a batch says of where its rows stand in the data, for rows that are no events. */
+export function rowsOfNoEvent(
+  size: number,
+): Pick<Batch, 'part' | 'epoch' | 'position' | 'end' | 'size' | 'events' | 'user' | 'session'> {
+  const none = new Int32Array(size);
+  return {
+    part: 'test',
+    epoch: 0,
+    position: 0,
+    end: size,
+    size,
+    events: none,
+    user: none,
+    session: none.map(() => -1),
+  };
+}
+
 /** A batch as evaluation has it; item rows are rows of the vector table. */
 export function batchOf({ served, items, vectors }: State, parts: readonly Part[]): Batch {
   const { schema, historyLen } = served.serving;
@@ -102,14 +119,7 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
   );
   const texts = parts.flatMap(({ request }) => (request.query === null ? [] : [request.query]));
   return {
-    part: 'test',
-    epoch: 0,
-    position: 0,
-    end: size,
-    size,
-    events: new Int32Array(size),
-    user: new Int32Array(size),
-    session: new Int32Array(size).fill(-1),
+    ...rowsOfNoEvent(size),
     labels: {},
     categorical,
     numeric,

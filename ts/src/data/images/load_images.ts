@@ -1,10 +1,8 @@
 /** The pictures of the items of a data folder: where they are, and what becomes of them. */
 
 import { join } from 'node:path';
-import type { Pictures } from '../content.js';
-import type { Entity } from '../entity.js';
+import type { ItemRows, Pictures } from '../content.js';
 import type { SpecOf } from '../features.js';
-import type { Table } from '../tables/table.js';
 import { storedSide } from './image_augment.js';
 import { openImageFolder } from './image_file.js';
 import { openImageRoot } from './image_root.js';
@@ -28,23 +26,19 @@ export interface FoundImages {
  * by item id. In tar shards and LMDBs: by item id.
  */
 export async function findItemImages(
-  items: Entity,
+  { ids, entity }: ItemRows,
   column: string,
   {
     folder,
     imageRoot,
-    itemId = 'item_id',
-    table,
     signal,
   }: {
     readonly folder: string;
     readonly imageRoot?: string | null | undefined;
-    readonly itemId?: string | undefined;
-    readonly table: Table | null;
     readonly signal?: AbortSignal | undefined;
   },
 ): Promise<FoundImages> {
-  const paths = table?.columns.has(column) === true ? items.strings(column) : null;
+  const paths = entity.has(column) ? entity.strings(column) : null;
   // Paths that begin with the folder's name are relative to the data folder.
   const inFolder =
     paths?.some((path) => path !== '') === true && paths.every((path) => path === '' || path.startsWith('images/'));
@@ -53,7 +47,7 @@ export async function findItemImages(
       ? await openImageFolder(folder)
       : await openImageRoot(imageRoot ?? join(folder, 'images'), { signal });
   try {
-    const names = paths !== null && source.kind === 'folder' ? paths : await source.find(items.strings(itemId));
+    const names = paths !== null && source.kind === 'folder' ? paths : await source.find(ids);
     return { source, names };
   } catch (error) {
     await source[Symbol.asyncDispose]();
@@ -72,23 +66,16 @@ export function pictureMemory({
 
 /** Decodes the pictures of all item rows. */
 export async function loadImages(
-  items: Entity,
+  items: ItemRows,
   spec: SpecOf<'image'>,
   folder: string,
   {
     imageRoot,
     images = {},
-    itemId,
     signal,
-  }: {
-    readonly imageRoot?: string | null;
-    readonly images?: ImageOptions;
-    readonly itemId?: string;
-    readonly signal?: AbortSignal;
-  },
-  table: Table | null,
+  }: { readonly imageRoot?: string | null; readonly images?: ImageOptions; readonly signal?: AbortSignal },
 ): Promise<Pictures> {
-  const { source, names } = await findItemImages(items, spec.name, { folder, imageRoot, itemId, table, signal });
+  const { source, names } = await findItemImages(items, spec.name, { folder, imageRoot, signal });
   const decoded = await decodeImages(names, { ...images, root: source, size: spec.size, signal });
   const { bad, ...counters } = decoded.counters;
   return {
