@@ -9,10 +9,15 @@ export interface SliceScores {
 
 /** `Recall@20 0.0985  NDCG@20 0.0416`, and what they rest on. */
 export function rankingText(ranking: NonNullable<SliceMetrics['ranking']>): string {
-  const { users, unknownUsers, targets, candidates, ...metrics } = ranking;
+  const { users, unknownUsers, targets, candidates, uniform, popularity, digest, ...metrics } = ranking;
   const values = Object.entries(metrics).map(([name, value]) => `${name} ${value?.toFixed(4) ?? '-'}`);
   const unknown = unknownUsers ? ` (${unknownUsers} without train events left out)` : '';
-  return `${values.join('  ')}\nfull ranking of ${candidates} items for ${users} users${unknown}, ${targets} targets\n`;
+  const drawn = uniform ?? popularity;
+  const among =
+    drawn === undefined
+      ? `full ranking of ${candidates} items`
+      : `ranking among ${drawn} items drawn ${uniform === undefined ? 'by popularity' : 'uniformly'} (digest ${digest?.toString(16).padStart(12, '0')})`;
+  return `${values.join('  ')}\n${among} for ${users} users${unknown}, ${targets} targets\n`;
 }
 
 /** One line of the table of modes. A slice is null where the row has no meaning there. */

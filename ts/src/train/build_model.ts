@@ -1,4 +1,5 @@
 /** From a configuration to a model and the settings of its training. */
+import type { DrawnCandidates } from '../data/drawn_candidates.js';
 import type { Schema } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
 import { Em3, type Em3Options } from '../models/em3.js';
@@ -233,6 +234,12 @@ export function buildModel(
   return new Em3(schema, em3Options(config, device));
 }
 
+/** What `uniN` and `popN` draw; null for `full`. The seed is the data's, not the run's: every run ranks among the same items. */
+function drawnCandidates({ mode }: Config['eval']): DrawnCandidates | null {
+  const [, kind, n] = /^(uni|pop)(\d+)$/.exec(mode) ?? [];
+  return n === undefined ? null : { kind: kind === 'uni' ? 'uniform' : 'popularity', n: Number(n), seed: 0 };
+}
+
 export function trainSettings(config: Config): TrainSettings {
   const { train, model } = config;
   return {
@@ -253,8 +260,9 @@ export function trainSettings(config: Config): TrainSettings {
     seed: train.seed,
     validMetric: train.valid_metric,
     ranking:
-      config.eval.mode === 'full'
+      config.eval.mode !== 'labeled'
         ? {
+            drawn: drawnCandidates(config.eval),
             metrics: config.eval.metrics.filter((metric) => metric.includes('@')),
             masked: config.eval.masked,
             repeatable: config.eval.repeatable,

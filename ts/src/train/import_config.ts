@@ -123,8 +123,9 @@ export function importRecbole(values: ConfigMap): Imported {
   const mode = args.take('mode');
   const asked = isConfigMap(mode) ? mode['test'] : mode;
   const ranks = asked !== 'labeled' && (asked !== null || keys.list('topk').length > 0);
-  if (ranks && asked !== null && asked !== 'full')
-    args.miss('mode', mode, 'ranked against all items instead of drawn candidates');
+  const drawn = typeof asked === 'string' && /^(uni|pop)[1-9]\d*$/.test(asked) ? asked : null;
+  if (ranks && asked !== null && asked !== 'full' && drawn === null)
+    args.miss('mode', mode, 'ranked against all items');
   const sampling = keys.map('train_neg_sample_args');
   const distribution = sampling?.['distribution'];
   const [order, groupBy] = [args.text('order'), args.text('group_by')];
@@ -150,7 +151,7 @@ export function importRecbole(values: ConfigMap): Imported {
       split: split === null ? undefined : (split as NonNullable<ConfigInput['eval']>['split']),
       order: order === 'RO' || order === 'TO' ? order : undefined,
       group_by: groupBy === 'user' ? 'user' : undefined,
-      mode: ranks ? 'full' : 'labeled',
+      mode: ranks ? (drawn ?? 'full') : 'labeled',
       repeatable: keys.take('repeatable') === true ? true : undefined,
       ...metricsOf(keys, ranks, valid),
     } as const),

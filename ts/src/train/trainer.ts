@@ -26,7 +26,7 @@ import {
   predict,
   type Slices,
 } from './evaluate.js';
-import { candidateScores, type RankingSettings, rankItems, rankingMetric, vectorScores } from './rank_items.js';
+import { type RankingSettings, rankingMetric, rankPart } from './rank_items.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { fromHost, readTensors } from './state.js';
 
@@ -672,15 +672,10 @@ export class Trainer implements AsyncDisposable {
         step,
         precision,
       );
-      const scores =
-        vectorScores(model) ??
-        candidateScores(
-          model,
-          (candidates) => loader({ batchSize, prefetch, prefetchBytes, candidates }),
-          items,
-          (batch) => inPrecision(precision, () => model.predict(batch, step)),
-        );
-      return await rankItems(data, part, rows, ranking, scores);
+      return await rankPart(model, data, part, rows, ranking, {
+        load: (candidates) => loader({ batchSize, prefetch, prefetchBytes, candidates }),
+        run: (batch) => inPrecision(precision, () => model.predict(batch, step)),
+      });
     } finally {
       model.dropOverlay();
     }

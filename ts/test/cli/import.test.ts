@@ -79,7 +79,7 @@ train_neg_sample_args: { distribution: popularity, sample_num: 2 }
     expect(told).toEqual(['metrics', 'load_col']);
   });
 
-  it('recbole: labels by threshold, drawn candidates become all items', async () => {
+  it('recbole: labels by threshold, drawn candidates', async () => {
     const { config, told } = await imported(
       'recbole',
       yaml('threshold: { rating: 4 }\nmetrics: [AUC, LogLoss]\nvalid_metric: AUC\neval_args: { mode: labeled }\n'),
@@ -91,8 +91,8 @@ train_neg_sample_args: { distribution: popularity, sample_num: 2 }
       'recbole',
       yaml('metrics: [MRR]\ntopk: [5]\nvalid_metric: MRR@5\neval_args: { mode: uni100 }\nmodel: BPR\n'),
     );
-    expect(drawn.config.eval.mode).toBe('full');
-    expect(drawn.told).toEqual(['model', 'eval_args.mode']);
+    expect(drawn.config.eval.mode).toBe('uni100');
+    expect(drawn.told).toEqual(['model']);
   });
 
   it('recbole: what is not said has its default, the metric that chooses too', async () => {

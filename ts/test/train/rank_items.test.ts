@@ -3,12 +3,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
+import type { DrawnCandidates } from '../../src/data/drawn_candidates.js';
+import type { Batch } from '../../src/data/loader/batch.js';
 import { em3 } from '../../src/models/em3.js';
 import { em3Release, freedom } from '../../src/models/freedom.js';
 import { tidy } from '../../src/tidy.js';
 import { resolveConfig } from '../../src/train/config.js';
 import { encodeItems } from '../../src/train/evaluate.js';
-import { type RankingMetrics, type RankingSettings, rankItems } from '../../src/train/rank_items.js';
+import {
+  type RankingMetrics,
+  type RankingSettings,
+  rankDrawn,
+  rankItems,
+  rankPart,
+  type ScorePairs,
+} from '../../src/train/rank_items.js';
 import { defaultSettings, Trainer } from '../../src/train/trainer.js';
 import { captured } from '../cli/captured.js';
 import { topKData } from '../models/top_k_data.js';
@@ -26,6 +35,7 @@ afterAll(async () => {
 });
 
 const settings: RankingSettings = {
+  drawn: null,
   metrics: ['Recall@5', 'HR@5', 'NDCG@5', 'MRR@5', 'Recall@20'],
   masked: 'earlier',
   repeatable: false,
@@ -100,6 +110,74 @@ describe('rankItems', () => {
   it('has no metrics without users', async () => {
     const metrics = await rankItems(data, 'valid', new Int32Array(0), settings, () => Promise.resolve([]));
     expect(metrics).toMatchObject({ 'Recall@5': null, users: 0, targets: 0 });
+  });
+});
+
+describe('rankDrawn', () => {
+  const pairScores = (users: Int32Array, _: Int32Array, items: Int32Array) =>
+    Promise.resolve(Float64Array.from(users, (u, i) => score(u, items[i]!)));
+  const draw = (change: Partial<RankingSettings>, drawn: DrawnCandidates, scores: ScorePairs = pairScores) =>
+    rankDrawn(data, 'test', data.columns.parts.test, { ...settings, ...change, drawn }, scores);
+
+  it('draws distinct items that the user neither met nor has as targets, the same each time', async () => {
+    const met = new Set(
+      Array.from(data.events.user, (u, row) => (data.split.part[row]! < 2 ? `${u} ${data.events.item[row]}` : '')),
+    );
+    const seen: string[] = [];
+    const collect: ScorePairs = (users, events, items) => {
+      seen.push(`${users.join()} ${items.join()}`);
+      users.forEach((u, i) => {
+        if (i % 6 !== 0) expect(met.has(`${u} ${items[i]}`), `user ${u} met ${items[i]}`).toBe(false);
+        expect(data.events.user[events[i]!]).toBe(u);
+      });
+      for (let at = 0; at < items.length; at += 6) expect(new Set(items.subarray(at, at + 6)).size).toBe(6);
+      return pairScores(users, events, items);
+    };
+    const uniform = { kind: 'uniform', n: 5, seed: 0 } as const;
+    const [first, again] = [await draw({}, uniform, collect), await draw({}, uniform, collect)];
+    expect(seen[0]).toBe(seen[1]);
+    expect(again).toEqual(first);
+    const other = await draw({}, { ...uniform, seed: 1 });
+    expect(other['digest']).not.toBe(first['digest']);
+    expect(first).toMatchObject({ candidates: 5, uniform: 5 });
+  });
+
+  it('with more candidates than there are items is the full ranking, but for the other targets of the user', async () => {
+    const all = await draw({ repeatable: true }, { kind: 'uniform', n: 90, seed: 0 });
+    const { user, item } = data.events;
+    const rows = [...data.columns.parts.test];
+    let [sum, users] = [0, 0];
+    for (let u = 0; u < data.events.users; u++) {
+      const targets = [...new Set(rows.filter((row) => user[row] === u).map((row) => item[row]!))];
+      if (targets.length === 0) continue;
+      users++;
+      const others = Array.from({ length: 90 }, (_, i) => i).filter((i) => !targets.includes(i));
+      const rank = (target: number): number =>
+        1 +
+        others.filter((i) => score(u, i) > score(u, target)).length +
+        others.filter((i) => score(u, i) === score(u, target)).length / 2;
+      sum += targets.filter((target) => rank(target) < 21).length / targets.length;
+    }
+    expect(all['users']).toBe(users);
+    expect(all['Recall@20']).toBeCloseTo(sum / users, 12);
+  });
+
+  it('draws by popularity where asked to', async () => {
+    const counts = new Float64Array(90);
+    data.events.item.forEach((i, row) => (counts[i]! += Number(data.split.part[row] === 0)));
+    const mean = async (kind: 'uniform' | 'popularity'): Promise<number> => {
+      let [sum, n] = [0, 0];
+      await draw({ repeatable: true }, { kind, n: 5, seed: 0 }, (users, events, items) => {
+        items.forEach((i, at) => {
+          if (at % 6 !== 0) [sum, n] = [sum + counts[i]!, n + 1];
+        });
+        return pairScores(users, events, items);
+      });
+      return sum / n;
+    };
+    const weighted = counts.reduce((a, c) => a + c * c, 0) / counts.reduce((a, c) => a + c, 0);
+    expect(await mean('uniform')).toBeLessThan(1.15 * (counts.reduce((a, c) => a + c, 0) / 90));
+    expect(await mean('popularity')).toBeGreaterThan(0.8 * weighted);
   });
 });
 
@@ -178,8 +256,31 @@ describe('training with full rankings', () => {
       }
       return out;
     });
-    model.dropOverlay();
     expect(again).toEqual(ranking);
+
+    // Among drawn items: pairs through the loader, and one by one.
+    const drawn = { kind: 'uniform', n: 7, seed: 3 } as const;
+    const run = (batch: Batch) => model.predict(batch, trainer.step);
+    const rows = plain.columns.parts.valid;
+    const load = (candidates: { events: Int32Array; items: Int32Array; paired?: boolean }) =>
+      plain.loader({ part: 'valid', batchSize: 64, candidates });
+    const ranked = await rankPart(model, plain, 'valid', rows, { ...settings, drawn }, { load, run });
+    const one = await rankDrawn(plain, 'valid', rows, { ...settings, drawn }, async (_, events, tried) => {
+      const out: number[] = [];
+      for await (const batch of load({ events, items: tried, paired: true })) {
+        expect([...batch.events]).toEqual([...events.subarray(out.length, out.length + batch.size)]);
+        expect(Array.from(batch.items.index, (at) => batch.items.rows[at])).toEqual([
+          ...tried.subarray(out.length, out.length + batch.size),
+        ]);
+        const logits = tidy(() => run(batch));
+        out.push(...((await logits.values()) as Float32Array));
+        logits.dispose();
+      }
+      return out;
+    });
+    model.dropOverlay();
+    expect(one).toEqual(ranked);
+    expect(ranked['Recall@5']!).toBeGreaterThan(ranking!['Recall@5']!);
   });
 
   it('prints Recall and NDCG: galago train, then galago eval', async () => {
@@ -201,12 +302,17 @@ describe('training with full rankings', () => {
     const evaluated = await captured(['eval', run, '--part', 'test']);
     expect(evaluated.exitCode, evaluated.stderr).toBe(0);
     expect(evaluated.stdout).toContain(/Recall@10 .*NDCG@20 0\.\d{4}/.exec(trained.stdout)![0]);
+    const drawn = await captured(['train', '--set', set, '--eval.mode=pop9', '--run-dir', join(root, 'drawn')]);
+    expect(drawn.exitCode, drawn.stderr).toBe(0);
+    expect(drawn.stdout + drawn.stderr).toMatch(
+      /ranking among 9 items drawn by popularity \(digest [0-9a-f]{12}\) for \d+ users, \d+ targets/,
+    );
   });
 
   it('refuses configurations that cannot be ranked', () => {
     const of = (object: Parameters<typeof resolveConfig>[0]['object']) => () => resolveConfig({ object });
     expect(of({ eval: { metrics: ['AUC', 'Recall@5'] } })).toThrow('expected Recall@5 with eval.mode full');
-    expect(of({ eval: { mode: 'uni100', metrics: ['AUC', 'Recall@5'] } })).toThrow("received 'uni100'");
+    expect(of({ eval: { mode: 'uni100' } })).toThrow('expected Recall, HR, NDCG or MRR with @K for eval.mode uni100');
     expect(of({ eval: { mode: 'full' } })).toThrow('expected Recall, HR, NDCG or MRR with @K');
     expect(of({ model: { name: 'freedom' }, train: { negatives: { kind: 'none' } } })).toThrow('expected uniform');
     expect(of({ model: { name: 'freedom', modalities: ['text'] } })).toThrow('expected one for each of 1 modalities');

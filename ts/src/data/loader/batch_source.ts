@@ -105,8 +105,11 @@ export interface PassOptions {
   readonly augment?: boolean;
   /** Leave out a last batch that is not full. Default false. */
   readonly dropLast?: boolean;
-  /** Instead of the rows of the part: each of these `events` with each of these `items` in the place of its own, event after event. */
-  readonly candidates?: { readonly events: Int32Array; readonly items: Int32Array };
+  /**
+   * Instead of the rows of the part: each of these `events` with each of these `items` in the place of its own, event after event. `paired`:
+   * event i with item i alone.
+   */
+  readonly candidates?: { readonly events: Int32Array; readonly items: Int32Array; readonly paired?: boolean };
 }
 
 /** One pass over a part: `next()` until null. */
@@ -174,12 +177,12 @@ export class BatchSource {
     else this.order = shuffle ? shuffler(this.units, seed, epoch) : (k) => k;
     this.itemPlace = new Int32Array(columns.items);
     if (options.candidates !== undefined) {
-      const { events, items } = options.candidates;
+      const { events, items, paired = false } = options.candidates;
       if (part === 'train' || position > 0 || end !== undefined)
         throw new ArgumentError('loader: expected candidates for a whole pass over valid or test', {
           argument: 'candidates',
         });
-      this.units = events.length * items.length;
+      this.units = paired ? events.length : events.length * items.length;
       return;
     }
     if (end !== undefined) this.units = this.unitsBefore(end, 'end');
@@ -270,10 +273,11 @@ export class BatchSource {
 
   /** Pairs `from` .. `to` of events and candidates. */
   private takePairs(
-    { events, items }: NonNullable<PassOptions['candidates']>,
+    { events, items, paired = false }: NonNullable<PassOptions['candidates']>,
     from: number,
     to: number,
   ): { events: Int32Array; items: Int32Array } {
+    if (paired) return { events: events.slice(from, to), items: items.slice(from, to) };
     const taken = { events: this.memory.int32(to - from), items: new Int32Array(to - from) };
     for (let pair = from; pair < to; pair++) {
       taken.events[pair - from] = events[Math.floor(pair / items.length)]!;
