@@ -130,22 +130,56 @@ export function tokenizerFromJson(
   for (const id of ids.values()) size = Math.max(size, id + 1);
   const encode = (text: string): readonly number[] =>
     text === '' ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
-  return { kind, size, special, digest, encode: cutsAtSpaces(json, model, added) ? rememberingWords(encode) : encode };
+  return { kind, size, special, digest, encode: withMemory(encode, json, model, added) };
 }
 
-/** Whether the ids of a text are those of its words, one after the other: BERT's own components, and no token that holds a space. */
-function cutsAtSpaces(
+/** CLIP's words. */
+const CLIP_WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+
+/** `encode` with a memory of words, where the components are known to treat each word by itself: those of BERT, CLIP and GPT-2 (RoBERTa). */
+function withMemory(
+  encode: TextTokenizer['encode'],
   { normalizer, pre_tokenizer: cutter }: JsonObject,
   model: JsonObject,
   added: readonly Json[],
-): boolean {
-  const is = (component: Json | undefined, type: string): boolean => isObject(component) && component.type === type;
+): TextTokenizer['encode'] {
+  const is = (component: Json | undefined, type: string): component is JsonObject =>
+    isObject(component) && component.type === type;
+  const contents = added.map((token) => (isObject(token) && typeof token.content === 'string' ? token.content : ' '));
+  if (model.fuse_unk || contents.some((content) => /\s/.test(content))) return encode;
+  if (model.type === 'WordPiece')
+    return is(normalizer, 'BertNormalizer') && is(cutter, 'BertPreTokenizer') ? rememberingWords(encode) : encode;
+  if (model.type !== 'BPE') return encode;
+  if (is(cutter, 'ByteLevel') && cutter.use_regex !== false && normalizer == null) {
+    const byWord = rememberingWords(encode, 'beginning');
+    // An added token may take the spaces beside it.
+    return (text) => (contents.some((content) => text.includes(content)) ? encode(text) : byWord(text));
+  }
+  const [first, second, ...others] = is(cutter, 'Sequence') ? ((cutter.pretokenizers ?? []) as readonly Json[]) : [];
+  const areClips =
+    is(first, 'Split') &&
+    isObject(first.pattern) &&
+    first.pattern.Regex === CLIP_WORDS &&
+    first.behavior === 'Removed' &&
+    first.invert === true &&
+    is(second, 'ByteLevel') &&
+    second.add_prefix_space === false &&
+    others.length === 0;
+  const steps = is(normalizer, 'Sequence') ? ((normalizer.normalizers ?? []) as readonly Json[]) : [normalizer ?? null];
+  const areHarmless = steps.every(
+    (step) => step === null || is(step, 'NFC') || is(step, 'Lowercase') || isJoiningSpaces(step),
+  );
+  return areClips && areHarmless ? rememberingWords(encode) : encode;
+}
+
+/** White space to one space. */
+function isJoiningSpaces(step: Json): boolean {
   return (
-    is(normalizer, 'BertNormalizer') &&
-    is(cutter, 'BertPreTokenizer') &&
-    model.type === 'WordPiece' &&
-    !model.fuse_unk &&
-    added.every((token) => isObject(token) && typeof token.content === 'string' && !/\s/.test(token.content))
+    isObject(step) &&
+    step.type === 'Replace' &&
+    isObject(step.pattern) &&
+    step.pattern.Regex === '\\s+' &&
+    step.content === ' '
   );
 }
 
