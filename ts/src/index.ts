@@ -203,4 +203,6 @@ export { type ReportContent, writeReport } from './train/report.js';
 export { type RunResult, type TrainRunOptions, trainRun } from './train/run.js';
 export { openRunFolder, type RunFolder } from './train/run_folder.js';
 export { type StepFlops, stepFlops } from './train/step_flops.js';
-export { defaultSettings, type TrainEvent, Trainer, type TrainerOptions, type TrainSettings } from './train/trainer.js';
+export type { TrainEvent } from './train/train_events.js';
+export { defaultSettings, type TrainSettings } from './train/train_settings.js';
+export { Trainer, type TrainerOptions } from './train/trainer.js';

@@ -1,7 +1,7 @@
 /** A run as the CLI shows it: notes and a progress line on stderr. */
 import type { ResolvedConfig } from '../train/config.js';
+import { metricValue } from '../train/metric_values.js';
 import { type RunResult, type TrainRunOptions, trainRun } from '../train/run.js';
-import { metricValue } from '../train/trainer.js';
 import { type BankProgress, type Progress, progressLine } from './progress.js';
 import type { Output } from './verb.js';
 

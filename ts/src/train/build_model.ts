@@ -10,7 +10,7 @@ import type { RankerOptions } from '../models/ranker.js';
 import type { DeviceName } from '../tensor.js';
 import { type Config, learningRates } from './config.js';
 import { encoderSources, fillFromFolders, weightsKeys } from './published_encoders.js';
-import type { TrainSettings } from './trainer.js';
+import type { TrainSettings } from './train_settings.js';
 
 /** Options of all rankers. */
 export function rankerOptions(model: Config['model']): RankerOptions {

@@ -26,9 +26,12 @@ import { datasetRequest } from './dataset_request.js';
 import { loadEncoders } from './encoder_weights.js';
 import type { Slices } from './evaluate.js';
 import { useConfiguredFeatures } from './frozen_features.js';
+import { flatMetrics } from './metric_values.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { ceilingNote, dataNotes, tableFooter, writeRunReport } from './run_report.js';
-import { flatMetrics, type TrainEvent, Trainer, type TrainSettings } from './trainer.js';
+import type { TrainEvent } from './train_events.js';
+import type { TrainSettings } from './train_settings.js';
+import { Trainer } from './trainer.js';
 
 export interface TrainRunOptions {
   /** Folder of the run; without it a new one is made below `root`. */

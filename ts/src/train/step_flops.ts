@@ -7,7 +7,7 @@ import { countFlops, type ModuleFlops } from '../nn/flops.js';
 import { randomScope } from '../random.js';
 import { tidy } from '../tidy.js';
 import { encodeItems } from './evaluate.js';
-import type { TrainSettings } from './trainer.js';
+import type { TrainSettings } from './train_settings.js';
 
 export interface StepFlops {
   readonly modules: readonly ModuleFlops[];

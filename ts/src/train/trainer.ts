@@ -5,90 +5,26 @@ import { stringify } from 'yaml';
 import { backward } from '../autograd.js';
 import type { Dataset, PartLoaderOptions } from '../data/dataset.js';
 import type { Batch } from '../data/loader/batch.js';
-import { DEFAULT_PREFETCH_BYTES, type Loader } from '../data/loader/loader.js';
+import type { Loader } from '../data/loader/loader.js';
 import { type TimeWindow, timeWindows } from '../data/time_windows.js';
-import { ArgumentError, CheckpointMismatchError, ConfigError, NonFiniteError, StorageError } from '../errors.js';
+import { ArgumentError, CheckpointMismatchError, NonFiniteError, StorageError } from '../errors.js';
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js';
 import type { HostTensor } from '../io/safetensors.js';
 import type { SliceMetrics } from '../metrics/slices.js';
 import type { RecommenderModel, StepGraph } from '../models/model.js';
-import { type Algorithm, Optimizer, type ParameterGroup } from '../optim/optimizer.js';
+import { Optimizer, type ParameterGroup } from '../optim/optimizer.js';
 import { randomScope } from '../random.js';
 import { clone, type DeviceControl, type DeviceName, device, type HostArray, type Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
+import { callCounter, type EncoderCalls, noCalls } from './encoder_calls.js';
 import { encoderInputs } from './encoder_weights.js';
-import {
-  encodeItems,
-  inPrecision,
-  metricsOf,
-  type Precision,
-  type Predictions,
-  predict,
-  type Slices,
-} from './evaluate.js';
-import { type RankingSettings, rankingMetric, rankPart } from './rank_items.js';
+import { encodeItems, inPrecision, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
+import { flatMetrics, metricValue } from './metric_values.js';
+import { type RankingSettings, rankPart } from './rank_items.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
 import { fromHost, readTensors } from './state.js';
-
-export interface TrainSettings {
-  readonly epochs: number;
-  /** Rows, or sessions where `unit` is 'session'. */
-  readonly batchSize: number;
-  readonly evalBatchSize: number;
-  readonly unit: 'row' | 'session';
-  readonly learningRates: Readonly<Record<'dense' | 'sparse' | 'encoder' | 'lora', number>>;
-  /** Steps over which the learning rate of the encoders grows linearly. */
-  readonly encoderWarmupSteps: number;
-  readonly weightDecay: number;
-  readonly sparseAlgorithm: Exclude<Algorithm, 'adamw'>;
-  readonly lastEpochFactor: number;
-  /** 'time': one pass in time order, in `windows` windows, each scored before it is trained on; `epochs` and `lastEpochFactor` say nothing then. */
-  readonly order: 'shuffled' | 'time';
-  readonly windows: number;
-  readonly clipNorm: number | null;
-  readonly seed: number;
-  /** AUC, gAUC, QAUC or logloss over all rows of valid, or a metric of `ranking`. */
-  readonly validMetric: string;
-  /** A full ranking in every evaluation; null: none. */
-  readonly ranking: RankingSettings | null;
-  readonly earlyStopPatience: number | null;
-  readonly evalEveryEpochs: number;
-  readonly checkpointEveryMinutes: number | null;
-  readonly keepLast: number;
-  readonly prefetch: number;
-  readonly prefetchBytes: number;
-  /** Steps between snapshots of the LoRA path; null: one epoch. */
-  readonly refreshSteps: number | null;
-  /** 'bf16' needs cuda (or cuda-emu). */
-  readonly precision: Precision;
-}
-
-/** What a run uses where nothing is said [default]. */
-export const defaultSettings: TrainSettings = {
-  epochs: 5,
-  batchSize: 512,
-  evalBatchSize: 4096,
-  unit: 'row',
-  learningRates: { dense: 1e-3, sparse: 1e-3, encoder: 3e-4, lora: 1e-3 },
-  encoderWarmupSteps: 0,
-  weightDecay: 0.01,
-  sparseAlgorithm: 'rowwise_adam',
-  lastEpochFactor: 1,
-  order: 'shuffled',
-  windows: 10,
-  clipNorm: 10,
-  seed: 7,
-  validMetric: 'AUC',
-  ranking: null,
-  earlyStopPatience: null,
-  evalEveryEpochs: 1,
-  checkpointEveryMinutes: 10,
-  keepLast: 3,
-  prefetch: 2,
-  prefetchBytes: DEFAULT_PREFETCH_BYTES,
-  refreshSteps: null,
-  precision: 'float32',
-};
+import type { CheckpointEvent, StepEvent, TrainEvent, WarningEvent } from './train_events.js';
+import { defaultSettings, type TrainSettings } from './train_settings.js';
 
 export interface TrainerOptions {
   readonly model: RecommenderModel;
@@ -108,97 +44,6 @@ export interface TrainerOptions {
   /** Digest of the configuration: a checkpoint of another one is refused. */
   readonly configDigest?: string;
 }
-
-/** What training asked of the item encoders, summed over the batches of steps that encode. */
-export interface EncoderCalls {
-  /** Rows of the batches. */
-  readonly rows: number;
-  /** Rows and history items: what would be encoded if each were by itself. */
-  readonly slots: number;
-  /** Different items among those of a batch: what is left when each is encoded once. */
-  readonly distinct: number;
-  /** Items encoded, and how many of them with gradient. */
-  readonly items: number;
-  readonly live: number;
-}
-
-const noCalls: EncoderCalls = { rows: 0, slots: 0, distinct: 0, items: 0, live: 0 };
-
-function withCalls(sum: EncoderCalls, batch: Batch, encoded: StepGraph['encoded']): EncoderCalls {
-  const clicks = batch.history?.values ?? new Int32Array(0);
-  const shown = batch.items.rows;
-  const { items, live } = encoded ?? { items: shown.length, live: shown.length };
-  return {
-    rows: sum.rows + batch.size,
-    slots: sum.slots + batch.size + clicks.length,
-    distinct: sum.distinct + new Set([...shown, ...clicks]).size,
-    items: sum.items + items,
-    live: sum.live + live,
-  };
-}
-
-export interface StepEvent {
-  readonly type: 'step';
-  readonly stage: 'encoder' | 'ranker';
-  readonly step: number;
-  /** From 1. */
-  readonly epoch: number;
-  readonly epochs: number;
-  /** Steps of this epoch so far, and in all where known. */
-  readonly epochStep: number;
-  readonly loss: number;
-  readonly samplesPerSecond: number;
-  /** Share of the time spent waiting for data, 0 to 1. */
-  readonly dataWait: number;
-}
-
-export interface EvalEvent {
-  readonly type: 'eval';
-  readonly part: 'valid';
-  readonly step: number;
-  readonly epoch: number;
-  readonly metrics: Slices;
-  readonly best: boolean;
-  /** Numbers about the stored content as of the last step, where the model keeps some (`RecommenderModel.contentStats`). */
-  readonly content: Readonly<Record<string, number>>;
-}
-
-/** Order 'time': a window was scored, by weights that no row of it or of later ones has reached. */
-export interface WindowEvent {
-  readonly type: 'window';
-  /** From 1. */
-  readonly window: number;
-  readonly windows: number;
-  readonly step: number;
-  /** Of all its rows; `cold` are those of items that no earlier window shows. */
-  readonly metrics: Slices;
-  /** As of `EvalEvent`. */
-  readonly content: Readonly<Record<string, number>>;
-}
-
-export interface CheckpointEvent {
-  readonly type: 'checkpoint';
-  readonly step: number;
-  readonly name: string;
-  readonly digest: string;
-}
-
-/** Something that did not stop training: a checkpoint that could not be written, a skipped step. */
-export interface WarningEvent {
-  readonly type: 'warning';
-  readonly step: number;
-  readonly message: string;
-  readonly error: Error | null;
-}
-
-export interface EndEvent {
-  readonly type: 'end';
-  readonly reason: 'epochs' | 'early_stop';
-  readonly step: number;
-  readonly bestStep: number | null;
-}
-
-export type TrainEvent = StepEvent | EvalEvent | WindowEvent | CheckpointEvent | WarningEvent | EndEvent;
 
 /** Where training stands: what a checkpoint stores besides tensors. */
 interface Cursor {
@@ -242,6 +87,7 @@ export class Trainer implements AsyncDisposable {
   #ownsRun = false;
   readonly #configDigest: string;
   #optimizer: Optimizer | null = null;
+  readonly #counted: ReturnType<typeof callCounter>;
   #cursor: Cursor;
   #best: Map<string, HostTensor> | null = null;
   #saving: Promise<CheckpointEvent | WarningEvent> | null = null;
@@ -279,6 +125,7 @@ export class Trainer implements AsyncDisposable {
       );
     this.#model = model;
     model.prepare?.(data.items);
+    this.#counted = callCounter(data.schema.items);
     this.#data = data;
     this.#run = run;
     this.#runDir = run === null ? (runDir ?? null) : null;
@@ -538,7 +385,7 @@ export class Trainer implements AsyncDisposable {
         const queued = this.trainStep(batch, factor);
         inFlight.push({ ...queued, step: cursor.step, epochStep, size: batch.size });
         cursor.position = batch.end;
-        if (encodes) cursor.calls = withCalls(cursor.calls, batch, queued.encoded);
+        if (encodes) cursor.calls = this.#counted(cursor.calls, batch, queued.encoded);
         loader.recycle(batch); // all of it was copied when the step was queued
         if (refreshSteps !== null && cursor.step % refreshSteps === 0) this.refresh();
         if (inFlight.length >= 2) yield* await settled();
@@ -829,28 +676,4 @@ export class Trainer implements AsyncDisposable {
     if (this.#ownsRun) await this.#run?.close();
     this.#optimizer?.dispose();
   }
-}
-
-/** The metric of that name; null where no group, class or user allows it. ConfigError for a name that was not computed. */
-export function metricValue(metrics: SliceMetrics, name: string): number | null {
-  if (name === 'AUC' || name === 'gAUC' || name === 'QAUC' || name === 'logloss') return metrics[name];
-  const value = metrics.ranking?.[name];
-  if (value !== undefined && rankingMetric(name) !== null) return value;
-  throw new ConfigError(
-    `train: expected valid_metric to be AUC, gAUC, QAUC, logloss or a metric of eval.mode full but received ${name}`,
-    { key: 'train.valid_metric' },
-  );
-}
-
-/** Numbers of all slices, flat: `AUC` of all rows, `cold.AUC` of a slice. */
-export function flatMetrics(slices: Slices): Record<string, number | null> {
-  const flat: Record<string, number | null> = {};
-  for (const [slice, metrics] of Object.entries(slices)) {
-    const prefix = slice === 'all' ? '' : `${slice}.`;
-    for (const name of ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration', 'rows'] as const)
-      flat[`${prefix}${name}`] = metrics[name];
-    for (const [name, value] of Object.entries(metrics.ranking ?? {}))
-      flat[`${prefix}${rankingMetric(name) === null ? `ranking.${name}` : name}`] = value;
-  }
-  return flat;
 }

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
 import type { DeviceName } from '../../src/tensor.js';
-import { Trainer, type TrainSettings } from '../../src/train/trainer.js';
+import type { TrainSettings } from '../../src/train/train_settings.js';
+import { Trainer } from '../../src/train/trainer.js';
 import { testDevices } from '../test_devices.js';
 import { tinyData } from './tiny_em3.js';
 import { type LemurChanges, tinyLemur } from './tiny_lemur.js';

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { defaultEm3Options } from '../../src/models/em3.js';
 import { em3Options, rankerOptions, trainSettings } from '../../src/train/build_model.js';
 import { resolveConfig } from '../../src/train/config.js';
-import { defaultSettings } from '../../src/train/trainer.js';
+import { defaultSettings } from '../../src/train/train_settings.js';
 
 it('em3() and Trainer start from the defaults of the configuration', () => {
   const { config } = resolveConfig({ object: { data: { path: 'anywhere' } } });

@@ -18,7 +18,8 @@ import {
   rankPart,
   type ScorePairs,
 } from '../../src/train/rank_items.js';
-import { defaultSettings, Trainer } from '../../src/train/trainer.js';
+import { defaultSettings } from '../../src/train/train_settings.js';
+import { Trainer } from '../../src/train/trainer.js';
 import { captured } from '../cli/captured.js';
 import { topKData } from '../models/top_k_data.js';
 

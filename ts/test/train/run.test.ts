@@ -6,7 +6,7 @@ import { CheckpointMismatchError, ConfigError, DataError } from '../../src/error
 import type { ConfigInput } from '../../src/train/config.js';
 import { type RunResult, runConfig, trainRun } from '../../src/train/run.js';
 import { runCurves } from '../../src/train/run_report.js';
-import type { TrainEvent } from '../../src/train/trainer.js';
+import type { TrainEvent } from '../../src/train/train_events.js';
 import { temporaryFolder, tinyConfig } from './tiny_shop.js';
 
 async function run(path: string, config = tinyConfig(), stopAt: number | null = null): Promise<RunResult> {

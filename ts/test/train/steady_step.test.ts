@@ -4,7 +4,8 @@ import type { Dataset } from '../../src/data/dataset.js';
 import { DeviceLostError } from '../../src/errors.js';
 import { moduleFile } from '../../src/native.js';
 import { device, full } from '../../src/tensor.js';
-import { Trainer, type TrainSettings } from '../../src/train/trainer.js';
+import type { TrainSettings } from '../../src/train/train_settings.js';
+import { Trainer } from '../../src/train/trainer.js';
 import { tinyData, tinyEm3 } from '../models/tiny_em3.js';
 
 let data: Dataset;

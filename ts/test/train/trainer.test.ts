@@ -6,7 +6,9 @@ import { NonFiniteError } from '../../src/errors.js';
 import type { Em3 } from '../../src/models/em3.js';
 import { addon } from '../../src/native.js';
 import { device } from '../../src/tensor.js';
-import { type TrainEvent, Trainer, type TrainSettings } from '../../src/train/trainer.js';
+import type { TrainEvent } from '../../src/train/train_events.js';
+import type { TrainSettings } from '../../src/train/train_settings.js';
+import { Trainer } from '../../src/train/trainer.js';
 import { bytesByName, tinyData, tinyEm3 } from '../models/tiny_em3.js';
 import { temporaryFolder } from './tiny_shop.js';
 
