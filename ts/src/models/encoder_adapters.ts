@@ -42,13 +42,13 @@ export function adaptEncoders(
   const names = [...encoders.values()].flatMap(({ module, nameOf }) => [...linearsOf(module, nameOf).keys()]);
   const wanted = typeof options.targets === 'string' ? [options.targets] : options.targets.map((target) => [target]);
   const unknown = wanted.filter((target) => !names.some((name) => isLoraTarget(name, target)));
-  if (unknown.length > 0 || wanted.length === 0)
+  if (unknown.length > 0 || wanted.length === 0) {
+    const ends = [...new Set(names.map((name) => name.split('.').at(-1)!))].join(', ') || 'there are none';
     throw new ConfigError(
-      `model.encoder.lora.targets: expected names of linear layers (${names.join(', ') || 'there are none'}) but received ${
-        unknown.flat().join(', ') || 'none'
-      }`,
-      { key: 'model.encoder.lora.targets' },
+      `model.encoder.lora.targets: expected names of linear layers, or their ends (${ends}), but received ${unknown.flat().join(', ') || 'none'}`,
+      { key: 'model.encoder.lora.targets', layers: names },
     );
+  }
   const adapted = new Map<EncoderName, LoraAdapters>();
   for (const [name, { module, nameOf }] of encoders) {
     const adapters = injectLora(module, init.at(name), options, nameOf);

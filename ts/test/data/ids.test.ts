@@ -61,7 +61,7 @@ describe('F17, F18: checkIds', () => {
 });
 
 describe('columnIds', () => {
-  it('takes token and integer columns, refuses others and missing ids', () => {
+  it('F18: takes token and integer columns, refuses others and missing ids', () => {
     const token = { kind: 'token', name: 'u', values: ['1', ''], missing: null } as const;
     expect(columnIds({ ...token, values: ['1', '2'] })).toEqual({ kind: 'string', values: ['1', '2'] });
     const missing = faultOf(() => columnIds({ ...token, values: ['1', ''], missing: Uint8Array.of(0, 1) }));

@@ -136,7 +136,7 @@ describe('readCsvFiles', () => {
     expect((await faultOf(read(`${'a'.repeat(3)},b,c\n`, { maxColumns: 2 }))).fields.reason).toBe('too_many_columns');
   });
 
-  it('a missing id, label or time is an error with its line', async () => {
+  it('F18: a missing id, label or time is an error with its line', async () => {
     const error = await faultOf(read('user,item\n1,2\n,3\n', { required: ['user'] }));
     expect(error.fields).toMatchObject({ reason: 'missing', line: 3, column: 'user' });
   });

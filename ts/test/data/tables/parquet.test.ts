@@ -122,7 +122,7 @@ describe('readParquetFiles', () => {
     expect(error.fields).toMatchObject({ reason: 'schema_drift', columns: ['user', 'x', 'extra'] });
   });
 
-  it('a missing id names file, row group and row, or is left out', async () => {
+  it('F18: a missing id names file, row group and row, or is left out', async () => {
     const source = await written(
       'hole.parquet',
       'SELECT CASE WHEN i = 3000 THEN NULL ELSE i END AS id, i AS row, [i::DOUBLE] AS v, i::VARCHAR AS s FROM range(5000) t(i)',
