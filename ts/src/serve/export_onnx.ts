@@ -23,7 +23,7 @@ import { type FormatContext, itemIds } from './export_formats.js';
 import { entityTensors } from './export_model.js';
 import { type GraphCheck, graphDifference, onnxFiles, PARITY_ROWS, PARITY_TOLERANCE } from './onnx_check.js';
 import { encoderGraphs } from './onnx_encoders.js';
-import { rankerGraph, readItemVectors, viewOf } from './onnx_ranker.js';
+import { rankerGraph, readItemVectors, scoresOf, viewOf } from './onnx_ranker.js';
 import { type ItemVectors, rankerFeeds, type ViewSource } from './ranker_view.js';
 
 const SAMPLE_ROWS = 8;
@@ -105,15 +105,17 @@ async function rankerCheck(
 ): Promise<GraphCheck> {
   const graph = await rankerGraph(source, data, step, weights);
   const all = rankerFeeds(await viewOf(source, batch));
-  const scores = tidy(() => source.model.predict(batch, step));
-  const expected = Float32Array.from((await scores.values()) as Float32Array);
-  scores.dispose();
+  const expected = new Map<string, Float32Array>();
+  for (const [name, scores] of tidy(() => [...scoresOf(source.model, batch, step)])) {
+    expected.set(name, Float32Array.from((await scores.values()) as Float32Array));
+    scores.dispose();
+  }
   return {
     file: onnxFiles.ranker,
     graph,
     rows: batch.size,
     feeds: new Map(graph.inputs.map(({ name }) => [name, all.get(name)!])),
-    expected: new Map([['score', expected]]),
+    expected,
   };
 }
 
@@ -185,7 +187,8 @@ function samples({ feeds, expected, rows }: GraphCheck): Map<string, HostTensor>
     ];
     found.set(name, { dtype: stored, shape: shape.with(0, count), data: bytes });
   }
-  found.set('expected.score', hostTensor('F32', [count], expected.get('score')!.slice(0, count)));
+  for (const [name, scores] of expected)
+    found.set(`expected.${name}`, hostTensor('F32', [count], scores.slice(0, count)));
   return found;
 }
 

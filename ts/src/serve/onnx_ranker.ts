@@ -70,8 +70,14 @@ export async function viewOf(source: ViewSource, batch: Batch): Promise<RankerVi
   return rankerView(source, batch, vectors);
 }
 
+/** Logits (B) by the names of the graph's outputs: `score`, and `score.<label>` of each other label that the model learned. */
+export function scoresOf(model: RecommenderModel, batch: Batch, step: number): Map<string, Tensor> {
+  const tasks = [...(model.predictTasks?.(batch, step) ?? new Map([['', model.predict(batch, step)]]))];
+  return new Map(tasks.map(([label, x], task) => [task === 0 ? 'score' : `score.${label}`, x]));
+}
+
 /**
- * The graph of the scores, output `score` (batch) float32, logits. Its inputs are named by `rankerFeeds`; those that scores do not read are
+ * The graph of the scores, outputs as of `scoresOf`, (batch) float32. Its inputs are named by `rankerFeeds`; those that scores do not read are
  * left out. Throws `OnnxExportError` that names the op without a translation.
  */
 export async function rankerGraph(
@@ -88,11 +94,11 @@ export async function rankerGraph(
   for (const [i, size] of sizes.entries()) {
     const batch = await probeBatch(data, { size, smallest: sizes[0]!, seed: i + 1, items: usable, historyLen });
     const view = await viewOf(source, batch);
-    probes.push({ view, trace: await traceOps(model, () => model.predict(batch, step)) });
+    probes.push({ view, trace: await traceOps(model, () => scoresOf(model, batch, step)) });
   }
   const graph = new OnnxGraph('ranker');
   const modules = new ModuleTranslation(graph, model, weights);
   const translation = new TraceTranslation(modules, [probes[0]!, probes[1]!]);
-  graph.output('score', translation.result(), 'float32', ['batch']);
+  for (const [name, value] of translation.results()) graph.output(name, value, 'float32', ['batch']);
   return graph;
 }

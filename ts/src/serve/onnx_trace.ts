@@ -74,9 +74,9 @@ export class TraceTranslation {
     this.#candidates = [...this.denseCandidates(), ...this.listCandidates()];
   }
 
-  /** The result of the pass as a value of the graph. */
-  result(): OnnxValue {
-    return this.tensor(this.#pair[0].trace.result, 'the result');
+  /** The results of the pass as values of the graph, by their names. */
+  results(): ReadonlyMap<string, OnnxValue> {
+    return new Map([...this.#pair[0].trace.results].map(([name, number]) => [name, this.tensor(number, name)]));
   }
 
   private tensor(number: number, of: string): OnnxValue {

@@ -30,12 +30,12 @@ export interface TracedOp {
 export interface Trace {
   readonly ops: readonly TracedOp[];
   readonly tensors: readonly TracedTensor[];
-  /** Number of the tensor that the pass returned. */
-  readonly result: number;
+  /** Numbers of the tensors that the pass returned, by their names. */
+  readonly results: ReadonlyMap<string, number>;
 }
 
-/** Runs `run`, which is synchronous and makes its result by ops of `model`, and writes down what it does. Waits for the device. */
-export async function traceOps(model: Module, run: () => Tensor): Promise<Trace> {
+/** Runs `run`, which is synchronous and makes its results by ops of `model`, and writes down what it does. Waits for the device. */
+export async function traceOps(model: Module, run: () => ReadonlyMap<string, Tensor>): Promise<Trace> {
   const parameters = new Map([...model.state()].map(([name, x]) => [x, name]));
   const numbers = new Map<Tensor, number>();
   const found: { x: Tensor; held: Tensor | null; op: TracedOp | null }[] = [];
@@ -66,13 +66,14 @@ export async function traceOps(model: Module, run: () => Tensor): Promise<Trace>
     ops.push(op);
   };
   try {
-    const result = tidy(() => {
-      const observed = (): Tensor =>
+    const results = tidy(() => {
+      const observed = (): ReadonlyMap<string, Tensor> =>
         withOpObserver((call) => {
           note(call, { out: call.out }, false);
           return () => undefined;
         }, run);
-      return number(withCompositeObserver((call) => note(call, call.outputs, true), observed));
+      const made = withCompositeObserver((call) => note(call, call.outputs, true), observed);
+      return new Map([...made].map(([name, x]) => [name, number(x)]));
     });
     const tensors = await Promise.all(
       found.map(async ({ x, held, op }): Promise<TracedTensor> => {
@@ -81,7 +82,7 @@ export async function traceOps(model: Module, run: () => Tensor): Promise<Trace>
         return { shape: x.shape, dtype: x.dtype, parameter, op, values };
       }),
     );
-    return { ops, tensors, result };
+    return { ops, tensors, results };
   } finally {
     for (const { held } of found) held?.dispose();
   }

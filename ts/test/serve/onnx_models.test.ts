@@ -1,11 +1,12 @@
 /** One ONNX export per option that changes what a graph computes: scores and vectors of ONNX Runtime are ours. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OnnxExportError } from '../../src/errors.js';
 import { encodeNpy } from '../../src/io/npy.js';
 import { openOnnxRuntime } from '../../src/io/onnx_runtime.js';
+import { readSafetensors, viewAs } from '../../src/io/safetensors.js';
 import { type ExportedRun, exportRun } from '../../src/serve/export_run.js';
 import { type ConfigInput, resolveConfig } from '../../src/train/config.js';
 import { trainRun } from '../../src/train/run.js';
@@ -26,12 +27,12 @@ const fusion: FusionInput = { width: 16, heads: 2, layers: 2, queries: 2 };
 const small: ModelInput = { encoder, fusion, history_len: 12, mlp: [16], embedding_dim: 16 };
 
 /** Trains an epoch and exports it. */
-async function exported(object: ConfigInput): Promise<ExportedRun> {
+async function exported(object: ConfigInput): Promise<ExportedRun & { readonly run: string }> {
   const run = join(root, `run${runs++}`);
   const config = resolveConfig({ object: { train: { epochs: 1, train_batch_size: 32 }, ...object } });
   const { model } = await trainRun(config, { runDir: run });
   model.dispose();
-  return await exportRun({ run, out: `${run}.onnx`, to: ['onnx'], device: 'cpu' });
+  return { run, ...(await exportRun({ run, out: `${run}.onnx`, to: ['onnx'], device: 'cpu' })) };
 }
 
 /** Largest difference of each graph. */
@@ -134,6 +135,18 @@ const fileCases: [string, ConfigInput][] = [
 describe.skipIf(runtime === null)(`graphs of models of files${why}`, () => {
   it.each(fileCases)('%s', async (_name, object) => {
     for (const difference of Object.values(await differences(object))) expect(difference).toBeLessThan(1e-5);
+  });
+});
+
+describe.skipIf(runtime === null)(`a graph of two labels${why}`, () => {
+  it('has an output for each', async () => {
+    const { run } = await exported(files({ ranker: 'mmoe', training: 'id_only' }, several));
+    const session = await runtime!.load(readFileSync(join(`${run}.onnx`, 'ranker.onnx')), 'ranker.onnx');
+    expect(session.outputs).toEqual(['score', 'score.buy']);
+    await session.close();
+    const samples = await readSafetensors(join(`${run}.onnx`, 'samples.safetensors'));
+    const of = (name: string): number[] => [...viewAs(samples.get(name)!, 'F32')];
+    expect(of('expected.score.buy')).not.toEqual(of('expected.score'));
   });
 });
 
