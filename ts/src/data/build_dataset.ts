@@ -209,6 +209,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
                 parts: historyParts,
                 ties,
                 where: where === 'all' ? null : positive,
+                cold: split.cold,
               }),
             ),
           ),

@@ -5,6 +5,7 @@
 
 import { DataError, IdError } from '../errors.js';
 import type { FeatureSource } from './schema.js';
+import { isLongInteger, parseNumber } from './tables/column_builders.js';
 import { type Codes, encodeColumnPass, encodeStringsPass } from './tables/id_codes.js';
 import {
   type Column,
@@ -34,16 +35,32 @@ function numberOf(column: Exclude<Column, FloatSeqColumn>, source: FeatureSource
   }
   return (row) => {
     const text = values[row]!;
-    const value = text === '' ? Number.NaN : Number(text);
+    const value = parseNumber(text);
     if (text !== '' && Number.isNaN(value)) {
       throw new DataError(
         'DATA_ROW',
-        `${source} column ${column.name}: expected a number but received ${text} in row ${row}`,
+        `${source} column ${column.name}: expected a number but received ${JSON.stringify(text.slice(0, 80))} in row ${row}`,
         { column: column.name, row },
       );
     }
     return value;
   };
+}
+
+/** Words as integers of 64 bits; null where one is none. */
+function* integersOf(words: readonly string[]): Pass<BigInt64Array | null> {
+  const values = new BigInt64Array(words.length);
+  let [row, held] = [0, true];
+  yield* slices(words.length, (_, to) => {
+    for (; held && row < to; row++) {
+      held = /^-?\d{1,19}$/.test(words[row]!);
+      if (!held) return;
+      const value = BigInt(words[row]!);
+      values[row] = value;
+      held = values[row] === value;
+    }
+  });
+  return held ? values : null;
 }
 
 /** One side of the data. Row r is row `index[r]` of `table` (-1: the table has none); without `index` row r itself. */
@@ -107,11 +124,34 @@ export class Entity {
     return numbers;
   }
 
-  /** Event times: exact 64-bit integers or float64. */
+  /** Event times: exact 64-bit integers, or float64 where some have a fraction. DataError for an integer that neither holds. */
   *timesPass(name: string): Pass<Float64Array | BigInt64Array> {
     const column = this.column(name);
-    const held = column.kind === 'int64' || column.kind === 'float';
-    return held && this.index === null && column.missing === null ? column.values : yield* this.numbersPass(name);
+    if (this.index !== null || column.missing !== null) return yield* this.numbersPass(name);
+    if (column.kind === 'int64' || column.kind === 'float') return column.values;
+    if (column.kind === 'uint64') {
+      const { buffer, byteOffset, length } = column.values;
+      return yield* this.signedTimes(name, new BigInt64Array(buffer, byteOffset, length));
+    }
+    if (column.kind !== 'token') return yield* this.numbersPass(name);
+    return (yield* integersOf(column.values)) ?? (yield* this.roundedTimes(name, column.values));
+  }
+
+  private *signedTimes(name: string, values: BigInt64Array): Pass<BigInt64Array> {
+    yield* slices(values.length, (from, to) => {
+      for (let row = from; row < to; row++)
+        if (values[row]! < 0n) throw this.wrongTime(name, String(BigInt.asUintN(64, values[row]!)), row);
+    });
+    return values;
+  }
+
+  /** Times of words as float64: none of them may be an integer that it does not hold. */
+  private *roundedTimes(name: string, words: readonly string[]): Pass<Float64Array> {
+    yield* slices(words.length, (from, to) => {
+      for (let row = from; row < to; row++)
+        if (isLongInteger(words[row]!)) throw this.wrongTime(name, words[row]!, row);
+    });
+    return yield* this.numbersPass(name);
   }
 
   /** Several words per row: the members of a list, else what stands between the splitters. */
@@ -152,6 +192,14 @@ export class Entity {
       throw new DataError('DATA_SCHEMA', `${this.source} column ${name}: expected one of ${names}`, { column: name });
     }
     return column;
+  }
+
+  private wrongTime(name: string, text: string, row: number): DataError {
+    return new DataError(
+      'DATA_ROW',
+      `${this.source} column ${name}: expected times that are all integers of 64 bits, or all float64, but received ${text.slice(0, 80)} in row ${row}`,
+      { column: name, row },
+    );
   }
 
   private wrongKind(name: string, expected: string, kind: string): DataError {

@@ -26,7 +26,7 @@ export interface Events {
   readonly times: Float64Array | BigInt64Array | null;
 }
 
-/** Ranks of exact times: `time[i]` is the index of `values[i]` in `times`, the ascending distinct values. NaN is an error with its row. */
+/** Ranks of exact times: `time[i]` is the index of `values[i]` in `times`, the ascending distinct values. What is not finite is an error with its row. */
 export function rankTimes<T extends Float64Array | BigInt64Array>(values: T): { time: Int32Array; times: T } {
   return atOnce(rankTimesPass(values));
 }
@@ -69,8 +69,11 @@ function* sortableWords(values: Float64Array | BigInt64Array): Pass<{ low: Int32
       let h = words[2 * row + 1]!;
       if (floats !== null) {
         const value = floats[row]!;
-        if (Number.isNaN(value)) {
-          throw new DataError('DATA_ROW', `time: expected a number in every row but row ${row} has none`, { row });
+        if (!Number.isFinite(value)) {
+          const has = Number.isNaN(value) ? 'none' : String(value);
+          throw new DataError('DATA_ROW', `time: expected a finite number in every row but row ${row} has ${has}`, {
+            row,
+          });
         }
         if (value === 0) h = 0; // -0 is 0
       }

@@ -315,9 +315,14 @@ function* standardised(
           { row: i },
         );
       if (value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY)
-        throw new DataError('DATA_ROW', `feature ${spec.name}: expected finite numbers but received an infinity`, {
-          feature: spec.name,
-        });
+        throw new DataError(
+          'DATA_ROW',
+          `feature ${spec.name}: expected finite numbers but received an infinity in row ${i}`,
+          {
+            feature: spec.name,
+            row: i,
+          },
+        );
       if (transform === 'log1p') raw[i] = Math.log1p(value);
     }
   });
@@ -341,6 +346,12 @@ function* standardised(
   });
   const mean = transform === 'standardize' ? trainMean : 0;
   const deviation = transform === 'standardize' ? Math.sqrt(squares / count) || 1 : 1;
+  if (!Number.isFinite(trainMean) || !Number.isFinite(deviation))
+    throw new DataError(
+      'DATA_ROW',
+      `feature ${spec.name}: expected numbers whose mean and deviation are finite but they are ${trainMean} and ${deviation}`,
+      { feature: spec.name },
+    );
   const values = sharedFloat32(raw.length);
   let missing = 0;
   yield* slices(raw.length, (from, to) => {
@@ -348,6 +359,12 @@ function* standardised(
       const value = raw[i]!;
       if (Number.isNaN(value)) missing++;
       values[i] = ((Number.isNaN(value) ? trainMean : value) - mean) / deviation;
+      if (!Number.isFinite(values[i]))
+        throw new DataError(
+          'DATA_ROW',
+          `feature ${spec.name}: expected numbers that float32 holds but received ${value} in row ${i}`,
+          { feature: spec.name, row: i },
+        );
     }
   });
   return { values, mean, deviation, missing };

@@ -3,7 +3,7 @@
  * by (user, time, row); a history is a slice of them found by one binary search.
  */
 
-import { type Events, lowerBound, type PartName, TRAIN, userOrder, VALID } from './events.js';
+import { type Events, lowerBound, type PartName, TEST, TRAIN, userOrder, VALID } from './events.js';
 import { sharedInt32 } from './text/token_store.js';
 import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
@@ -16,6 +16,8 @@ export interface HistoryOptions {
   readonly ties?: 'strict' | 'order';
   /** (n) 1 where the event may enter a history: positives. null admits all (`history_where: all`). */
   readonly where?: Uint8Array | null;
+  /** (items) 1 for new items: no train target sees them, not even in `past` (L6). */
+  readonly cold?: Uint8Array | null;
 }
 
 /** Events of user u: entries `offsets[u] .. offsets[u+1])`, ascending by (time, row). All int32. */
@@ -42,22 +44,38 @@ export function buildHistories(events: Events, part: Uint8Array, options: Histor
 export function* buildHistoriesPass(
   events: Events,
   part: Uint8Array,
-  { parts, ties = 'strict', where = null }: HistoryOptions,
+  { parts, ties = 'strict', where = null, cold = null }: HistoryOptions,
 ): Pass<Histories> {
-  const train = yield* eventLog(events, part, parts === 'past' ? 2 : TRAIN, where);
-  return { train, valid: train, test: parts === 'earlier' ? yield* eventLog(events, part, VALID, where) : train, ties };
+  const valid = yield* eventLog(events, part, { lastPart: parts === 'past' ? TEST : TRAIN, where });
+  const warm =
+    parts === 'past' && cold !== null ? yield* eventLog(events, part, { lastPart: TEST, where, cold }) : valid;
+  const train = warm.row.length === valid.row.length ? valid : warm;
+  return {
+    train,
+    valid,
+    test: parts === 'earlier' ? yield* eventLog(events, part, { lastPart: VALID, where }) : valid,
+    ties,
+  };
 }
 
-/** The events of parts up to `lastPart`. */
-function* eventLog(events: Events, part: Uint8Array, lastPart: number, where: Uint8Array | null): Pass<EventLog> {
+/** The events of parts up to `lastPart`; without those of `cold` items that stand before a train event of their user. */
+function* eventLog(
+  events: Events,
+  part: Uint8Array,
+  { lastPart, where, cold = null }: { lastPart: number; where: Uint8Array | null; cold?: Uint8Array | null },
+): Pass<EventLog> {
   const order = yield* userOrder(events);
   const admitted = new Int32Array(events.count);
   const offsets = sharedInt32(events.users + 1);
   let count = 0;
   yield* ownerSlices(events.users, (from, to) => {
     for (let u = from; u < to; u++) {
-      for (let at = order.offsets[u]!; at < order.offsets[u + 1]!; at++) {
+      const end = order.offsets[u + 1]!;
+      let lastTrain = cold === null ? 0 : end - 1;
+      while (lastTrain > order.offsets[u]! && part[order.rows[lastTrain]!] !== TRAIN) lastTrain--;
+      for (let at = order.offsets[u]!; at < end; at++) {
         const row = order.rows[at]!;
+        if (cold !== null && at < lastTrain && cold[events.item[row]!] === 1) continue;
         if (part[row]! <= lastPart && (where === null || where[row] === 1)) admitted[count++] = row;
       }
       offsets[u + 1] = count;

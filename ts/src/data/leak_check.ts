@@ -59,7 +59,7 @@ function* leakReportPass(subject: LeakSubject): Pass<LeakCheck[]> {
     ),
     check('L4', yield* trainOnlyViolation(subject), 'vocabularies and statistics are those of train'),
     check('L5', yield* negativeViolation(subject), 'negatives from train items, only train positives left out'),
-    check('L6', yield* coldViolation(subject), 'new items stand in no train row and in no vocabulary'),
+    check('L6', yield* coldViolation(subject), 'new items stand in no train row, no train history and no vocabulary'),
     { rule: 'L7', ok: null, detail: 'evaluation writes nothing: kept by the trainer' },
     { rule: 'L8', ok: null, detail: 'test is sealed: openTest() counts every opening' },
     { rule: 'L9', ok: null, detail: 'split manifest: compared when a checkpoint is loaded' },
@@ -225,10 +225,35 @@ function* coldViolation({ events, split, columns, schema }: LeakSubject): Pass<s
         violation ??= `train event ${i} is of the new item ${events.item[i]}`;
     }
   });
+  violation ??= yield* coldInHistories({ events, split, columns });
   if (violation !== null) return violation;
   const ids = columns.categorical.find(({ name }) => name === schema.itemId);
   const known = ids?.rows.findIndex((row, item) => row !== 0 && split.cold[item] === 1) ?? -1;
   return known < 0 ? null : `the new item ${known} has a row of its own in the vocabulary`;
+}
+
+/** New items that stand before a train event in the log of train targets. */
+function* coldInHistories({
+  events,
+  split,
+  columns,
+}: Pick<LeakSubject, 'events' | 'split' | 'columns'>): Pass<string | null> {
+  if (columns.histories === null) return null;
+  const log = columns.histories.train;
+  const { rows, offsets } = yield* userOrder(events);
+  let violation = null as string | null;
+  yield* ownerSlices(events.users, (from, to) => {
+    for (let u = from; u < to; u++) {
+      let last = offsets[u + 1]! - 1;
+      while (last >= offsets[u]! && split.part[rows[last]!] !== TRAIN) last--;
+      if (last < offsets[u]!) continue;
+      const end = events.time[rows[last]!]!;
+      for (let at = log.offsets[u]!; at < log.offsets[u + 1]! && log.time[at]! < end; at++)
+        if (split.cold[log.item[at]!] === 1)
+          violation ??= `a train history of user ${u} holds the new item ${log.item[at]}`;
+    }
+  });
+  return violation;
 }
 
 interface Duplicates {

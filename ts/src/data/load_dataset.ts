@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
-import { ArgumentError } from '../errors.js';
+import { ArgumentError, ConfigError } from '../errors.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
 import type { Dataset } from './dataset.js';
 import { type FeatureSpec, sourceOf } from './features.js';
@@ -29,7 +29,9 @@ type FileOptions = Pick<
   'fieldSeparator' | 'seqSeparator' | 'benchmarkFilename' | 'dtypes' | 'onBadRow' | 'maxBadFraction'
 >;
 
-export interface LoadOptions extends Partial<DatasetOptions> {
+export interface LoadOptions extends Partial<Omit<DatasetOptions, 'split'>> {
+  /** `given`: the parts that the data bring, ConfigError where they bring none. Such parts win over any other rule too. */
+  readonly split?: SplitRule | 'given';
   /** Pictures: a folder of files, a tar or a folder of tars, or an LMDB, told apart by content; default `images` in the data folder. */
   readonly imageRoot?: string | null;
   readonly images?: ImageOptions;
@@ -71,8 +73,8 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       required,
       columns,
     });
-  const { time, session, query, labels = [], features = [] } = options;
-  const required = [userId, itemId, ...labels.map(({ column }) => column), ...(time == null ? [] : [time])];
+  const { session, query, labels = [], features = [] } = options;
+  const required = [userId, itemId, ...askedFor(options)];
   // Of interactions only what is used is read: they are the long table.
   const fields = features.filter((spec) => ['inter', 'query'].includes(sourceOf(spec))).map(({ name }) => name);
   const defaults = labels.length > 0 ? [] : DEFAULT_LABELS.map(({ column }) => column);
@@ -113,7 +115,8 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
   const files = await readAtomicFolder(path, {
     ...atomicOptions(options.files),
     signal: options.signal,
-    required: { inter: [userId, itemId], item: [itemId], user: [userId] },
+    required: { inter: [userId, itemId, ...askedFor(options)], item: [itemId], user: [userId] },
+    exact: [options.time ?? 'timestamp'],
   });
   const parts = [...files.parts.values()];
   const inter = files.inter ?? concatTables(files.stem, parts);
@@ -147,10 +150,16 @@ function datasetOf(source: DataSource, options: LoadOptions, given: SplitRule | 
   const time = options.time === undefined ? (inter.columns.has('timestamp') ? 'timestamp' : null) : options.time;
   const labels = options.labels ?? defaultLabels(inter);
   const chosen = { ...options, userId, itemId, time, labels };
+  const { split = { kind: 'RS', ratios: [0.8, 0.1, 0.1] } } = options;
+  if (given === null && split === 'given')
+    throw new ConfigError(
+      `data ${source.name}: expected parts (data.parts, benchmark_filename or ${PART_COLUMN}) for eval.split given but the data bring no parts`,
+      { key: 'eval.split' },
+    );
   return buildDataset(source, {
     ...chosen,
     features: options.features ?? defaultFeatures(source, chosen),
-    split: given ?? options.split ?? { kind: 'RS', ratios: [0.8, 0.1, 0.1] },
+    split: given ?? (split as SplitRule),
   });
 }
 
@@ -179,6 +188,8 @@ async function datasetFromMmrec(
     signal: options.signal,
     userId,
     itemId,
+    required: askedFor(options),
+    exact: [options.time ?? 'timestamp'],
     numbers: ['timestamp', 'rating', options.time ?? 'timestamp', ...labels.map(({ column }) => column)],
     vectors: fewest === undefined ? null : { file: fewest.spec.file, rows: fewest.rows },
   });
@@ -204,6 +215,11 @@ async function datasetFromMmrec(
     time: options.time === undefined ? (inter.columns.has('timestamp') ? 'timestamp' : null) : options.time,
     split: { kind: 'given', part, text: `as given by ${PART_COLUMN}` },
   });
+}
+
+/** Columns that every row must have because the options name them: labels and the time. */
+function askedFor({ labels = [], time }: LoadOptions): string[] {
+  return [...labels.map(({ column }) => column), ...(time == null ? [] : [time])];
 }
 
 /** Atomic files name their types, a token may hold integers; they have no row groups. */
@@ -380,20 +396,22 @@ export async function datasetFromShop(shop: Shop, options: LoadOptions = {}): Pr
     },
     files: {},
   };
+  const { split = 'given', ...chosen } = options;
+  const ownParts = {
+    kind: 'given',
+    part: events.part,
+    cold: items.cold,
+    text: `by time .75/.10/.15, shop seed ${shop.seed}`,
+  } as const;
   return buildDataset(source, {
     time: 'timestamp',
     session: 'session_id',
     query: 'query_id',
     labels: [{ column: 'click' }, { column: 'buy' }],
     features: items.documents === null ? SHOP_FEATURES : LONG_SHOP_FEATURES,
-    split: {
-      kind: 'given',
-      part: events.part,
-      cold: items.cold,
-      text: `by time .75/.10/.15, shop seed ${shop.seed}`,
-    },
+    split: split === 'given' ? ownParts : split,
     seed: shop.seed,
-    ...given(options),
+    ...given(chosen),
     history: { parts: 'past', ...given(options.history ?? {}) },
   });
 }

@@ -5,6 +5,7 @@ import type { AugmentOptions } from '../data/images/image_augment.js';
 import type { LoadOptions } from '../data/load_dataset.js';
 import type { ShopOptions } from '../data/shop/shop.js';
 import type { SplitRule } from '../data/split.js';
+import { idLines } from '../data/tables/id_list.js';
 import { ConfigError } from '../errors.js';
 import type { Config, FeatureColumn } from './config_schema.js';
 import { encoderSources, layoutFor, weightsKeys } from './published_encoders.js';
@@ -21,7 +22,7 @@ const DEFAULT_SIZE = 224;
 /** Ratios of the warm events under `CS`. */
 const warmRatios = [0.8, 0.1, 0.1] as const;
 
-/** Translates a configuration into the call of `loadDataset`. Errors: `ConfigError` without data, or for a list of items that cannot be read. */
+/** Translates a configuration into the call of `loadDataset`. Errors: `ConfigError` without data, or for a list of items that cannot be read, `DataError` for one that is no UTF-8. */
 export function datasetRequest(config: Config): DatasetRequest {
   const { data, text, image, train } = config;
   const where = data.shop === null ? data.path : { shop: data.shop };
@@ -147,8 +148,8 @@ function featureSpec(column: FeatureColumn, pictureSize: number): FeatureSpec {
   }
 }
 
-/** The rule of `eval.split`; undefined where the data bring their own parts. */
-function splitRule({ data, eval: { split, order, ties, group_by: groupBy } }: Config): SplitRule | undefined {
+/** The rule of `eval.split`. */
+function splitRule({ data, eval: { split, order, ties, group_by: groupBy } }: Config): SplitRule | 'given' {
   if ('RS' in split) {
     const [train, valid, test] = split.RS as [number, number, number];
     return { kind: 'RS', ratios: [train, valid, test], order, ties, ...(groupBy === 'user' ? { groupBy } : {}) };
@@ -161,19 +162,19 @@ function splitRule({ data, eval: { split, order, ties, group_by: groupBy } }: Co
       ? { kind: 'CS', testItems: itemList(split.CS.file, 'eval.split.CS.file', data.path), ...warm }
       : { kind: 'CS', test: split.CS.test, valid: split.CS.valid, ...warm };
   }
-  return undefined;
+  return 'given';
 }
 
 /** One item id per line; empty lines are left out. A relative path starts at the data folder (of `folder/stem`, at `folder`). */
 function itemList(name: string, key: string, dataPath: string | null): string[] {
   const file = isAbsolute(name) || dataPath === null ? name : join(dataFolder(dataPath), name);
+  let bytes: Buffer;
   try {
-    return readFileSync(file, 'utf8')
-      .split(/\r?\n/)
-      .filter((line) => line !== '');
+    bytes = readFileSync(file);
   } catch (error) {
     throw new ConfigError(`config: ${key}: cannot read ${file}`, { key, file }, { cause: error });
   }
+  return idLines(bytes, file).filter((line) => line !== '');
 }
 
 function dataFolder(path: string): string {

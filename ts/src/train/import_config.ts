@@ -119,15 +119,19 @@ export function importRecbole(values: ConfigMap): Imported {
   const userId = keys.text('USER_ID_FIELD') ?? 'user_id';
   const itemId = keys.text('ITEM_ID_FIELD') ?? 'item_id';
   const maxLen = keys.number('MAX_ITEM_LIST_LENGTH') ?? 50;
-  const args = new Keys(keys.map('eval_args') ?? {}, 'eval_args.');
+  const evalArgs = keys.map('eval_args');
+  // RecBole fills in what a map of eval_args leaves out.
+  const args = new Keys(evalArgs === null ? {} : { group_by: 'user', mode: 'full', ...evalArgs }, 'eval_args.');
   const mode = args.take('mode');
   const asked = isConfigMap(mode) ? mode['test'] : mode;
   const ranks = asked !== 'labeled' && (asked !== null || keys.list('topk').length > 0);
   const drawn = typeof asked === 'string' && /^(uni|pop)[1-9]\d*$/.test(asked) ? asked : null;
   if (ranks && asked !== null && asked !== 'full' && drawn === null)
     args.miss('mode', mode, 'ranked against all items');
-  const sampling = keys.map('train_neg_sample_args');
-  const distribution = sampling?.['distribution'];
+  const sampling = new Keys(keys.map('train_neg_sample_args') ?? {}, 'train_neg_sample_args.');
+  const distribution = sampling.take('distribution');
+  sampling.refuse('dynamic', 'negatives do not follow the scores');
+  sampling.refuse('candidate_num', 'negatives do not follow the scores');
   const [order, groupBy] = [args.text('order'), args.text('group_by')];
   const valid = validMetric(keys, 'valid_metric', ranks, ranks ? 'MRR@10' : undefined);
   const split = args.map('split');
@@ -165,11 +169,17 @@ export function importRecbole(values: ConfigMap): Imported {
     train: {
       ...training(keys, valid),
       ...(distribution === 'uniform' || distribution === 'popularity'
-        ? { negatives: given({ kind: distribution, n: Number(sampling?.['sample_num'] ?? 1) } as const) }
+        ? {
+            negatives: given({
+              kind: distribution,
+              n: sampling.number('sample_num') ?? 1,
+              alpha: sampling.number('alpha'),
+            } as const),
+          }
         : {}),
     },
   };
-  return finished(config, [...keys.rest(), ...args.rest()]);
+  return finished(config, [...keys.rest(), ...args.rest(), ...sampling.rest()]);
 }
 
 /** `galago import mmrec`. */
@@ -310,7 +320,7 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
       );
     return found ?? `${kind}_id`;
   };
-  const [labelColumn] = data.list('label_col');
+  const [labelColumn, ...moreLabels] = data.list('label_col');
   const valid = fuxictrMonitor(keys);
   const mlp = ['dnn_hidden_units', 'hidden_units', 'parallel_dnn_hidden_units', 'stacked_dnn_hidden_units']
     .map((key) => keys.numbers(key))
@@ -323,6 +333,8 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
   const optimizer = keys.text('optimizer');
   if (optimizer !== undefined && optimizer !== 'adam') keys.miss('optimizer', optimizer, 'trained with adamw');
   const ranker = rankerOf(keys);
+  const more = moreLabels.filter(isConfigMap).map(({ name }) => String(name));
+  if (ranker !== 'mmoe') for (const name of more) data.miss('label_col', name, 'one label is learnt: the first');
   const metrics = keys.list('metrics').flatMap((name) => metricName(String(name)) ?? []);
   const config: ConfigInput = {
     data: given({
@@ -338,6 +350,7 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
       time: null,
       dtypes: columns.flatMap(fuxictrKinds),
       label: { column: isConfigMap(labelColumn) ? String(labelColumn['name']) : 'label' },
+      more_labels: ranker === 'mmoe' && more.length > 0 ? more.map((column) => ({ column })) : undefined,
       allow_duplicates: files[1] === files[2] ? true : undefined,
     }),
     feature_cols: features,

@@ -104,6 +104,34 @@ train_neg_sample_args: { distribution: popularity, sample_num: 2 }
     expect(config.eval.metrics).toEqual(['Recall@10', 'NDCG@10', 'MRR@10']);
   });
 
+  it('recbole: keys that a map of eval_args leaves out have the defaults of RecBole', async () => {
+    const args = async (text: string) => (await imported('recbole', yaml(`eval_args: ${text}\n`))).config.eval;
+    expect(await args('{ split: { RS: [8, 1, 1] } }')).toMatchObject({ group_by: 'user', mode: 'full' });
+    expect(await args('{ group_by: null, mode: labeled }')).toMatchObject({ group_by: 'none', mode: 'labeled' });
+  });
+
+  it('recbole: every key of the sampling is written or told', async () => {
+    const { config, told } = await imported(
+      'recbole',
+      yaml('train_neg_sample_args: { distribution: popularity, sample_num: 2, alpha: 0.5, dynamic: true }\n'),
+    );
+    expect(config.train.negatives).toMatchObject({ kind: 'popularity', n: 2, alpha: 0.5 });
+    expect(told).toEqual(['train_neg_sample_args.dynamic']);
+  });
+
+  it('fuxictr: labels beside the first are learnt by mmoe and told elsewhere', async () => {
+    const dataset = yaml(`
+d: { feature_cols: [{ name: [user_id, item_id], type: categorical }], label_col: [{ name: clk }, { name: buy }] }
+`);
+    const of = async (model: string) => {
+      const file = yaml(`m: { model: ${model}, dataset_id: d }\n`);
+      const { config, told } = await imported('fuxictr', dataset, file, '--expid', 'm');
+      return [config.data.more_labels.map(({ column }) => column), told];
+    };
+    expect(await of('MMoE')).toEqual([['buy'], []]);
+    expect(await of('DNN')).toEqual([[], ['d.label_col']]);
+  });
+
   it('mmrec: several files, lists of settings, the feature files', async () => {
     const overall = yaml(`
 seed: [999]

@@ -4,13 +4,16 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DatasetOptions } from '../../src/data/build_dataset.js';
 import type { Dataset } from '../../src/data/dataset.js';
+import { Entity } from '../../src/data/entity.js';
+import { rankTimes } from '../../src/data/events.js';
 import { type FeatureSpec } from '../../src/data/features.js';
 import { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
 import type { Batch } from '../../src/data/loader/batch.js';
 import { featureNamed, featuresOf } from '../../src/data/schema.js';
 import { generateShop } from '../../src/data/shop/shop.js';
 import { writeShop } from '../../src/data/shop/shop_files.js';
-import { ArgumentError, DataError, IdError } from '../../src/errors.js';
+import { atOnce } from '../../src/data/turns.js';
+import { ArgumentError, ConfigError, DataError, IdError } from '../../src/errors.js';
 import { sharedData } from '../shared_data.js';
 
 async function collect(loader: AsyncIterable<Batch>): Promise<Batch[]> {
@@ -373,6 +376,57 @@ describe('a RecBole folder', () => {
     const within = { kind: 'given', part: new Uint8Array(9) } as const;
     await using counted = await open({ split: within }, { 'x.inter': twice, 'x.item': item });
     expect(counted.leakChecks.find(({ rule }) => rule === 'L10')!.detail).toBe('none in two parts, 1 within a part');
+  });
+
+  it('refuses a text that is no decimal number where a number is asked for', async () => {
+    for (const text of ['0x5', ' ', '1e999']) {
+      const lines = ['user_id:token\titem_id:token\tlabel:token', 'u1\ta\t1', `u1\tb\t${text}`];
+      const load = open({ split: { kind: 'RS', ratios: [1, 0, 0] }, time: null }, { 'x.inter': lines, 'x.item': item });
+      await expect(load).rejects.toThrow(`label: expected a number but received "${text}" in row 1`);
+    }
+  });
+
+  it('keeps every digit of times, or refuses', async () => {
+    const times = [0n, 1n, 2n, 3n, 300n, 301n].map((more) => 1_700_000_000_000_000_000n + more);
+    const lines = (type: string, text = times.map(String)): Record<string, readonly string[]> => ({
+      'x.inter': [`user_id:token\titem_id:token\ttimestamp:${type}`, ...text.map((time) => `u\ta\t${time}`)],
+    });
+    const options: LoadOptions = { features: features.slice(0, 2), split: { kind: 'RS', ratios: [1, 0, 0] } };
+    await using words = await open(options, lines('token'));
+    expect([...words.events.time]).toEqual([0, 1, 2, 3, 4, 5]);
+    await expect(open(options, lines('float'))).rejects.toThrow(/line 2 .* below 2\^53 \(or the type timestamp:token/);
+    await expect(open(options, lines('token', ['1.5', String(times[0])]))).rejects.toThrow(/timestamp.* in row 1/);
+    await using fractions = await open(options, lines('token', ['1.5', '-2']));
+    expect([...fractions.events.time]).toEqual([1, 0]);
+    const unsigned = (values: BigUint64Array) => {
+      const column = { kind: 'uint64', name: 't', values, missing: null } as const;
+      const counters = { bytes: 0, skipped: {}, emptyLines: 0, missing: {} };
+      const table = { name: 'x', rows: values.length, columns: new Map([['t', column]]), counters };
+      return atOnce(new Entity('inter', values.length, table).timesPass('t'));
+    };
+    expect(unsigned(BigUint64Array.from(times))).toEqual(BigInt64Array.from(times));
+    expect(() => unsigned(BigUint64Array.from([1n, 1n << 63n]))).toThrow(/received 9223372036854775808 in row 1/);
+  });
+
+  it('F16: refuses numbers that are not finite, or not as float32', async () => {
+    const prices = (...values: string[]) => [
+      'item_id:token\tprice:float',
+      ...values.map((price, i) => `${'abcd'[i]!}\t${price}`),
+    ];
+    const opened = (values: string[], transform: 'none' | 'standardize') =>
+      open(
+        { features: [{ name: 'price', type: 'numeric', source: 'item', transform }] },
+        { 'x.inter': inter, 'x.item': prices(...values) },
+      );
+    await expect(opened(['1', '1e39'], 'none')).rejects.toThrow(/price: .* float32 holds but received 1e\+39 in row 1/);
+    await expect(opened(['1', '1e200'], 'standardize')).rejects.toThrow(/price: .* deviation are finite/);
+    const infinite = Float64Array.of(1, Number.POSITIVE_INFINITY);
+    expect(() => rankTimes(infinite)).toThrow(/row 1 has Infinity/);
+  });
+
+  it('refuses given parts that the data do not bring', async () => {
+    await expect(open({ split: 'given' })).rejects.toThrow(ConfigError);
+    await expect(open({ split: 'given' })).rejects.toThrow('the data bring no parts');
   });
 
   it('refuses a repeated item row', async () => {

@@ -148,6 +148,29 @@ describe('leak check', () => {
     expect(violated({ ...of, split: { ...of.split, cold: Uint8Array.from([1, 0, 0, 1]) } })).toEqual(['L6']);
   });
 
+  it('L6: a new item in a history of a train target', () => {
+    const events = eventsOf(
+      [
+        [0, 0, 1],
+        [0, 1, 2],
+        [0, 0, 3],
+      ],
+      { users: 1, items: 2 },
+    );
+    const split = splitEvents(events, { kind: 'given', part: Uint8Array.from([0, 2, 0]) });
+    expect([...split.cold]).toEqual([0, 1]);
+    const of = (cold: Uint8Array | null): LeakSubject => {
+      const histories = buildHistories(events, split.part, { parts: 'past', cold });
+      const { columns, ...rest } = subject(() => ({ histories, negatives: null, categorical: [] }));
+      return { ...rest, events, split, columns, historyParts: 'past', positive: new Uint8Array(3).fill(1) };
+    };
+    expect(violated(of(null))).toEqual(['L6']);
+    const clean = of(split.cold);
+    expect(violated(clean)).toEqual([]);
+    expect([...clean.columns.histories!.train.item]).toEqual([0, 0]);
+    expect([...clean.columns.histories!.test.item]).toEqual([0, 1, 0]);
+  });
+
   it('throws with the list of what is violated', () => {
     expect(() => checkLeaks(subject(undefined, 'past'))).toThrow(DataError);
     expect(() => checkLeaks(subject(undefined, 'past'))).toThrow(/L2 \(histories of train hold event 4 of valid\)/);

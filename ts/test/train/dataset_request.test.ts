@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
+import { DataError } from '../../src/errors.js';
 import { resolveConfig } from '../../src/train/config.js';
 import { datasetRequest } from '../../src/train/dataset_request.js';
 
@@ -32,7 +33,7 @@ describe('datasetRequest', () => {
     const { where, options } = request({ data: { shop: { items: 200, users: 100, sessions: 600 } } });
     const wanted = SHOP_FEATURES.filter(({ name }) => name !== 'price'); // has no effect on clicks
     expect(options.features).toMatchObject(wanted as object[]);
-    expect(options.split).toBeUndefined();
+    expect(options.split).toBe('given');
     await using data = await loadDataset(where, options);
     expect(data.schema.labels).toEqual(['click']);
     expect(data.schema.features.map(({ name }) => name)).toEqual(
@@ -69,6 +70,10 @@ describe('datasetRequest', () => {
       kind: 'CS',
       testItems: ['7', '9'],
     });
+    writeFileSync(file, '\ufeff7\n9');
+    expect(request({ data: { path: 'x', cold_items: file } }).options.coldItems).toEqual(['7', '9']);
+    writeFileSync(file, Buffer.from([0x37, 0xff, 0x0a]));
+    expect(() => request({ data: { path: 'x', cold_items: file } })).toThrow(DataError);
     expect(request({ data: { path: 'x' }, eval: { split: { LS: 'valid_and_test' } } }).options.split).toEqual({
       kind: 'LS',
     });

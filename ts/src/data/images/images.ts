@@ -242,10 +242,14 @@ class Tally {
 
   private count(row: number, outcome: Settled): void {
     if (outcome !== 'missing') this.tried++;
-    if (!(outcome instanceof ImageError)) {
-      this.counts[outcome]++;
-      return;
-    }
+    if (outcome instanceof ImageError) this.reject(row, outcome);
+    else this.counts[outcome]++;
+    const isBad = outcome instanceof ImageError;
+    if (outcome !== 'missing' && (this.tried === TRIED_BEFORE_STOP || (isBad && this.tried > TRIED_BEFORE_STOP)))
+      this.stopIfTooMany();
+  }
+
+  private reject(row: number, outcome: ImageError): void {
     const { reason, message } = outcome;
     this.reasons[reason]++;
     this.bad.push({ row, path: this.paths[row] ?? '', reason, message });
@@ -259,7 +263,6 @@ class Tally {
         },
       );
     }
-    if (this.tried >= TRIED_BEFORE_STOP) this.stopIfTooMany();
   }
 
   private stopIfTooMany(): void {

@@ -5,7 +5,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DataError } from '../../errors.js';
-import { type ColumnBuilder, type ColumnKind, columnBuilder } from './column_builders.js';
+import { type ColumnBuilder, type ColumnKind, columnBuilder, isLongInteger } from './column_builders.js';
 import { type Line, readLines } from './lines.js';
 import type { Table } from './table.js';
 
@@ -20,6 +20,8 @@ export interface AtomicOptions {
   types?: Readonly<Record<string, AtomicType>>;
   /** Further rules of columns: given a field, what was expected of it, or null where it is right. */
   checks?: Readonly<Record<string, (text: string) => string | null>>;
+  /** `float` columns whose integers must keep every digit: times. */
+  exact?: readonly string[];
   /** `token` columns that hold 64-bit integers. Others stay strings. */
   dtypes?: Readonly<Record<string, 'int64' | 'uint64'>>;
   /** Columns to keep; default all. */
@@ -119,6 +121,12 @@ function parseHeader(file: string, line: Line, options: AtomicOptions): HeaderCe
   return header;
 }
 
+/** Says what is wrong with an integer that float64 would round. */
+function exactNumber(name: string): (text: string) => string | null {
+  return (text) =>
+    isLongInteger(text) ? `an integer below 2^53 (or the type ${name}:token, which keeps all digits)` : null;
+}
+
 /** Turns lines into columns, one row at a time. */
 class RowReader {
   private readonly separator: string;
@@ -149,8 +157,11 @@ class RowReader {
       !columns || columns.includes(name) || required.includes(name) ? columnBuilder(name, kind, seqSeparator) : null,
     );
     this.required = header.map(({ name }) => required.includes(name));
-    const { checks = {} } = options;
-    this.checks = header.map(({ name }) => (Object.hasOwn(checks, name) ? checks[name]! : null));
+    const { checks = {}, exact = [] } = options;
+    this.checks = header.map(({ name, kind }) => {
+      if (Object.hasOwn(checks, name)) return checks[name]!;
+      return kind === 'float' && exact.includes(name) ? exactNumber(name) : null;
+    });
   }
 
   read(line: Line): void {
@@ -236,6 +247,7 @@ export interface AtomicFolder {
   readonly ignored: readonly string[];
 }
 
+/** `exact` is about the interactions. */
 export interface AtomicFolderOptions extends Omit<AtomicOptions, 'columns' | 'required'> {
   /** Names of the parts when the data come split: `['train', 'valid', 'test']`. */
   benchmarkFilename?: readonly string[];
@@ -250,10 +262,14 @@ const IGNORED = ['.kg', '.link', '.net'];
  * DataError when there is no such stem, with the list when there are several.
  */
 export async function readAtomicFolder(path: string, options: AtomicFolderOptions = {}): Promise<AtomicFolder> {
-  const { benchmarkFilename = [], required = {}, ...shared } = options;
+  const { benchmarkFilename = [], required = {}, exact, ...shared } = options;
   const { folder, stem, files } = await findStem(path, benchmarkFilename);
   const read = (suffix: string, kind: 'inter' | 'item' | 'user') =>
-    readAtomicFile(join(folder, stem + suffix), { ...shared, required: required[kind] ?? [] });
+    readAtomicFile(join(folder, stem + suffix), {
+      ...shared,
+      required: required[kind] ?? [],
+      ...(kind === 'inter' ? { exact } : {}),
+    });
   const optional = (kind: 'item' | 'user') => (files.includes(`${stem}.${kind}`) ? read(`.${kind}`, kind) : null);
   const parts = new Map<string, Table>();
   for (const part of benchmarkFilename) parts.set(part, await read(`.${part}.inter`, 'inter'));

@@ -40,9 +40,14 @@ const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 const INTEGER = /^[+-]?\d{1,40}$/;
 
 /** Number of a decimal text; NaN for anything else, also for hexadecimal, `nan`, `inf` and what overflows. */
-function parseNumber(text: string): number {
+export function parseNumber(text: string): number {
   const value = NUMBER.test(text) ? Number(text) : NaN;
   return Number.isFinite(value) ? value : NaN;
+}
+
+/** Whether a text is an integer that float64 rounds. */
+export function isLongInteger(text: string): boolean {
+  return text.length > 15 && /^[+-]?\d+$/.test(text) && !Number.isSafeInteger(Number(text));
 }
 
 type Growable = Float64Array | BigInt64Array | BigUint64Array | Int32Array | Uint8Array;

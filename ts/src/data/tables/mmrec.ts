@@ -21,7 +21,8 @@ export interface MmrecData {
   readonly part: Uint8Array;
 }
 
-export interface MmrecOptions extends Pick<AtomicOptions, 'fieldSeparator' | 'onBadRow' | 'maxBadFraction' | 'signal'> {
+export interface MmrecOptions
+  extends Pick<AtomicOptions, 'fieldSeparator' | 'onBadRow' | 'maxBadFraction' | 'signal' | 'exact' | 'required'> {
   readonly userId: string;
   readonly itemId: string;
   /** Columns of numbers: time and labels. */
@@ -40,7 +41,7 @@ export async function isMmrec(file: string, options: AtomicOptions = {}): Promis
  * (7, not 07 or -7), and for one that the vectors have no row for.
  */
 export async function readMmrec(folder: string, stem: string, options: MmrecOptions): Promise<MmrecData> {
-  const { userId, itemId, numbers, vectors, ...files } = options;
+  const { userId, itemId, numbers, vectors, required = [], ...files } = options;
   const path = join(folder, `${stem}.inter`);
   const types: Record<string, AtomicType> = {};
   for (const name of await readAtomicHeader(path, files)) types[name] = numbers.includes(name) ? 'float' : 'token';
@@ -49,7 +50,7 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
   const inter = await readAtomicFile(path, {
     ...files,
     types,
-    required: [userId, itemId, PART_COLUMN],
+    required: [userId, itemId, PART_COLUMN, ...required],
     checks: {
       [PART_COLUMN]: (text) => (/^[012](\.0*)?$/.test(text) ? null : '0 (train), 1 (valid) or 2 (test)'),
       [itemId]: (text) => {

@@ -10,6 +10,7 @@ import { type BatchMemory, ownMemory } from '../loader/batch_memory.js';
 import { sharedFloat32 } from '../loader/shared_memory.js';
 import type { EmbeddingFeature } from '../schema.js';
 import { checkedRow } from '../text/token_store.js';
+import { idLines } from './id_list.js';
 
 /** Vectors of all n rows of an entity over shared memory, a `VectorBatch` of them all. `name`: their feature. */
 export interface VectorStore extends VectorBatch {
@@ -127,7 +128,7 @@ export async function loadVectors(
 
 /** Row of each id of a list: int64 of a `.npy`, or one per line. */
 async function rowsById(name: string, file: string, rows: number): Promise<Map<string, number>> {
-  const list = file.endsWith('.npy') ? await numericIds(name, file) : (await readFile(file, 'utf8')).split(/\r?\n/);
+  const list = file.endsWith('.npy') ? await numericIds(name, file) : idLines(await readFile(file), file);
   if (list.at(-1) === '') list.pop();
   if (list.length !== rows)
     throw new DataError(

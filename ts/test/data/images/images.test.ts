@@ -275,13 +275,19 @@ describe('decodeImages', () => {
     const run = decodeImages(many, options(cached));
     await expect(run).rejects.toMatchObject({
       code: 'DATA_IMAGE',
-      fields: { reason: 'max_bad_fraction', tried: 101 },
+      fields: { reason: 'max_bad_fraction', tried: 100 },
     });
     await expect(run).rejects.toThrow(
-      /at most 1 % bad pictures but 6 of 101 are: row 0 gone-0\.png \(missing_file\), row 20/,
+      /at most 1 % bad pictures but 5 of 100 are: row 0 gone-0\.png \(missing_file\), row 20/,
     );
     const tolerant = await decodeImages(many, options({ ...cached, maxBadFraction: 0.06 }));
     expect(tolerant.counters).toMatchObject({ tried: 300, bad: { missing_file: 15 } });
+  });
+
+  it('F14: stops when the bad pictures all come before the hundredth', async () => {
+    const many = Array.from({ length: 200 }, (_, row) => (row < 60 ? `gone-${row}.png` : 'a.png'));
+    const run = decodeImages(many, options({ cache: { dir: join(folder, 'cache-of-good') } }));
+    await expect(run).rejects.toMatchObject({ fields: { reason: 'max_bad_fraction', tried: 100 } });
   });
 
   it.each(['jpeg', 'png', 'webp'] as const)(

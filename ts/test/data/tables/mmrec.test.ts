@@ -167,7 +167,7 @@ describe('given vectors', () => {
   });
 
   it('or by the ids beside them, as text or as int64; an item without one has none', async () => {
-    const byText = folderOf({ ...files, 'ids.txt': 'c\nx\na\n' });
+    const byText = folderOf({ ...files, 'ids.txt': '\ufeffc\nx\na\n' });
     expect(await rowsOf(byText)).toEqual([[20, 21], [], [0, 1]]);
     await using data = await load(byText, features());
     expect(data.counters).toMatchObject({ 'vectors:v:missing': 1, 'vectors:v:unused': 1 });
@@ -187,6 +187,7 @@ describe('given vectors', () => {
   const faults: [string, Record<string, string | Uint8Array>, LoadOptions, RegExp][] = [
     ['F12: fewer rows than items', { 'v.npy': npy(2, 2) }, features(), /a row for each of 3 items but .*v\.npy has 2/],
     ['F12: too few ids', { 'ids.txt': 'a\nb\n' }, features(), /expected 3 ids, one per vector, but .*ids\.txt holds 2/],
+    ['F12: ids in no UTF-8', { 'ids.txt': Buffer.from([0xff]) }, features(), /ids\.txt: expected ids in UTF-8/],
     ['F12: an id twice', { 'ids.txt': 'a\nb\na\n' }, features(), /line 3 of .*ids\.txt repeats a/],
     ['F12: a list that is not there', {}, features({ ids: 'who.txt' }), /expected a list of ids in .*who\.txt/],
     [
