@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
@@ -116,7 +117,7 @@ void deallocate(void* block, size_t bytes) {
 }
 
 std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t file_bytes, size_t bytes) {
-  const size_t before = offset % size_t(sysconf(_SC_PAGESIZE)), length = before + bytes;
+  const size_t before = offset % size_t(sysconf(_SC_PAGESIZE)), length = before + bytes + 1;  // never empty
   const auto fail = [&] { throw Error("STORAGE", "cannot map " + path + ": " + std::strerror(errno)); };
   void* const block = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (block == MAP_FAILED) fail();
@@ -124,7 +125,7 @@ std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t fi
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail();
   constexpr int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
-  const void* const mapped = mmap(block, before + file_bytes, PROT_READ | PROT_WRITE, flags, file, off_t(offset - before));
+  const void* const mapped = mmap(block, std::max<size_t>(before + file_bytes, 1), PROT_READ | PROT_WRITE, flags, file, off_t(offset - before));
   const int error = errno;
   close(file);
   errno = error;

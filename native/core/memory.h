@@ -13,7 +13,7 @@ void deallocate(void* block, size_t bytes);
 MemoryStatistics memory_statistics();
 void reset_peak();
 
-// `bytes` of memory that begins with `file_bytes` of a file from `offset` on; the rest is zero. Pages come from the system's cache of the
+// `bytes` of memory that begins with `file_bytes` of a file from `offset` on; behind the file's last page it is zero. Pages come from the system's cache of the
 // file, shared by all who map it; a write here is a copy of ours, the file stays as it is. Throws Error("STORAGE").
 std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t file_bytes, size_t bytes);
 

@@ -28,8 +28,10 @@ void batch_statistics(const T* x, int64_t B, int64_t D, T* running_mean, T* runn
   });
   for (int64_t c = 0; c < D; c++) {
     const T squares = rstd[c];
-    running_mean[c] += T(momentum) * (mean[c] - running_mean[c]);
-    running_var[c] += T(momentum) * (squares / T(B > 1 ? B - 1 : 1) - running_var[c]);
+    if (std::isfinite(squares)) {  // then the mean is; the optimizer skips such a step, which is to leave no trace
+      running_mean[c] += T(momentum) * (mean[c] - running_mean[c]);
+      running_var[c] += T(momentum) * (squares / T(B > 1 ? B - 1 : 1) - running_var[c]);
+    }
     rstd[c] = 1 / std::sqrt(squares / T(B) + T(eps));
   }
 }

@@ -20,6 +20,7 @@ static __global__ void batch_statistics_kernel(const float* squares, int64_t B, 
   for (int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; c < D; c += int64_t(gridDim.x) * blockDim.x) {
     if (squares) {
       rstd[c] = 1.0f / sqrtf(squares[c] / float(B) + eps);
+      if (!isfinite(squares[c])) continue;  // the optimizer skips such a step, which is to leave no trace
       running_mean[c] += momentum * (mean[c] - running_mean[c]);
       running_var[c] += momentum * (squares[c] / float(B > 1 ? B - 1 : 1) - running_var[c]);
     } else {

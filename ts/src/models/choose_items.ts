@@ -19,6 +19,8 @@ export interface ItemSampling {
 export interface ChosenItems {
   /** Encoded with gradient. */
   readonly live: Int32Array;
+  /** Of each of these, how likely that was; 1 for items without a stored vector. */
+  readonly chance: Float32Array;
   /** Encoded without. */
   readonly fresh: Int32Array;
   /** Read from the bank. */
@@ -29,7 +31,7 @@ const stream = streamOf('lemur.choose_items');
 
 /**
  * Chooses by u(item, step), so that neither the order of a batch nor the number of workers matters. Items without a stored vector
- * (`lastWrite` < 0), or with one that is too old, are encoded always, with gradient if q > 0.
+ * (`lastWrite` < 0), or with one that is too old, are encoded always, those without with gradient if q > 0.
  */
 export function chooseItems(
   items: Int32Array,
@@ -39,18 +41,32 @@ export function chooseItems(
 ): ChosenItems {
   if (step <= warmupSteps) {
     const none = new Int32Array(0);
-    return { live: Int32Array.from(items.keys()), fresh: none, cached: none };
+    return {
+      live: Int32Array.from(items.keys()),
+      chance: new Float32Array(items.length).fill(1),
+      fresh: none,
+      cached: none,
+    };
   }
   const live: number[] = [];
+  const chance: number[] = [];
   const fresh: number[] = [];
   const cached: number[] = [];
   items.forEach((item, at) => {
     const rarer = popularAt === null ? 1 : Math.min(1, popularAt / trainRows(item));
     const u = (100 / rarer) * uniformAt(item, step, seed, stream);
     const last = lastWrite(item);
-    const forced = last < 0 || (maxAge !== null && step - last > maxAge);
-    if (u < p || forced) (u < q || (forced && q > 0) ? live : fresh).push(at);
-    else cached.push(at);
+    const tooOld = maxAge !== null && step - last > maxAge;
+    const encoded = u < p || last < 0 || tooOld;
+    if (encoded && (u < q || (last < 0 && q > 0))) {
+      live.push(at);
+      chance.push(last < 0 ? 1 : Math.min(1, (rarer * (tooOld ? q : Math.min(p, q))) / 100));
+    } else (encoded ? fresh : cached).push(at);
   });
-  return { live: Int32Array.from(live), fresh: Int32Array.from(fresh), cached: Int32Array.from(cached) };
+  return {
+    live: Int32Array.from(live),
+    chance: Float32Array.from(chance),
+    fresh: Int32Array.from(fresh),
+    cached: Int32Array.from(cached),
+  };
 }

@@ -75,6 +75,7 @@ export class ContentPart extends Module {
   readonly #given: readonly string[];
   /** Tokens of every item that was encoded, by modality; 0 where it is missing. With tokens in the table, its last columns say the same. */
   #counts: ReadonlyMap<string, Int32Array>;
+  readonly #known: Uint8Array;
   #overlay: ContentTable | null = null;
   readonly #encoders = new Map<EncoderName, AdaptedEncoder>();
   readonly #adapters: EncoderAdapters;
@@ -156,6 +157,7 @@ export class ContentPart extends Module {
       ...(this.image === null ? [] : [['image', exact ? 1 : this.imageTokens(this.image.tokenCount)] as const]),
       ...this.#given.map((name) => [name, 1] as const),
     ]);
+    this.#known = new Uint8Array(schema.items);
     this.#counts = new Map([...this.#maxTokens.keys()].map((modality) => [modality, new Int32Array(schema.items)]));
     let tokens = this.#counts.size;
     for (const [modality, most] of this.#maxTokens) tokens += most * widths[modality]!;
@@ -332,7 +334,13 @@ export class ContentPart extends Module {
     return vectors;
   }
 
+  /** Whether an item has a vector in the table, or in what this step staged: what the host knows. */
+  known(item: number): boolean {
+    return this.#known[item] === 1;
+  }
+
   private note(keys: Int32Array, modalities: Modalities): void {
+    if (this.#overlay === null) for (const key of keys) this.#known[key] = 1;
     for (const [modality, counts] of this.#counts) {
       const given = modalities[modality]!.counts;
       keys.forEach((key, i) => {
@@ -341,9 +349,12 @@ export class ContentPart extends Module {
     }
   }
 
-  /** After a load: token counts of the items from `rows`, the values of the table. */
-  restoreCounts(rows: ArrayLike<number | bigint>): void {
+  /** After a load: token counts of the items, and which have a vector, from `rows` and `steps`, the values of the table. */
+  restore(rows: ArrayLike<number | bigint>, steps: ArrayLike<number | bigint>): void {
     this.noteRows(numbered(this.table.items), rows);
+    this.#known.forEach((_, item) => {
+      this.#known[item] = Number(steps[item]) >= 0 ? 1 : 0;
+    });
   }
 
   /** Token counts of `keys` from what the table holds of them, (n, width). */

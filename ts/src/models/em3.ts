@@ -295,8 +295,8 @@ export class Em3 extends Module implements RecommenderModel {
 
   override load(values: Parameters<Module['load']>[0]): void {
     super.load(values);
-    const table = values.get('content.table.rows');
-    if (table !== undefined) this.content?.restoreCounts(table.data);
+    const [rows, steps] = ['rows', 'steps'].map((name) => values.get(`content.table.${name}`)?.data);
+    if (rows !== undefined && steps !== undefined) this.content?.restore(rows, steps);
     this.forgetOverlay();
   }
 
@@ -455,9 +455,10 @@ export class Em3 extends Module implements RecommenderModel {
       const [begin, end] = [batch.history.offsets[b]!, batch.history.offsets[b + 1]!];
       const latest = end > begin ? batch.history.values[end - 1]! : -1;
       const live = place.get(latest);
-      if (live !== undefined) liveAt[b] = live;
-      else storedAt[b] = latest;
       if (latest < 0 || latest === batch.items.rows[batch.items.index[b]!]) labels[b] = 0;
+      else if (live !== undefined) liveAt[b] = live;
+      else if (this.content!.known(latest)) storedAt[b] = latest;
+      else labels[b] = 0;
     }
     return {
       anchors: add(gatherRows(encoded, this.place(liveAt)), this.content!.stored(storedAt, context.step)),

@@ -308,6 +308,10 @@ export class Lemur extends Module implements RecommenderModel {
     // no snapshots
   }
 
+  async locateItems(keys: Int32Array, step: number): Promise<void> {
+    await this.content?.locate(keys, step);
+  }
+
   encodeItems(
     target: 'table' | 'overlay',
     keys: Int32Array,

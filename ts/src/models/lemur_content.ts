@@ -23,8 +23,9 @@ import { TextEncoder } from '../nn/text_encoder.js';
 import { tuneLast } from '../nn/tune_last.js';
 import { cast } from '../ops/cast.js';
 import { concat } from '../ops/concat.js';
-import { add, scaleBy, sub } from '../ops/elementwise.js';
+import { add, mul, sub } from '../ops/elementwise.js';
 import type { Tensor } from '../tensor.js';
+import { tidy } from '../tidy.js';
 import { chooseItems } from './choose_items.js';
 import type { ItemContent } from './content.js';
 import {
@@ -71,11 +72,11 @@ export interface LemurContentOptions {
     readonly warmupSteps: number;
     /** Items with more training rows than this are encoded less often, by popularAt / rows; null: all alike. */
     readonly popularAt: number | null;
-    /** 'inverse': the gradient of the items that pass one is multiplied by 100 / q, for those that pass none. */
+    /** 'inverse': the gradient of the items that pass one is divided by how likely that was, so that its mean is that of encoding all. */
     readonly qScale: 'none' | 'inverse';
     /** Steps after which a stored target is encoded again whatever p says; null: never. */
     readonly maxAge: number | null;
-    /** Rows that the bank has room for; null: one and a quarter of the items. Fewer than the items only where p = 100. */
+    /** Rows that the bank has room for; null: one and a quarter of the items. Fewer than 1.1 of the items only where p = 100. */
     readonly capacity: number | null;
     readonly dtype: 'float32' | 'bfloat16';
     /** 'joined': history rows that this step encoded with gradient pass theirs on. */
@@ -109,6 +110,8 @@ export class LemurContent extends Module {
   readonly #init: Initializer;
   /** (items) training rows of each item, and its decile by them; null before `prepare`. */
   #popularity: { readonly rows: Int32Array; readonly deciles: Uint8Array } | null = null;
+  /** Items that the bank was found to hold; null: those that the record says. */
+  #held: Set<number> | null = null;
   #overlay: ContentTable | null = null;
   /** Whether the overlay belongs to whoever gave it. */
   #overlayIsGiven = false;
@@ -129,9 +132,10 @@ export class LemurContent extends Module {
           { key: 'model.modalities' },
         );
     const capacity = bank.capacity ?? Math.ceil(1.25 * schema.items);
-    if (capacity < schema.items && bank.p < 100)
+    const least = Math.ceil(1.1 * schema.items); // a fuller table of hashes evicts a few rows before it is full
+    if (capacity < least && bank.p < 100)
       throw new ConfigError(
-        `lemur: expected a bank with room for all ${schema.items} items where p < 100 (${bank.p}) but received capacity ${capacity}: ` +
+        `lemur: expected a bank with capacity ${least} for ${schema.items} items where p < 100 (${bank.p}) but received ${capacity}: ` +
           'a target that was evicted would have no vector',
         { key: 'model.bank.capacity' },
       );
@@ -196,6 +200,16 @@ export class LemurContent extends Module {
     this.record = new BankRecord(init.at('record'), schema.items);
   }
 
+  /** Asks the bank itself which of `keys` it holds, for the next `fill`: of a bank that evicts the host does not know. */
+  async locate(keys: Int32Array, now: number): Promise<void> {
+    const { capacity } = this.#options.bank;
+    if (capacity === null || capacity >= 1.1 * this.#items) return;
+    const age = tidy(() => noGrad(() => this.bank.read(bankKeys(keys), { now }).age));
+    const ages = (await age.data()) as Int32Array;
+    age.dispose();
+    this.#held = new Set(keys.filter((_, i) => ages[i]! >= 0));
+  }
+
   /** Before training: rows (items) of each item in the train part. */
   prepare(trainCount: Int32Array): void {
     this.#popularity = { rows: trainCount, deciles: popularityDeciles(trainCount) };
@@ -243,7 +257,7 @@ export class LemurContent extends Module {
     const { step } = context;
     const { rows } = items;
     this.bank.discard(); // of a step that failed before its end
-    const { live, fresh, cached } = chooseItems(
+    const { live, chance, fresh, cached } = chooseItems(
       rows,
       step,
       { ...bank, seed },
@@ -255,8 +269,17 @@ export class LemurContent extends Module {
     const parts: Tensor[] = [];
     if (live.length > 0) {
       const vectors = this.documents(contentOf(items, live), context, at(rows, live));
-      const sampled = bank.qScale === 'inverse' && bank.q > 0 && step > bank.warmupSteps;
-      parts.push(sampled ? scaleGradient(vectors, 100 / bank.q) : vectors);
+      parts.push(
+        bank.qScale === 'inverse'
+          ? scaleGradients(
+              vectors,
+              this.place(
+                chance.map((c) => 1 / c),
+                [live.length, 1],
+              ),
+            )
+          : vectors,
+      );
     }
     if (fresh.length > 0) parts.push(noGrad(() => this.documents(contentOf(items, fresh), context, at(rows, fresh))));
     const order = Int32Array.from([...live, ...fresh, ...cached]);
@@ -337,8 +360,10 @@ export class LemurContent extends Module {
     block = 256,
   ): Generator<Int32Array> {
     const copies = target === 'overlay' && this.#options.bank.evaluation === 'frozen';
-    const held = copies ? keys.filter((key) => this.record.holds(key)) : new Int32Array(0);
-    const missing = copies ? keys.filter((key) => !this.record.holds(key)) : keys;
+    const holds = (key: number): boolean => (this.#held === null ? this.record.holds(key) : this.#held.has(key));
+    const held = copies ? keys.filter(holds) : new Int32Array(0);
+    const missing = copies ? keys.filter((key) => !holds(key)) : keys;
+    this.#held = null;
     const overlay = target === 'overlay' ? this.makeOverlay() : null;
     this.#overlay = overlay;
     const put = (part: Int32Array, vectors: Tensor): void => {
@@ -456,10 +481,10 @@ export function popularityDeciles(trainCount: Int32Array): Uint8Array {
   return deciles;
 }
 
-/** The values of `x`, exactly; its gradient times `scale`. */
-function scaleGradient(x: Tensor, scale: number): Tensor {
+/** The values of `x` (n, D), exactly; its gradient times `scales` (n, 1), row by row. */
+function scaleGradients(x: Tensor, scales: Tensor): Tensor {
   const value = detach(x);
-  return add(value, scaleBy(sub(x, value), scale));
+  return add(value, mul(sub(x, value), scales));
 }
 
 /** The rows at `positions`. */

@@ -96,6 +96,8 @@ export interface RecommenderModel extends Module {
   readonly encodesItems: boolean;
   /** True where item vectors are computed once before training. */
   readonly frozenContent: boolean;
+  /** To be awaited before `encodeItems` for an evaluation of `keys`, where the model must ask the device what it holds. */
+  locateItems?(keys: Int32Array, step: number): Promise<void>;
   /**
    * Encodes `keys` in blocks: into the model's own table ('table') or one for an evaluation ('overlay'); advance inside `tidy`. Every
    * advance gives the rows whose content the next one asks for.

@@ -2,7 +2,7 @@
 import { ArgumentError, AutogradError, CheckpointMismatchError, ShapeError } from '../errors.js';
 import { native } from '../native.js';
 import { RowSparseGrad } from '../row_sparse_grad.js';
-import { assign, type DeviceName, type HostArray, handlesOf, type Shape, Tensor, zeros } from '../tensor.js';
+import { assign, type DeviceName, empty, type HostArray, handlesOf, type Shape, Tensor, zeros } from '../tensor.js';
 import { keep, tidy } from '../tidy.js';
 import { type ReducedRows, reduceRows } from './row_sparse.js';
 
@@ -144,9 +144,17 @@ export class Optimizer implements Disposable {
 
   /**
    * One update; learning rates are multiplied by `learningRateFactor` (a schedule's value). `step`, from 1 on, is how far training is: what
-   * `warmupSteps` counts; default: at its end.
+   * `warmupSteps` counts; default: at its end. Where a gradient or `loss`, if it is given, is not finite nothing changes.
    */
-  step({ learningRateFactor = 1, step = Infinity }: { learningRateFactor?: number; step?: number } = {}): void {
+  step({
+    learningRateFactor = 1,
+    step = Infinity,
+    loss,
+  }: {
+    learningRateFactor?: number;
+    step?: number;
+    loss?: Tensor;
+  } = {}): void {
     tidy(() => {
       const dense: Tensor[] = [];
       const reduced = new Map<Slot, ReducedRows>();
@@ -160,6 +168,11 @@ export class Optimizer implements Disposable {
           if (group.algorithm === 'adamw') dense.push(expectDense(slot, grad));
           else reduced.set(slot, reduceRows(slot.param, expectRowSparse(slot, group.algorithm, grad)));
         }
+      if (loss !== undefined) {
+        const nothing = empty(loss.shape, loss); // 0 times the loss adds nothing to the norm, or NaN
+        native.affine(loss.handle, nothing.handle, 0, 0);
+        dense.push(nothing);
+      }
       const touched = [...reduced.values()];
       native.gradient_norm(
         handlesOf(dense),

@@ -2,6 +2,7 @@
 
 import { placeMiddle, storedSide } from '../data/images/image_augment.js';
 import { decodeImage } from '../data/images/image_decoder.js';
+import { ImageError } from '../data/images/image_error.js';
 import { pictureBytes } from '../data/images/image_store.js';
 import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { ArgumentError } from '../errors.js';
@@ -32,6 +33,8 @@ export interface EncodedItems {
   /** (n) 1 where the item has a text, and where it has a picture. */
   readonly text: Uint8Array;
   readonly image: Uint8Array;
+  /** Ids whose picture could not be decoded: it counts as missing. */
+  readonly unreadable: readonly string[];
 }
 
 export class ItemEncoder implements Disposable {
@@ -60,9 +63,10 @@ export class ItemEncoder implements Disposable {
     const text = new Uint8Array(items.length);
     const image = new Uint8Array(items.length);
     const parts: Float32Array[] = [];
+    const unreadable: NewItem[] = [];
     for (let at = 0; at < items.length; at += block) {
       const part = items.slice(at, at + block);
-      const content = { text: this.texts(part), image: await this.pictures(part) };
+      const content = { text: this.texts(part), image: await this.pictures(part, unreadable) };
       content.text?.offsets.subarray(1).forEach((end, i) => {
         text[at + i] = end > content.text!.offsets[i]! ? 1 : 0;
       });
@@ -86,6 +90,7 @@ export class ItemEncoder implements Disposable {
       vectors,
       text,
       image,
+      unreadable: unreadable.map((item) => idText(item.id, column)),
     };
   }
 
@@ -104,17 +109,25 @@ export class ItemEncoder implements Disposable {
     );
   }
 
-  private async pictures(items: readonly NewItem[]): Promise<ImageBatch | null> {
+  /** Pictures that cannot be decoded are missing, as in training; their items are added to `unreadable`. */
+  private async pictures(items: readonly NewItem[], unreadable: NewItem[]): Promise<ImageBatch | null> {
     const { serving, config } = this.opened;
     if (serving.itemImage === null) return null;
     const size = serving.itemImage;
     const side = storedSide(size, config.data.shop === null ? imageAugment(config) : null);
     const pixels = new Uint8Array(items.length * pictureBytes(size));
     const present = new Uint8Array(items.length);
-    for (const [i, { picture = null }] of items.entries()) {
+    for (const [i, item] of items.entries()) {
+      const { picture = null } = item;
       if (picture === null) continue;
       // as an evaluation sees it: where training shows parts of a larger picture, its middle
-      const { pixels: stored } = await decodeImage(picture, { size: side, fit: config.image.fit });
+      const decoded = await decodeImage(picture, { size: side, fit: config.image.fit }).catch((error: unknown) => {
+        if (!(error instanceof ImageError)) throw error;
+        unreadable.push(item);
+        return null;
+      });
+      if (decoded === null) continue;
+      const { pixels: stored } = decoded;
       placeMiddle(stored, side, pixels.subarray(i * pictureBytes(size), (i + 1) * pictureBytes(size)), size);
       present[i] = 1;
     }

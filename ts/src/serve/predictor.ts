@@ -22,7 +22,7 @@ import { type EncodedItems, type ItemEncoder, type NewItem, words } from './item
 import { unpackTexts } from './packed_text.js';
 import { openServedModel, type ServedModel } from './served_model.js';
 import { batchOf, type Part, type Prediction, type State, type Waiting } from './serving_batch.js';
-import { type VectorAges, VectorStore } from './vector_store.js';
+import { usableRows, type VectorAges, VectorStore } from './vector_store.js';
 
 export interface PredictorOptions {
   /** Default auto. */
@@ -192,8 +192,9 @@ export class Predictor implements AsyncDisposable {
         throw mismatch(served.folder, [`vectors: expected those of export ${served.id} but received ${encoded.id}`]);
       if (vectors === null) return;
       const last = new Map(encoded.ids.map((id, i) => [id, i]));
-      const chosen = [...last.values()];
-      const fresh = [...last.keys()].filter((id) => items.numberOf(id) < 0).length;
+      const good = new Set(usableRows(encoded.vectors, vectors.width));
+      const chosen = [...last.values()].filter((i) => good.has(i));
+      const fresh = chosen.filter((i) => items.numberOf(encoded.ids[i]!) < 0).length;
       vectors.requireRoom(items.size + fresh);
       const numbers = Int32Array.from(chosen, (i) => items.put(encoded.ids[i]!, encoded.fields[i] ?? {}));
       const rows = new Float32Array(chosen.length * vectors.width);
@@ -201,9 +202,9 @@ export class Predictor implements AsyncDisposable {
         rows.set(encoded.vectors.subarray(from * vectors.width, (from + 1) * vectors.width), i * vectors.width);
       });
       const pick = (flags: Uint8Array): Uint8Array => Uint8Array.from(chosen, (i) => flags[i]!);
-      const refused = await vectors.write(numbers, rows, pick(encoded.text), pick(encoded.image));
-      this.#counts.added += chosen.length - refused;
-      this.#counts.refusedVectors += refused;
+      await vectors.write(numbers, rows, pick(encoded.text), pick(encoded.image));
+      this.#counts.added += chosen.length;
+      this.#counts.refusedVectors += last.size - chosen.length;
       for (const id of last.keys()) {
         if (!vectors.has(items.numberOf(id))) hopeless.add(id);
         this.#pending.delete(id);
@@ -219,11 +220,14 @@ export class Predictor implements AsyncDisposable {
   ): Promise<number> {
     const ids = this.pending().slice(0, limit);
     if (ids.length === 0) return 0;
-    const items = await content(ids);
-    await this.add(await encoder.encode(items));
-    // What nobody knows anything about goes to the end, so that it does not keep others from their turn.
-    for (const id of ids) if (this.#pending.delete(id)) this.#pending.add(id);
-    return items.length;
+    try {
+      const items = await content(ids);
+      await this.add(await encoder.encode(items));
+      return items.length;
+    } finally {
+      // What nobody knows anything about, or cannot be encoded, goes to the end, so that it does not keep others from their turn.
+      for (const id of ids) if (this.#pending.delete(id)) this.#pending.add(id);
+    }
   }
 
   /**
@@ -272,7 +276,11 @@ export class Predictor implements AsyncDisposable {
   }
 
   private change<T>(work: () => Promise<T>): Promise<T> {
-    const next = this.#change.then(work, work);
+    const start = (): Promise<T> => {
+      if (!this.#closed) return work();
+      throw new DisposedError('Predictor: it was closed before this change', { op: 'Predictor' });
+    };
+    const next = this.#change.then(start, start);
     this.#change = next.catch(() => undefined);
     return next;
   }

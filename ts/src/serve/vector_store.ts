@@ -144,17 +144,14 @@ export class VectorStore implements Disposable {
   }
 
   /**
-   * Writes vectors (n, width) of items (n, distinct) in blocks; a request sees each from the moment it is written. Rows that are zero or
-   * not finite are left out; returns how many.
+   * Writes usable vectors (n, width) of items (n, distinct) in blocks; a request sees each from the moment it is written.
    */
-  async write(items: Int32Array, vectors: Float32Array, text: Uint8Array, image: Uint8Array): Promise<number> {
-    const good = usableRows(vectors, this.width);
-    const taken = new Map<number, number>(); // rows, where the item had none
-    for (const i of good) if (!this.has(items[i]!)) taken.set(i, this.#nextRow++);
-    const rowOf = (i: number): number => taken.get(i) ?? this.#rows[items[i]!]!;
-    good.sort((a, b) => rowOf(a) - rowOf(b));
-    await inBlocks(good.length, async (from, to) => {
-      const part = good.subarray(from, to);
+  async write(items: Int32Array, vectors: Float32Array, text: Uint8Array, image: Uint8Array): Promise<void> {
+    const taken = items.map((item) => (this.has(item) ? this.#rows[item]! : this.#nextRow++));
+    const rowOf = (i: number): number => taken[i]!;
+    const order = Int32Array.from(items.keys()).sort((a, b) => rowOf(a) - rowOf(b));
+    await inBlocks(order.length, async (from, to) => {
+      const part = order.subarray(from, to);
       this.commit(part.map(rowOf), pickRows(vectors, part, this.width));
       for (const i of part) {
         const item = items[i]!;
@@ -165,7 +162,6 @@ export class VectorStore implements Disposable {
       }
       await this.place.synchronize();
     });
-    return items.length - good.length;
   }
 
   /** Queues vectors (n, width) at table rows (n, ascending). */
@@ -218,7 +214,7 @@ function usable(row: Float32Array): boolean {
 }
 
 /** Positions of the rows (n, width) that are neither zero nor have a value that is not finite. */
-function usableRows(rows: Float32Array, width: number): Int32Array {
+export function usableRows(rows: Float32Array, width: number): Int32Array {
   return Int32Array.from({ length: rows.length / width }, (_, i) => i).filter((i) =>
     usable(rows.subarray(i * width, (i + 1) * width)),
   );

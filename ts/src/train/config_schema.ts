@@ -474,7 +474,7 @@ const bank = z.strictObject({
   q_scale: z
     .enum(['none', 'inverse'])
     .default('none')
-    .describe(ours('inverse: the gradient of the items that pass one is multiplied by 100 / q')),
+    .describe(ours('inverse: the gradient of the items that pass one is divided by how likely that was')),
   max_age: count(1)
     .nullable()
     .default(null)

@@ -50,6 +50,7 @@ export async function encodeItems(
   step: number,
   precision: Precision = 'float32',
 ): Promise<void> {
+  if (target === 'overlay') await model.locateItems?.(keys, step);
   let content: ItemContent = { text: null, image: null };
   const blocks = model.encodeItems(target, keys, () => content, step); // asks for the rows that it has just given
   const next = () => tidy(() => inPrecision(precision, () => blocks.next()));
@@ -106,7 +107,9 @@ export async function predict(
       loader.recycle(batch);
     }
     if (pending !== null) await collect(pending);
+    pending = null;
   } finally {
+    for (const [, x] of pending?.logits ?? []) x.dispose();
     model.dropOverlay();
   }
   return result;

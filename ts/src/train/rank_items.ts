@@ -168,7 +168,7 @@ function rankingCases(
   events: Int32Array,
   { masked, repeatable, knownUsers }: RankingSettings,
 ) {
-  const { user, item, users } = data.events;
+  const { user, item, users, time } = data.events;
   const code = PARTS.indexOf(part);
   const targets = groupRows(user, users, events.filter((row) => data.positive[row] === 1).sort());
   const met = groupRows(
@@ -183,7 +183,7 @@ function rankingCases(
   return {
     known: knownUsers ? asked.filter((u) => metBy(u).some((row) => data.split.part[row] === TRAIN)) : asked,
     asked: asked.length,
-    firstEvent: (u: number): number => rowsOf(u)[0]!,
+    firstEvent: (u: number): number => rowsOf(u).reduce((a, b) => (time[b]! < time[a]! ? b : a)),
     targetsOf: (u: number): Int32Array => Int32Array.from(new Set(itemsOf(rowsOf(u)))),
     hiddenOf: (u: number): Int32Array =>
       repeatable

@@ -256,6 +256,7 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
   const { bestStep, checkpoint, path, model, step } = outcome;
   let { valid } = outcome;
   const bank = (await model.contentStats?.()) ?? {};
+  const calls = trainer.encoderCalls; // of the whole run, also where the best weights are loaded
   if (bestStep !== null && !trainer.restoreBest()) {
     // The best evaluation came before the restart: its weights are on disk alone.
     await trainer.load('best');
@@ -263,7 +264,6 @@ async function conclude({ trainer, run, data, config, started, restart, ...outco
   }
   const opening = (await testOpenings(path)) + 1;
   const test = data.sizes.test > 0 ? await trainer.evaluate('test') : null;
-  const calls = trainer.encoderCalls;
   const saved = (left: number, asked: number): number | null => (asked === 0 ? null : 1 - left / asked);
   const summary = {
     model: config.model.name,

@@ -203,22 +203,20 @@ export class Trainer implements AsyncDisposable {
     if (model.frozenContent && !this.#cursor.tableFilled) await this.fillTable();
     const byTime = this.settings.order === 'time';
     const passes = byTime ? 1 : epochs;
-    while (this.#cursor.epoch < passes) {
+    const { earlyStopPatience } = this.settings;
+    const stopsEarly = (): boolean => earlyStopPatience !== null && this.#cursor.worse >= earlyStopPatience;
+    // A resumed run may have stopped early before it was interrupted.
+    while (this.#cursor.epoch < passes && !stopsEarly()) {
       yield* byTime ? this.stream(signal) : this.epoch(epochs, signal);
-      const { epoch, step } = this.#cursor;
+      const { epoch } = this.#cursor;
       if (epoch % this.settings.evalEveryEpochs === 0 || epoch === passes) {
-        const improved = yield* this.validate();
+        yield* this.validate();
         if (this.#run !== null) yield* this.checkpoint();
-        const { earlyStopPatience } = this.settings;
-        if (!improved && earlyStopPatience !== null && this.#cursor.worse >= earlyStopPatience) {
-          yield* this.finish();
-          yield { type: 'end', reason: 'early_stop', step, bestStep: this.#cursor.bestStep };
-          return;
-        }
       }
     }
     yield* this.finish();
-    yield { type: 'end', reason: 'epochs', step: this.#cursor.step, bestStep: this.#cursor.bestStep };
+    const { step, bestStep } = this.#cursor;
+    yield { type: 'end', reason: stopsEarly() ? 'early_stop' : 'epochs', step, bestStep };
   }
 
   /**
@@ -400,10 +398,8 @@ export class Trainer implements AsyncDisposable {
       }
       while (inFlight.length > 0) yield* await settled();
     } finally {
-      for (const { loss, clipFactor } of inFlight) {
-        loss.dispose();
-        clipFactor.dispose();
-      }
+      // Also after a break or an error: what was committed on the device is known to the host.
+      while (inFlight.length > 0) await settled().catch(() => undefined);
     }
     if (signal?.aborted) {
       if (this.#run !== null) {
@@ -430,7 +426,7 @@ export class Trainer implements AsyncDisposable {
         const context = { training: true, step, stage } as const;
         const { loss, encoded } = inPrecision(this.settings.precision, () => this.#model.graph(batch, context));
         backward(loss);
-        this.optimizer.step({ learningRateFactor, step });
+        this.optimizer.step({ learningRateFactor, step, loss });
         this.optimizer.zeroGrad();
         this.#model.commit(step, this.optimizer.clipFactor);
         return { loss, clipFactor: clone(this.optimizer.clipFactor), encoded };

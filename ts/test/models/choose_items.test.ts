@@ -43,6 +43,12 @@ describe('chooseItems', () => {
     expect([still.live.length, even(still.fresh)]).toEqual([0, 1000]);
     const old = chooseItems(items, 9, { ...sampling, p: 0, maxAge: 3 }, held);
     expect(old.cached).toHaveLength(0);
+    expect(Math.abs(old.live.length / items.length - 0.1)).toBeLessThan(0.03); // q, not all that is too old
+    expect(new Set(old.chance)).toEqual(new Set([Math.fround(0.1)]));
+    expect(new Set(all.chance)).toEqual(new Set([1]));
+    const rare = { trainRows: (item: number) => item % 3, lastWrite: held.lastWrite };
+    const { live, chance } = chooseItems(items, 9, { ...sampling, popularAt: 1 }, rare);
+    live.forEach((at, i) => expect(chance[i]).toBeCloseTo(items[at]! % 3 === 2 ? 0.05 : 0.1));
     expect(chooseItems(items, 8, { ...sampling, p: 0, maxAge: 3 }, held).cached).toHaveLength(2000);
   });
 

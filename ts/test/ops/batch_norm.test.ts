@@ -85,6 +85,12 @@ describe('batchNorm', () => {
     expect(Array.from((await evaluation.runningVar.data()) as Float32Array)).toEqual([3, 4]);
   });
 
+  it('F26: a column that is not finite leaves its running statistics as they were', async () => {
+    const { runningMean, runningVar } = call([1, Number.NaN, 3, 6], [2, 2], true);
+    expect(Array.from((await runningMean.data()) as Float32Array)).toEqual([1.5, 2]);
+    expect(Array.from((await runningVar.data()) as Float32Array)).toEqual([2.5, 4]);
+  });
+
   it('takes a batch of one row', async () => {
     const { out, runningVar } = call([5, 7], [1, 2], true);
     expect(Array.from((await out.data()) as Float32Array)).toEqual([0, 0]);

@@ -283,6 +283,27 @@ describe('warm-up', () => {
 });
 
 describe('steps', () => {
+  it('F26: a loss that is not finite leaves every byte unchanged, a finite one changes nothing', async () => {
+    for (const [loss, skips] of [
+      [Number.NaN, 1],
+      [Number.POSITIVE_INFINITY, 1],
+      [2.5, 0],
+    ] as const) {
+      const param = keep(tensor(Float32Array.of(1, -2, 3)));
+      const plain = keep(tensor(Float32Array.of(1, -2, 3)));
+      const make = (of: Tensor): Optimizer =>
+        new Optimizer([{ name: 'a', params: new Map([['a', of]]), algorithm: 'adamw', learningRate: 0.1 }]);
+      const [optimizer, other] = [make(param), make(plain)];
+      const before = await bytes([param]);
+      for (const of of [param, plain]) of.grad = keep(tensor(Float32Array.of(0.5, 2, -1)));
+      optimizer.step({ loss: tensor(Float32Array.of(loss), []) });
+      other.step();
+      expect(await optimizer.skippedSteps()).toBe(skips);
+      expect(await bytes([param])).toEqual(skips === 1 ? before : await bytes([plain]));
+      for (const x of [optimizer, other, param, plain]) x.dispose();
+    }
+  });
+
   it.each(['a', 'b', 'c', 'rowwise_adam', 'rowwise_adagrad', 'lazy_adam'])(
     'F26: a gradient of %s that is not finite leaves every byte unchanged',
     async (name) => {

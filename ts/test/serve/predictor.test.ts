@@ -197,10 +197,39 @@ describe('a predictor over an export', () => {
     expect(predictor.stats().refusedRequests).toBe(2);
   });
 
+  it('takes a picture that cannot be decoded as missing, and says of which item', async () => {
+    await using predictor = await Predictor.open(train, cpu);
+    using encoder = await ItemEncoder.open(train, cpu);
+    await predictor.predict({ user: '1', candidates: ['bad', 'good'] });
+    const catalogue = (ids: readonly string[]): NewItem[] =>
+      ids.map((id) => ({
+        id,
+        fields: { title: 'red lamp' },
+        ...(id === 'bad' ? { picture: Buffer.from('no picture') } : {}),
+      }));
+    expect((await encoder.encode(catalogue(['bad', 'good']))).unreadable).toEqual(['bad']);
+    expect(await predictor.encodePending(encoder, catalogue)).toBe(2);
+    const { found, scores } = await predictor.predict({ user: '1', candidates: ['bad', 'good'] });
+    expect([...found]).toEqual([1, 1]);
+    expect(scores[0]).not.toBe(Number.NaN);
+    // A catalogue that fails: who waited goes to the end.
+    await predictor.predict({ user: '1', candidates: ['first', 'second'] });
+    const fails = (): never => {
+      throw new Error('down');
+    };
+    await expect(predictor.encodePending(encoder, fails, { limit: 1 })).rejects.toThrow('down');
+    expect(predictor.pending()).toEqual(['second', 'first']);
+    await predictor[Symbol.asyncDispose]();
+    await expect(predictor.add(await encoder.encode([]))).rejects.toThrow(DisposedError);
+    await expect(predictor.refresh(all)).rejects.toThrow(/closed before/);
+  });
+
   it('has bounded room for new items', async () => {
     await using predictor = await Predictor.open(train, { ...cpu, room: 1, maxPending: 2 });
     using encoder = await ItemEncoder.open(train, cpu);
     const one = await encoder.encode([{ id: 'x', fields: { title: 'red lamp' } }]);
+    await predictor.add({ ...one, ids: ['zero'], vectors: new Float32Array(one.width) }); // refused, so it takes no room
+    expect(predictor.stats()).toMatchObject({ added: 0, refusedVectors: 1 });
     await predictor.add(one);
     await predictor.add(one); // the same item again
     await expect(predictor.add(await encoder.encode([{ id: 'y', fields: { title: 'mug' } }]))).rejects.toThrow(

@@ -140,6 +140,25 @@ describe('a training run', () => {
     expect(data.testOpenings).toBe(opened);
   });
 
+  it('F27: resumed after it stopped early it stops again, where it was', async () => {
+    using folder = temporaryFolder();
+    const still = { dense: 0, sparse: 0, encoder: 0, lora: 0 };
+    const ends: unknown[] = [];
+    for (const resume of [false, true]) {
+      using model = tinyEm3(data, { training: 'id_only' });
+      await using trainer = new Trainer({
+        model,
+        data,
+        settings: { ...settings, epochs: 10, earlyStopPatience: 1, learningRates: still },
+        runDir: join(folder.path, 'run'),
+        resume,
+      });
+      ends.push((await eventsOf(trainer)).at(-1));
+    }
+    expect(ends[1]).toEqual(ends[0]);
+    expect(ends[0]).toMatchObject({ type: 'end', reason: 'early_stop' });
+  });
+
   it('evaluates what it trained: low-rank updates are in effect when valid is scored', async () => {
     using model = tinyEm3(data, { content: { lora: { mode: 'lora_cached', onRefresh: 'reset' } } });
     await using trainer = new Trainer({ model, data, settings });
