@@ -29,10 +29,11 @@ import { type NegativeOptions, negativeTablePass } from './loader/negatives.js';
 import { shared, sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource, Schema } from './schema.js';
 import { type SplitRule, splitEventsPass } from './split.js';
+import { DenseCodes } from './tables/id_codes.js';
 import type { Table } from './tables/table.js';
 import { findVectors, loadVectors, type VectorFile, type VectorStore } from './tables/vectors.js';
 import { sharedInt32 } from './text/token_store.js';
-import { inTurns, type Pass, slices } from './turns.js';
+import { inTurns, type Pass, slices, zeroed } from './turns.js';
 
 /** What a reader or generator brings. */
 export interface DataSource {
@@ -95,6 +96,17 @@ export interface DatasetOptions extends BatchMakerOptions {
 
 /** Builds a data set. DataError for data that break a rule (DATA_LEAK for the no-leak rules), ArgumentError for options that make no sense. */
 export async function buildDataset(source: DataSource, options: DatasetOptions): Promise<Dataset> {
+  const opened: AsyncDisposable[] = [];
+  try {
+    return await built(source, options, opened);
+  } catch (error) {
+    for (const reader of opened) await reader[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** `opened` is told what a data set closes, for the case that there will be none. */
+async function built(source: DataSource, options: DatasetOptions, opened: AsyncDisposable[]): Promise<Dataset> {
   const {
     userId = 'user_id',
     itemId = 'item_id',
@@ -171,6 +183,7 @@ export async function buildDataset(source: DataSource, options: DatasetOptions):
   for (const feature of texts.features) features.set(feature.name, feature);
   const pictures = await resolvePictures(specs, source.pictures, items, counters);
   if (pictures !== null) features.set(pictures.feature.name, pictures.feature);
+  if (pictures?.reader != null) opened.push(pictures.reader);
   const itemVectors: VectorStore[] = [];
   for (const file of vectorFiles) {
     const { store, feature } = await loadVectors(file, items.ids, counters);
@@ -305,26 +318,25 @@ function* numberRows(
     const entity = new Entity(source, ids.length, null, new Int32Array(ids.length).fill(-1));
     return { entity, ids, row: shared(codes) };
   }
-  const rowOf = new Map<string, number>();
+  const rowOf = new DenseCodes<string>();
   const known = yield* new Entity(source, table.rows, table).stringsPass(name);
   yield* slices(known.length, (from, to) => {
     for (let row = from; row < to; row++) {
       const id = known[row]!;
       if (id === '')
         throw new DataError('DATA_ROW', `${source} table: expected an id in ${name} but row ${row} has none`, { row });
-      if (rowOf.has(id))
+      if (rowOf.code(id) !== row)
         throw new DataError('DATA_ROW', `${source} table: expected ${name} ${id} once but row ${row} repeats it`, {
           row,
         });
-      rowOf.set(id, row);
     }
   });
   const all = [...known]; // then the ids that have no row
   const rowOfCode = new Int32Array(ids.length);
   yield* slices(ids.length, (from, to) => {
     for (let code = from; code < to; code++) {
-      const row = rowOf.get(ids[code]!);
-      rowOfCode[code] = row ?? all.push(ids[code]!) - 1;
+      const row = rowOf.find(ids[code]!);
+      rowOfCode[code] = row >= 0 ? row : all.push(ids[code]!) - 1;
     }
   });
   counters[`${source}sWithoutRow`] = all.length - known.length;
@@ -413,20 +425,26 @@ function* readLabels(inter: Entity, specs: readonly LabelSpec[]): Pass<ReadLabel
   return { labels, positive, labelColumns: specs.map(({ column }) => column) };
 }
 
+/** The highest of dense codes; -1 for none. */
+function* highest(codes: Int32Array): Pass<number> {
+  let most = -1;
+  yield* slices(codes.length, (from, to) => {
+    for (let i = from; i < to; i++) if (codes[i]! > most) most = codes[i]!;
+  });
+  return most;
+}
+
 /** Train samples by session; a sample without one is a session by itself. */
 function* trainSessions(session: Int32Array, train: Int32Array): Pass<{ rows: Int32Array; offsets: Int32Array }> {
-  const numberOf = new Map<number, number>();
+  const sessions = yield* highest(session);
+  const numberOf = yield* zeroed(new Int32Array(sessions + 1)); // number + 1, 0 for none yet
   const group = new Int32Array(train.length);
   let count = 0;
   yield* slices(train.length, (from, to) => {
     for (let i = from; i < to; i++) {
       const of = session[train[i]!]!;
-      let number = of < 0 ? undefined : numberOf.get(of);
-      if (number === undefined) {
-        number = count++;
-        if (of >= 0) numberOf.set(of, number);
-      }
-      group[i] = number;
+      if (of < 0) group[i] = count++;
+      else group[i] = (numberOf[of] ||= ++count) - 1;
     }
   });
   const { rows, offsets } = yield* groupRowsPass(group, count);

@@ -15,6 +15,7 @@ import type {
 } from './loader/batch_source.js';
 import { sharedFloat32 } from './loader/shared_memory.js';
 import type { Feature, FeatureSource } from './schema.js';
+import { DenseCodes } from './tables/id_codes.js';
 import { sharedInt32 } from './text/token_store.js';
 import { inTurns, type Pass, slices } from './turns.js';
 
@@ -274,11 +275,25 @@ function* vocabularyOfLists(
   train: Int32Array,
   minCount: number,
 ): Pass<Vocabulary> {
-  const values: string[] = [];
+  const eventsOf = new Int32Array(lists.length);
+  const seen = new Int32Array(lists.length); // rows in order of first appearance
+  let distinct = 0;
   yield* slices(train.length, (from, to) => {
-    for (let i = from; i < to; i++) values.push(...lists[rows[train[i]!]!]!);
+    for (let i = from; i < to; i++) {
+      const row = rows[train[i]!]!;
+      if (eventsOf[row]!++ === 0) seen[distinct++] = row;
+    }
   });
-  return Vocabulary.build(name, { kind: 'string', values }, { minCount });
+  const words = new DenseCodes<string>();
+  const counts: number[] = [];
+  yield* slices(distinct, (from, to) => {
+    for (let i = from; i < to; i++)
+      for (const word of lists[seen[i]!]!) {
+        const code = words.code(word);
+        counts[code] = (counts[code] ?? 0) + eventsOf[seen[i]!]!;
+      }
+  });
+  return Vocabulary.ofCounts(name, 'string', words.ids, counts, minCount);
 }
 
 /** Ids by code, and the code of each row, -1 where missing. Those of users and items are their row's own (codes null); other columns are read. */

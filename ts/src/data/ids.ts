@@ -3,6 +3,7 @@
  * a length or a mask, never a magic id. Rules: data.md, section 2; faults F17 to F19.
  */
 import { DataError, IdError } from '../errors.js';
+import { DenseCodes } from './tables/id_codes.js';
 import type { Column } from './tables/table.js';
 import { type Pass, slices } from './turns.js';
 
@@ -112,7 +113,7 @@ export interface VocabularyJson {
 
 /** Static vocabulary: ids of the train part to rows 1 .. size-1, in order of first appearance; row 0 stands for all others. */
 export class Vocabulary {
-  private held: Map<Id, number> | null = null;
+  private held: DenseCodes<Id> | null = null;
 
   private constructor(
     /** Name of the column, for messages. */
@@ -125,28 +126,37 @@ export class Vocabulary {
     readonly rareIds: number,
   ) {}
 
-  /** Rows by id, made when they are first asked for. */
-  private get rows(): ReadonlyMap<Id, number> {
-    this.held ??= new Map(this.ids.map((id, index) => [id, index + 1]));
+  /** Codes of the ids, one below their rows; made when they are first asked for. */
+  private get codes(): DenseCodes<Id> {
+    if (this.held === null) {
+      this.held = new DenseCodes();
+      for (const id of this.ids) this.held.code(id);
+    }
     return this.held;
   }
 
   static build(column: string, ids: Ids, { minCount = 1, trainRows = null }: VocabularyOptions = {}): Vocabulary {
-    const counts = new Map<Id, number>(); // a Map keeps the order of first appearance
+    const known = new DenseCodes<Id>();
+    const counts: number[] = [];
     const length = trainRows?.length ?? ids.values.length;
     for (let i = 0; i < length; i++) {
-      const id = ids.values[trainRows ? trainRows[i]! : i]!;
-      counts.set(id, (counts.get(id) ?? 0) + 1);
+      const code = known.code(ids.values[trainRows ? trainRows[i]! : i]!);
+      counts[code] = (counts[code] ?? 0) + 1;
     }
-    const kept = [...counts].filter(([, count]) => count >= minCount);
-    return new Vocabulary(
-      column,
-      ids.kind,
-      minCount,
-      kept.map(([id]) => id),
-      kept.map(([, count]) => count),
-      counts.size - kept.length,
-    );
+    return Vocabulary.ofCounts(column, ids.kind, known.ids, counts, minCount);
+  }
+
+  /** The vocabulary of distinct train ids, in order of first appearance, and how often each occurs. */
+  static ofCounts(
+    column: string,
+    kind: IdKind,
+    ids: readonly Id[],
+    counts: readonly number[],
+    minCount = 1,
+  ): Vocabulary {
+    const isKept = (_: unknown, i: number): boolean => counts[i]! >= minCount;
+    const kept = ids.filter(isKept);
+    return new Vocabulary(column, kind, minCount, kept, counts.filter(isKept), ids.length - kept.length);
   }
 
   /**
@@ -200,7 +210,7 @@ export class Vocabulary {
 
   /** Row of one id; UNKNOWN_ROW if it is not held. */
   row(id: Id): number {
-    return this.rows.get(id) ?? UNKNOWN_ROW;
+    return this.codes.find(id) + 1; // UNKNOWN_ROW for -1
   }
 
   /** Id of a row as it came in; null for the unknown row. */
@@ -251,7 +261,7 @@ export class Vocabulary {
       return id;
     });
     const vocabulary = new Vocabulary(column, json.kind, json.minCount, ids, [...json.counts], json.rareIds);
-    if (vocabulary.rows.size !== ids.length) throw fail('an id occurs twice');
+    if (vocabulary.codes.ids.length !== ids.length) throw fail('an id occurs twice');
     return vocabulary;
   }
 }

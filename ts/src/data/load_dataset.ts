@@ -15,7 +15,7 @@ import { PICTURE_SIZE } from './shop/shop_pictures.js';
 import { LONG_DOCUMENT_WORDS } from './shop/shop_words.js';
 import type { SplitRule } from './split.js';
 import { type AtomicFolderOptions, findStem, readAtomicFolder } from './tables/atomic.js';
-import { concatTables } from './tables/concat_tables.js';
+import { concatTablesPass } from './tables/concat_tables.js';
 import type { DataFiles } from './tables/data_files.js';
 import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './tables/mmrec.js';
 import { type ReadTableOptions, readTable } from './tables/read_table.js';
@@ -23,6 +23,7 @@ import type { Column, Table } from './tables/table.js';
 import { findTables, type TableFolder, type TableNames } from './tables/table_folder.js';
 import type { TableReadOptions } from './tables/table_schema.js';
 import { findVectors } from './tables/vectors.js';
+import { inTurns } from './turns.js';
 
 type FileOptions = Pick<
   AtomicFolderOptions,
@@ -81,7 +82,8 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
   const used = [...required, ...fields, ...defaults, 'timestamp', session, query].filter((name) => name != null);
   const parts: Table[] = [];
   for (const part of tables.parts ?? [tables.interactions]) parts.push(await read(part, required, used));
-  const inter = parts.length === 1 ? parts[0]! : concatTables(basename(tables.folder), parts);
+  const inter =
+    parts.length === 1 ? parts[0]! : await inTurns(concatTablesPass(basename(tables.folder), parts), options.signal);
   const item = tables.items && (await read(tables.items, [itemId], null));
   const user = tables.users && (await read(tables.users, [userId], null));
   const digests: Record<string, string> = {};
@@ -119,7 +121,7 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     exact: [options.time ?? 'timestamp'],
   });
   const parts = [...files.parts.values()];
-  const inter = files.inter ?? concatTables(files.stem, parts);
+  const inter = files.inter ?? (await inTurns(concatTablesPass(files.stem, parts), options.signal));
   const given: SplitRule | null = files.inter === null ? { kind: 'given', part: partCodes(parts) } : null;
   const names = files.inter === null ? [...files.parts.keys()].map((part) => `.${part}.inter`) : ['.inter'];
   if (files.item !== null) names.push('.item');

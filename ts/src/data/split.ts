@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { ArgumentError, DataError } from '../errors.js';
 import { type Events, groupRowsPass, lowerBound, rowsKept, TEST, TRAIN, timeOrder, VALID } from './events.js';
 import { permutationPass } from './loader/shuffle.js';
+import { DenseCodes } from './tables/id_codes.js';
 import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
 /** Shares of train, valid and test; they are normalised. */
@@ -71,7 +72,7 @@ export function* splitEventsPass(
   // Part code per item: TRAIN for warm items, whose events the rule splits.
   const chosen =
     rule.kind === 'CS' || coldItems.length > 0
-      ? chooseItems(rule, coldItems, itemIds, events.items, seed, counters)
+      ? yield* chooseItems(rule, coldItems, itemIds, events.items, seed, counters)
       : null;
   const isWarm = (row: number): boolean => chosen === null || chosen[events.item[row]!] === TRAIN;
   function* warm(order: Order): Pass<Int32Array> {
@@ -230,15 +231,18 @@ function needTime(events: Events, who: string, needed: boolean): void {
   }
 }
 
+/** Ids hashed between two yields: about a millisecond. */
+const HASHES = 1 << 6;
+
 /** Part code per item: TEST for new items, VALID for those whose events join valid, TRAIN for warm ones. */
-function chooseItems(
+function* chooseItems(
   rule: SplitRule,
   coldItems: readonly string[],
   itemIds: readonly string[] | undefined,
   items: number,
   seed: number,
   counters: Record<string, number>,
-): Uint8Array {
+): Pass<Uint8Array> {
   if (itemIds?.length !== items) {
     throw new ArgumentError(`split: expected ${items} item ids but received ${itemIds?.length ?? 'none'}`, {
       argument: 'itemIds',
@@ -252,20 +256,31 @@ function chooseItems(
         { argument: 'test' },
       );
     }
-    for (let i = 0; i < items; i++) {
-      const share = createHash('sha256').update(`${seed}:${itemIds[i]!}`).digest().readUInt32LE(0) / 2 ** 32;
-      chosen[i] = share < rule.test ? TEST : share < rule.test + rule.valid ? VALID : TRAIN;
-    }
+    const { test, valid } = rule;
+    yield* slices(
+      items,
+      (from, to) => {
+        for (let i = from; i < to; i++) {
+          const share = createHash('sha256').update(`${seed}:${itemIds[i]!}`).digest().readUInt32LE(0) / 2 ** 32;
+          chosen[i] = share < test ? TEST : share < test + valid ? VALID : TRAIN;
+        }
+      },
+      HASHES,
+    );
   }
   const listed = [...coldItems, ...(rule.kind === 'CS' && 'testItems' in rule ? rule.testItems : [])];
-  const rowOf = new Map(itemIds.map((id, row) => [id, row]));
-  let unknown = 0;
-  for (const id of listed) {
-    const row = rowOf.get(id);
-    if (row === undefined) unknown++;
-    else chosen[row] = TEST;
-  }
-  counters.coldItemsUnknown = unknown;
+  const wanted = new DenseCodes<string>();
+  for (const id of listed) wanted.code(id);
+  const found = new Uint8Array(wanted.ids.length);
+  yield* slices(items, (from, to) => {
+    for (let i = from; i < to; i++) {
+      const code = wanted.ids.length === 0 ? -1 : wanted.find(itemIds[i]!);
+      if (code < 0) continue;
+      chosen[i] = TEST;
+      found[code] = 1;
+    }
+  });
+  counters.coldItemsUnknown = listed.reduce((count, id) => count + (found[wanted.find(id)] === 1 ? 0 : 1), 0);
   counters.coldItems = chosen.reduce((count, code) => count + (code === TEST ? 1 : 0), 0);
   return chosen;
 }

@@ -94,16 +94,16 @@ export async function guard<T>(name: string, path: string, call: () => Promise<T
   try {
     return await call();
   } catch (error) {
-    const code = systemCode(error);
-    if (code === null || error instanceof StorageError) throw error;
-    const reason = error instanceof Error ? error.message : code;
-    throw new StorageError(
-      code,
-      `storage: ${name} of ${path} failed: ${reason}`,
-      { path, call: name },
-      { cause: error },
-    );
+    throw storageError(name, path, error);
   }
+}
+
+/** A system error as a `StorageError` that names call and path; anything else as it is. */
+export function storageError(call: string, path: string, error: unknown): unknown {
+  const code = systemCode(error);
+  if (code === null || error instanceof StorageError) return error;
+  const reason = error instanceof Error ? error.message : code;
+  return new StorageError(code, `storage: ${call} of ${path} failed: ${reason}`, { path, call }, { cause: error });
 }
 
 /** Writes all of `bytes`, however few each call takes. Throws `StorageError`. */

@@ -7,7 +7,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ModelFileError, StorageError } from '../errors.js';
-import { createDurably, guard, nodeEnv, systemCode, writeAll } from './env.js';
+import { createDurably, guard, nodeEnv, storageError, systemCode, writeAll } from './env.js';
 import { encodeSafetensors, type HostTensor, readSafetensors } from './safetensors.js';
 
 /** A value of a JSON file. */
@@ -42,7 +42,7 @@ function readJson(path: string): JsonObject | null {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return null;
-    throw error;
+    throw storageError('read', path, error);
   }
   let json: JsonValue;
   try {
@@ -76,7 +76,7 @@ export function openHuggingFaceFolder(path: string): HuggingFaceFolder {
 
 /** All tensors of a folder by name, each once. Throws `ModelFileError` for missing or surplus shards and tensors, all in one error. */
 export async function readHuggingFaceTensors({ path }: HuggingFaceFolder): Promise<Map<string, HostTensor>> {
-  const names = await readdir(path);
+  const names = await guard('readdir', path, () => readdir(path));
   if (names.includes(WEIGHTS)) return readSafetensors(join(path, WEIGHTS));
   if (names.includes(INDEX)) return readShards(path, new Set(names));
   const pickles = names.filter((name) => PICKLE.test(name));
@@ -172,7 +172,7 @@ async function fillFolder(
   await createDurably(nodeEnv, json, (file) =>
     writeAll(file, json, Buffer.from(`${JSON.stringify(config, null, 2)}\n`, 'utf8')),
   );
-  for (const name of await readdir(source.path)) {
+  for (const name of await guard('readdir', source.path, () => readdir(source.path))) {
     if (!COPIED.test(name)) continue;
     await guard('copy', join(folder, name), () => copyFile(join(source.path, name), join(folder, name)));
   }

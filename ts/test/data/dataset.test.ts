@@ -2,16 +2,19 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { DatasetOptions } from '../../src/data/build_dataset.js';
+import { buildDataset, type DatasetOptions } from '../../src/data/build_dataset.js';
 import type { Dataset } from '../../src/data/dataset.js';
 import { Entity } from '../../src/data/entity.js';
 import { rankTimes } from '../../src/data/events.js';
 import { type FeatureSpec } from '../../src/data/features.js';
+import type { ImageReader } from '../../src/data/images/image_reader.js';
+import { emptyImageStore } from '../../src/data/images/image_store.js';
 import { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
 import type { Batch } from '../../src/data/loader/batch.js';
 import { featureNamed, featuresOf } from '../../src/data/schema.js';
 import { generateShop } from '../../src/data/shop/shop.js';
 import { writeShop } from '../../src/data/shop/shop_files.js';
+import type { Column, Table } from '../../src/data/tables/table.js';
 import { atOnce } from '../../src/data/turns.js';
 import { ArgumentError, ConfigError, DataError, IdError } from '../../src/errors.js';
 import { sharedData } from '../shared_data.js';
@@ -422,6 +425,47 @@ describe('a RecBole folder', () => {
     await expect(opened(['1', '1e200'], 'standardize')).rejects.toThrow(/price: .* deviation are finite/);
     const infinite = Float64Array.of(1, Number.POSITIVE_INFINITY);
     expect(() => rankTimes(infinite)).toThrow(/row 1 has Infinity/);
+  });
+
+  it('counts the words of rows that are longer than a call takes arguments', async () => {
+    const words = Array.from({ length: 200_000 }, (_, i) => `w${i % 7}`).join(' ');
+    const long = { name: 'genres', type: 'sequence', source: 'item', maxLen: 200_000 } as const;
+    await using data = await open(
+      { features: [long], history: { maxLen: 0 } },
+      { 'x.inter': inter, 'x.item': ['item_id:token\tgenres:token_seq', 'b\tw6 x', `a\t${words}`] },
+    );
+    const vocabulary = data.vocabularies.get('genres')!;
+    expect([vocabulary.size, vocabulary.id(1), vocabulary.id(8)]).toEqual([9, 'w0', 'x']);
+    expect([vocabulary.count(1), vocabulary.count(8)]).toEqual([2 * 28_572, 2]); // two train events each
+  });
+
+  it('closes the reader of pictures where a later step fails', async () => {
+    let closed = 0;
+    const reader = { [Symbol.asyncDispose]: async () => void closed++ } as unknown as ImageReader;
+    const column = (name: string, values: string[]): Column => ({ kind: 'token', name, values, missing: null });
+    const table = (...columns: Column[]): Table => ({
+      name: 'x',
+      rows: 2,
+      columns: new Map(columns.map((one) => [one.name, one])),
+      counters: { bytes: 0, skipped: {}, emptyLines: 0, missing: {} },
+    });
+    const source = {
+      ...{ name: 'x', item: null, user: null, files: {} },
+      inter: table(column('user_id', ['u', 'v']), column('item_id', ['a', 'b']), column('label', ['1', '0'])),
+      pictures: async () => ({ store: emptyImageStore(2, 4), reader, skip: [], counters: {} }),
+    };
+    const build = buildDataset(source, {
+      ...inProcess,
+      time: null,
+      labels: [{ column: 'label' }],
+      features: [
+        { name: 'image', type: 'image', size: 4 },
+        { name: 'label', type: 'numeric' },
+      ],
+      split: { kind: 'RS', ratios: [1, 0, 0] },
+    });
+    await expect(build).rejects.toThrow(/L3/);
+    expect(closed).toBe(1);
   });
 
   it('refuses given parts that the data do not bring', async () => {

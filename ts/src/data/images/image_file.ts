@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, realpath } from 'node:fs/promises';
 import { extname, join, sep } from 'node:path';
 import { ConfigError, DataError, StorageError } from '../../errors.js';
+import { guard } from '../../io/env.js';
 import { ImageError } from './image_error.js';
 import type { ImageSource } from './image_source.js';
 
@@ -52,7 +53,8 @@ export async function resolveImageRoot(root: string): Promise<string> {
  */
 export async function findImagesById(root: string, ids: readonly string[]): Promise<readonly (string | null)[]> {
   const byId = new Map<string, string[]>();
-  for (const name of await readdir(await resolveImageRoot(root))) {
+  const folder = await resolveImageRoot(root);
+  for (const name of await guard('readdir', folder, () => readdir(folder))) {
     const id = pictureStem(name);
     if (id === null) continue;
     byId.set(id, [...(byId.get(id) ?? []), name]);

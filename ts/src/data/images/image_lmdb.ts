@@ -7,7 +7,7 @@ import { type FileHandle, mkdtemp, open, readFile, rm, stat } from 'node:fs/prom
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { ConfigError, DataError } from '../../errors.js';
+import { ConfigError, DataError, DisposedError } from '../../errors.js';
 import { ImageError } from './image_error.js';
 import type { ImageSource } from './image_source.js';
 
@@ -17,6 +17,7 @@ const MAGIC_AT = [16, 24] as const;
 /** Longest key that LMDB takes with pages of 4 KiB. */
 const MAX_KEY_BYTES = 1978;
 const IDS_PER_TURN = 4096;
+const PAGE_BYTES: ReadonlySet<number> = new Set([512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536]);
 
 /** Format version of the LMDB whose file begins with `block`; null where it is none. */
 export function lmdbVersion(block: Uint8Array): number | null {
@@ -55,6 +56,11 @@ export async function openLmdbImages(path: string): Promise<ImageSource> {
     const key = Buffer.from(id, 'utf8');
     return key.length === 0 || key.length > MAX_KEY_BYTES ? null : key;
   };
+  let isOpen = true;
+  const checkOpen = (): void => {
+    if (!isOpen)
+      throw new DisposedError(`images: expected an open LMDB but ${path} was closed`, { op: 'images', argument: path });
+  };
   const { entryCount } = opened.getStats() as { entryCount: number };
   return {
     kind: 'lmdb',
@@ -62,6 +68,7 @@ export async function openLmdbImages(path: string): Promise<ImageSource> {
     find: async (ids) => {
       const names: (string | null)[] = [];
       for (const id of ids) {
+        checkOpen();
         const key = keyOf(id);
         names.push(key !== null && opened.doesExist(key) ? id : null);
         if (names.length % IDS_PER_TURN === 0) await setImmediate();
@@ -69,6 +76,7 @@ export async function openLmdbImages(path: string): Promise<ImageSource> {
       return names;
     },
     read: async (name, maxBytes) => {
+      checkOpen();
       const value = opened.getBinary(keyOf(name)!);
       if (value === undefined)
         throw new ImageError('missing_file', `image: the LMDB has no key ${JSON.stringify(name)}`);
@@ -80,7 +88,11 @@ export async function openLmdbImages(path: string): Promise<ImageSource> {
       }
       return value;
     },
-    [Symbol.asyncDispose]: () => opened.close(),
+    [Symbol.asyncDispose]: async () => {
+      if (!isOpen) return;
+      isOpen = false;
+      await opened.close();
+    },
   };
 }
 
@@ -97,10 +109,17 @@ async function checkPages(file: string): Promise<number> {
     // Behind the magic: version (4), address and map size (8 + 8), two records of 48 bytes, last page (8), transaction (8). The first
     // 4 bytes of the first record are the page size.
     const pageBytes = buffer.readUInt32LE(at + 24);
+    if (!PAGE_BYTES.has(pageBytes)) throw badPages(file, at + 24, pageBytes);
     const second = await handle.read(Buffer.alloc(256), 0, 256, pageBytes);
     const headers = [buffer, second.buffer.subarray(0, second.bytesRead)]
       .filter((header) => header.length === 256 && header.readUInt32LE(at) === MAGIC)
-      .map((header) => ({ last: header.readBigUInt64LE(at + 120), step: header.readBigUInt64LE(at + 128) }));
+      .map((header) => ({
+        pageBytes: header.readUInt32LE(at + 24),
+        last: header.readBigUInt64LE(at + 120),
+        step: header.readBigUInt64LE(at + 128),
+      }));
+    const other = headers.find((header) => header.pageBytes !== pageBytes);
+    if (other !== undefined) throw badPages(file, pageBytes + at + 24, other.pageBytes);
     const newest = headers.reduce((a, b) => (b.step > a.step ? b : a));
     const expected = (newest.last + 1n) * BigInt(pageBytes);
     if (headers.length < 2 || BigInt(size) < expected) {
@@ -117,6 +136,15 @@ async function checkPages(file: string): Promise<number> {
   } finally {
     await handle?.close();
   }
+}
+
+/** LMDB divides by the page size: with a wrong one it ends the process. */
+function badPages(file: string, byte: number, pageBytes: number): DataError {
+  return new DataError(
+    'DATA_IMAGE',
+    `images: ${file}, byte ${byte}: expected the page size of an LMDB, a power of two from 512 to 65536, equal in both headers, but it says ${pageBytes}`,
+    { file, byte },
+  );
 }
 
 /** The format that the installed package reads, from a file that it writes: given another one it ends the process. */

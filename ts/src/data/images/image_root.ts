@@ -3,6 +3,7 @@
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ConfigError } from '../../errors.js';
+import { guard } from '../../io/env.js';
 import { openImageFolder, pictureStem } from './image_file.js';
 import { lmdbVersion, openLmdbImages } from './image_lmdb.js';
 import type { ImageSource } from './image_source.js';
@@ -28,7 +29,7 @@ export async function openImageRoot(
     throw refused(root, `it begins with ${Buffer.from(start.subarray(0, 8)).toString('hex')}`);
   }
   if (!status.isDirectory()) throw refused(root, 'it is neither a file nor a folder');
-  const names = await readdir(root);
+  const names = await guard('readdir', root, () => readdir(root));
   if (names.includes('data.mdb')) return openLmdbImages(root);
   const tars = names.filter((name) => name.endsWith('.tar'));
   if (tars.length === 0) return openImageFolder(root);

@@ -93,12 +93,12 @@ export async function decodeImages(
   paths: readonly (string | null)[],
   options: DecodeImagesOptions,
 ): Promise<DecodedImages> {
-  checkOptions(options);
   const { size, fit = 'cover', augment = null, onBadImage = 'mask', maxBadFraction = 0.01, cache = {} } = options;
   const { signal, onProgress } = options;
   const source = typeof options.root === 'string' ? await openImageFolder(options.root) : options.root;
   let keepSource = false;
   try {
+    checkOptions(options);
     const side = storedSide(size, augment);
     const pipeline = await pipelineName(side, fit);
     const disk =

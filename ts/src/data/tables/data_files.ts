@@ -2,6 +2,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { DataError } from '../../errors.js';
+import { guard } from '../../io/env.js';
 
 export type FileFormat = 'parquet' | 'csv' | 'jsonl';
 
@@ -41,7 +42,8 @@ const NO_VALUE = '__HIVE_DEFAULT_PARTITION__';
 /**
  * Files at `path`: the file itself, or every Parquet, CSV or JSONL file below the folder, ordered by name, level by level (`part-10`
  * comes before `part-2`). A folder `column=value` gives its files that column. Names that begin with `.` or `_` and other extensions
- * are not data, nor are the paths in `except`. Throws DataError for a path that is not there, a folder without data, two formats, or partitions that do not agree.
+ * are not data, nor are the paths in `except`. Throws DataError for a path that is not there, a folder without data, two formats, or partitions that do not agree;
+ * StorageError for what cannot be read, a link to nothing among it.
  */
 export async function listDataFiles(path: string, except: ReadonlySet<string> = new Set()): Promise<DataFiles> {
   const root = resolve(path);
@@ -95,10 +97,10 @@ async function walk(
       file: folder,
       reason: 'depth',
     });
-  for (const name of (await readdir(folder)).sort()) {
+  for (const name of (await guard('readdir', folder, () => readdir(folder))).sort()) {
     if (name.startsWith('.') || name.startsWith('_')) continue;
     const path = join(folder, name);
-    const status = await stat(path);
+    const status = await guard('stat', path, () => stat(path));
     if (status.isDirectory()) {
       const equals = name.indexOf('=');
       const own = equals < 1 ? {} : { [decoded(name.slice(0, equals), path)]: decoded(name.slice(equals + 1), path) };

@@ -12,28 +12,45 @@ export interface Codes {
 /** A Map holds at most 2^24 keys: ids beyond go into the next one. */
 const MAP_SIZE = 1 << 23;
 
+/** Ids and their dense numbers, in the order in which they are first asked for; as many as memory holds. */
+export class DenseCodes<K extends string | bigint> {
+  /** By code. */
+  readonly ids: K[] = [];
+  private readonly maps = [new Map<K, number>()];
+
+  constructor(private readonly mapSize = MAP_SIZE) {}
+
+  /** The code of an id that is known; -1 for another. */
+  find(id: K): number {
+    for (const map of this.maps) {
+      const code = map.get(id);
+      if (code !== undefined) return code;
+    }
+    return -1;
+  }
+
+  /** The code of an id; the next number for a new one. */
+  code(id: K): number {
+    const known = this.find(id);
+    if (known >= 0) return known;
+    let last = this.maps.at(-1)!;
+    if (last.size >= this.mapSize) this.maps.push((last = new Map()));
+    last.set(id, this.ids.length);
+    return this.ids.push(id) - 1;
+  }
+}
+
 export function encodeStrings(values: readonly string[]): Codes {
   return atOnce(encodeStringsPass(values));
 }
 
 export function* encodeStringsPass(values: readonly string[]): Pass<Codes> {
-  const maps = [new Map<string, number>()];
-  const ids: string[] = [];
+  const known = new DenseCodes<string>();
   const codes = sharedInt32(values.length);
-  const codeOf = (value: string): number => {
-    for (const map of maps) {
-      const code = map.get(value);
-      if (code !== undefined) return code;
-    }
-    let last = maps.at(-1)!;
-    if (last.size >= MAP_SIZE) maps.push((last = new Map()));
-    last.set(value, ids.length);
-    return ids.push(value) - 1;
-  };
   yield* slices(values.length, (from, to) => {
-    for (let i = from; i < to; i++) codes[i] = values[i] === '' ? -1 : codeOf(values[i]!);
+    for (let i = from; i < to; i++) codes[i] = values[i] === '' ? -1 : known.code(values[i]!);
   });
-  return { codes, ids };
+  return { codes, ids: known.ids };
 }
 
 /** Mixes both halves of an integer to 32 bits. */

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { DataError } from '../../errors.js';
+import { inTurns, type Pass, slices } from '../turns.js';
 import { type AtomicOptions, type AtomicType, readAtomicFile, readAtomicHeader } from './atomic.js';
 import type { Table } from './table.js';
 
@@ -45,7 +46,6 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
   const path = join(folder, `${stem}.inter`);
   const types: Record<string, AtomicType> = {};
   for (const name of await readAtomicHeader(path, files)) types[name] = numbers.includes(name) ? 'float' : 'token';
-  let items = vectors?.rows ?? 0;
   const below = vectors === null ? '' : ` below ${vectors.rows}, the rows of ${vectors.file},`;
   const inter = await readAtomicFile(path, {
     ...files,
@@ -56,7 +56,6 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
       [itemId]: (text) => {
         const item = /^(0|[1-9]\d{0,8})$/.test(text) ? Number(text) : -1;
         if (item < 0 || (vectors !== null && item >= vectors.rows)) return `an item number${below || ' of at least 0'}`;
-        items = Math.max(items, item + 1);
         return null;
       },
     },
@@ -71,6 +70,7 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
         column: PART_COLUMN,
       },
     );
+  const items = vectors?.rows ?? (await inTurns(itemsOf(path, inter, itemId), files.signal));
   return {
     inter,
     part: Uint8Array.from(label.values as ArrayLike<string | number>, Number),
@@ -86,4 +86,24 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
       counters: { bytes: 0, skipped: {}, emptyLines: 0, missing: {} },
     },
   };
+}
+
+/** The largest item number plus one. A number far beyond the rows is a slip, and would fill memory with items that nobody names. */
+function* itemsOf(path: string, { rows, columns }: Table, itemId: string): Pass<number> {
+  const { values } = columns.get(itemId)!;
+  const most = 10 * rows + 1e6;
+  let items = 0;
+  yield* slices(rows, (from, to) => {
+    for (let row = from; row < to; row++) {
+      const item = Number(values[row]);
+      if (item >= most)
+        throw new DataError(
+          'DATA_ROW',
+          `${path}: expected item numbers below ${most} (10 times the rows and a million) but received ${item} in row ${row}`,
+          { file: path, column: itemId, row },
+        );
+      if (item >= items) items = item + 1;
+    }
+  });
+  return items;
 }

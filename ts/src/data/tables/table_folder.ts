@@ -1,7 +1,9 @@
 /** Which files of a path are the interactions, the items and the users: one rule for Parquet, CSV and JSONL. */
+import type { Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { DataError } from '../../errors.js';
+import { guard } from '../../io/env.js';
 import { type DataFiles, formatOf, listDataFiles } from './data_files.js';
 
 /** The same files by other names, relative to the data folder. */
@@ -45,7 +47,7 @@ export async function findTables(path: string, names: TableNames = {}): Promise<
   const isFolder = status.isDirectory();
   if (!isFolder && formatOf(root) === null) return null;
   const folder = isFolder ? root : dirname(root);
-  const entries = isFolder ? await readdir(folder) : [];
+  const entries = isFolder ? await guard('readdir', folder, () => readdir(folder)) : [];
   if (entries.some((name) => name.endsWith('.inter'))) return null;
   const find = async (table: keyof typeof NAMES): Promise<DataFiles | null> => {
     const said = names[table] ?? null;
@@ -54,7 +56,7 @@ export async function findTables(path: string, names: TableNames = {}): Promise<
     for (const entry of entries) {
       const stem = formatOf(entry) === null ? entry : entry.slice(0, entry.lastIndexOf('.'));
       if (!(NAMES[table] as readonly string[]).includes(stem)) continue;
-      if (stem !== entry || (await stat(join(folder, entry))).isDirectory()) found.push(entry);
+      if (stem !== entry || (await statusOf(join(folder, entry))).isDirectory()) found.push(entry);
     }
     if (found.length > 1)
       throw new DataError(
@@ -76,8 +78,13 @@ export async function findTables(path: string, names: TableNames = {}): Promise<
   return { folder, interactions: await listDataFiles(root, other), items, users, parts: null };
 }
 
+/** Throws StorageError, for a link to nothing too. */
+function statusOf(path: string): Promise<Stats> {
+  return guard('stat', path, () => stat(path));
+}
+
 /** Whether a folder, or a folder in it, holds a file of these formats. */
 async function holdsData(folder: string): Promise<boolean> {
-  const files = await readdir(folder, { recursive: true });
+  const files = await guard('readdir', folder, () => readdir(folder, { recursive: true }));
   return files.some((name) => formatOf(name) !== null);
 }

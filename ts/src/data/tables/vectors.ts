@@ -10,6 +10,7 @@ import { type BatchMemory, ownMemory } from '../loader/batch_memory.js';
 import { sharedFloat32 } from '../loader/shared_memory.js';
 import type { EmbeddingFeature } from '../schema.js';
 import { checkedRow } from '../text/token_store.js';
+import { DenseCodes } from './id_codes.js';
 import { idLines } from './id_list.js';
 
 /** Vectors of all n rows of an entity over shared memory, a `VectorBatch` of them all. `name`: their feature. */
@@ -110,8 +111,8 @@ export async function loadVectors(
   const present = new Uint8Array(new SharedArrayBuffer(n));
   let missing = 0;
   for (let item = 0; item < n; item++) {
-    const row = rowOf === null ? item : rowOf.get(itemIds[item]!);
-    if (row === undefined) {
+    const row = rowOf === null ? item : rowOf.find(itemIds[item]!);
+    if (row < 0) {
       missing++;
       continue;
     }
@@ -127,7 +128,7 @@ export async function loadVectors(
 }
 
 /** Row of each id of a list: int64 of a `.npy`, or one per line. */
-async function rowsById(name: string, file: string, rows: number): Promise<Map<string, number>> {
+async function rowsById(name: string, file: string, rows: number): Promise<DenseCodes<string>> {
   const list = file.endsWith('.npy') ? await numericIds(name, file) : idLines(await readFile(file), file);
   if (list.at(-1) === '') list.pop();
   if (list.length !== rows)
@@ -136,15 +137,14 @@ async function rowsById(name: string, file: string, rows: number): Promise<Map<s
       `feature ${name}: expected ${rows} ids, one per vector, but ${file} holds ${list.length}`,
       { file, feature: name },
     );
-  const rowOf = new Map<string, number>();
+  const rowOf = new DenseCodes<string>();
   list.forEach((id, row) => {
-    if (id === '' || rowOf.has(id))
+    if (id === '' || rowOf.code(id) !== row)
       throw new DataError(
         'DATA_ROW',
         `feature ${name}: expected every id once but line ${row + 1} of ${file} ${id === '' ? 'is empty' : `repeats ${id}`}`,
         { file, line: row + 1, feature: name },
       );
-    rowOf.set(id, row);
   });
   return rowOf;
 }

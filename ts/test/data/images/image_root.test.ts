@@ -7,7 +7,7 @@ import { open as openLmdb } from 'lmdb';
 import { type Header, pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openImageRoot } from '../../../src/data/images/image_root.js';
-import { ConfigError, DataError } from '../../../src/errors.js';
+import { ConfigError, DataError, DisposedError } from '../../../src/errors.js';
 
 let folder = '';
 beforeAll(async () => {
@@ -166,6 +166,33 @@ describe('openImageRoot: LMDB', () => {
       await truncate(path, bytes);
       await expect(openImageRoot(path)).rejects.toThrow(/expected .*the file is cut/);
     }
+  });
+
+  it('F14: refuses a page size that is none, or not the same in both headers', async () => {
+    const path = join(folder, 'pages.lmdb');
+    await write(path, true);
+    const whole = await readFile(path);
+    for (const [at, size] of [
+      [48, 0],
+      [48, 4095],
+      [4096 + 48, 0],
+      [4096 + 48, 8192],
+    ] as const) {
+      const bytes = Buffer.from(whole);
+      bytes.writeUInt32LE(size, at);
+      await writeFile(path, bytes);
+      await expect(openImageRoot(path)).rejects.toThrow(`byte ${at}: expected the page size of an LMDB`);
+    }
+  });
+
+  it('refuses to read once it is closed', async () => {
+    const path = join(folder, 'closed.lmdb');
+    await write(path, true);
+    const source = await openImageRoot(path);
+    await source[Symbol.asyncDispose]();
+    await source[Symbol.asyncDispose]();
+    await expect(source.read('1', 100_000)).rejects.toThrow(DisposedError);
+    await expect(source.find(['1'])).rejects.toThrow(DisposedError);
   });
 
   it('says what to do about the older format', async () => {

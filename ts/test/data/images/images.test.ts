@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import sharp, { type CacheResult, type Color, type Sharp } from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decodeImage, decoderReason, lanes } from '../../../src/data/images/image_decoder.js';
+import type { ImageSource } from '../../../src/data/images/image_source.js';
 import { type DecodeImagesOptions, decodeImages } from '../../../src/data/images/images.js';
 import { ArgumentError, DataError } from '../../../src/errors.js';
 import { philox } from '../../../src/random.js';
@@ -316,6 +317,19 @@ describe('decodeImages', () => {
       await expect(decodeImages(all, options())).rejects.toMatchObject({ fields: { reason: 'max_bad_fraction' } });
     },
   );
+
+  it('closes a source that it was given where its options are wrong', async () => {
+    let closed = 0;
+    const source: ImageSource = {
+      kind: 'lmdb',
+      summary: '',
+      find: async () => [],
+      read: async () => png,
+      [Symbol.asyncDispose]: async () => void closed++,
+    };
+    await expect(decodeImages(paths, options({ root: source, size: 5000 }))).rejects.toThrow(ArgumentError);
+    expect(closed).toBe(1);
+  });
 
   it('stops when aborted', async () => {
     const controller = new AbortController();

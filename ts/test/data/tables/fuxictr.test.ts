@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { loadDataset } from '../../../src/data/load_dataset.js';
 import type { Batch } from '../../../src/data/loader/batch.js';
+import { concatTablesPass } from '../../../src/data/tables/concat_tables.js';
+import type { Column, Table } from '../../../src/data/tables/table.js';
+import { atOnce } from '../../../src/data/turns.js';
 import { DataError, type GalagoError } from '../../../src/errors.js';
 import { resolveConfig } from '../../../src/train/config.js';
 import { datasetRequest } from '../../../src/train/dataset_request.js';
@@ -82,6 +85,54 @@ describe('a file per part and an item table (FuxiCTR)', () => {
     const [i1, i2, unknown] = [0, 1, 2]; // i3 is in no train row as an item: the row of unknown ids, which i3 is the first to have
     expect(await seen('pre')).toEqual([i2, unknown]);
     expect(await seen('post')).toEqual([i1, i2]);
+  });
+
+  it('takes integers in one part and fractions in another, and a part without a value', async () => {
+    const folder = folderOf({
+      'train.csv': files['train.csv'].replace('u1,i1,3,', 'u1,i1,3.5,'),
+      'test.csv': `${header}0,u3,i2,,\n`,
+    });
+    await using data = await load(folder);
+    const hour = data.columns.numeric.find(({ name }) => name === 'hour')!.values;
+    expect([...hour]).toEqual([3.5, 4, 5, 6, 7, expect.closeTo(4.625, 5) as number]);
+    const beyond = load(
+      folderOf({ 'train.csv': `${header}1,u1,i1,9007199254740993,i1\n`, 'valid.csv': `${header}1,u1,i2,0.5,i1\n` }),
+    );
+    await expect(beyond).rejects.toThrow(/float64 holds in hour, .* received 9007199254740993 in row 0/);
+  });
+
+  it('puts columns of every kind below each other', () => {
+    const counters = { bytes: 1, skipped: {}, emptyLines: 0, missing: {} };
+    const table = (name: string, columns: Column[]): Table => ({
+      ...{ name, rows: 2, counters },
+      columns: new Map(columns.map((column) => [column.name, column])),
+    });
+    const missing = null;
+    const whole = (a: bigint, list: number[], flags: Uint8Array | null): Column[] => [
+      { kind: 'uint64', name: 'u', values: BigUint64Array.of(a, 2n ** 64n - 1n), missing: flags },
+      {
+        kind: 'float_seq',
+        name: 'l',
+        values: Float64Array.from(list),
+        offsets: Int32Array.of(0, 1, list.length),
+        missing,
+      },
+      { kind: 'token_seq', name: 's', values: ['x', 'y z'], separator: ' ', missing },
+    ];
+    const { rows, columns } = atOnce(
+      concatTablesPass('both', [
+        table('a', whole(1n, [1, 2, 3], null)),
+        table('b', whole(0n, [4, 5], Uint8Array.of(1, 0))),
+      ]),
+    );
+    expect(rows).toBe(4);
+    expect(columns.get('u')!.values).toEqual(BigUint64Array.of(1n, 2n ** 64n - 1n, 0n, 2n ** 64n - 1n));
+    expect(columns.get('u')!.missing).toEqual(Uint8Array.of(0, 0, 1, 0));
+    expect(columns.get('l')).toMatchObject({
+      values: Float64Array.of(1, 2, 3, 4, 5),
+      offsets: Int32Array.of(0, 1, 3, 4, 5),
+    });
+    expect(columns.get('s')!.values).toEqual(['x', 'y z', 'x', 'y z']);
   });
 
   it('F12: refuses an item that comes twice, columns that differ and a part that is not there', async () => {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { rankTimes } from '../../../src/data/events.js';
-import { encodeIntegers, encodeStrings } from '../../../src/data/tables/id_codes.js';
+import { DenseCodes, encodeIntegers, encodeStrings } from '../../../src/data/tables/id_codes.js';
 import { EXTREME_IDS } from './tables_written.js';
 
 const int64 = fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n);
@@ -43,6 +43,12 @@ describe('codes of ids', () => {
     const { codes, ids: shown } = encodeIntegers(values, null);
     expect(codes.every((code, i) => code === i)).toBe(true);
     expect(shown[19_999]).toBe(String(19_999n << 40n));
+  });
+
+  it('go on where a Map is full', () => {
+    const codes = new DenseCodes<string>(2);
+    expect(['a', 'b', 'c', 'a', 'd', 'e', 'c'].map((id) => codes.code(id))).toEqual([0, 1, 2, 0, 3, 4, 2]);
+    expect([codes.find('e'), codes.find('f'), codes.ids.join('')]).toEqual([4, -1, 'abcde']);
   });
 
   it('missing rows have no code and make no id', () => {

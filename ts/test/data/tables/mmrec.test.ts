@@ -45,6 +45,19 @@ async function faultOf(promise: Promise<unknown>): Promise<GalagoError> {
 }
 
 describe('MMRec data', () => {
+  it('refuses an item number far beyond the rows where no vectors say how many there are', async () => {
+    const slip = folderOf({ 'baby.inter': `${inter}7\t999999999\t5.0\t100\t0\n` });
+    expect((await faultOf(load(slip))).message).toMatch(/item numbers below 1000060 .* received 999999999 in row 5/);
+  });
+
+  it('names the line of an empty time or label that was asked for', async () => {
+    const gap = folderOf({ 'baby.inter': inter.replace('\t200\t', '\t\t') });
+    expect((await faultOf(load(gap, { time: 'timestamp' }))).message).toMatch(/line 3 .* a value of "timestamp"/);
+    const options: LoadOptions = { time: 'timestamp', files: { onBadRow: 'skip', maxBadFraction: 0.5 } };
+    await using data = await load(gap, options);
+    expect(data.counters['skipped:inter:missing']).toBe(1);
+  });
+
   it('brings its parts, its items as numbers and their vectors', async () => {
     await using data = await load(folderOf(whole));
     expect(data.sizes).toEqual({ train: 3, valid: 1, test: 1 });

@@ -1,9 +1,9 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { datasetFromShop, loadDataset } from '../../../src/data/load_dataset.js';
 import { generateShop } from '../../../src/data/shop/shop.js';
 import { findTables } from '../../../src/data/tables/table_folder.js';
-import { IdError, OutOfMemoryError } from '../../../src/errors.js';
+import { IdError, OutOfMemoryError, StorageError } from '../../../src/errors.js';
 import { duckdb, faultOf, scratch } from './tables_written.js';
 
 const files = scratch('tables');
@@ -42,6 +42,16 @@ describe('findTables', () => {
     expect(names((await findTables(files.path('c')))!.interactions)).toEqual(['a.csv']);
     const file = await findTables(files.path('b/10.csv'), { items: '2.csv' });
     expect([names(file!.interactions), names(file!.items)]).toEqual([['10.csv'], ['2.csv']]);
+  });
+
+  it('a link to nothing is an error with its name', async () => {
+    await files.write('csv', 'x\n1\n', 'linked/a.csv');
+    symlinkSync('gone', files.path('linked/b.csv'));
+    const load = loadDataset(files.path('linked'));
+    await expect(load).rejects.toThrow(StorageError);
+    await expect(load).rejects.toMatchObject({ code: 'ENOENT', fields: { path: files.path('linked/b.csv') } });
+    symlinkSync('gone', files.path('named/items'));
+    await expect(findTables(files.path('named'))).rejects.toThrow(StorageError);
   });
 
   it('what is not clear is an error, what is no table is another reader’s', async () => {
