@@ -186,7 +186,7 @@ async function built(source: DataSource, options: DatasetOptions, opened: AsyncD
   if (pictures?.reader != null) opened.push(pictures.reader);
   const itemVectors: VectorStore[] = [];
   for (const file of vectorFiles) {
-    const { store, feature } = await loadVectors(file, items.ids, counters);
+    const { store, feature } = await loadVectors(file, items.ids, counters, signal);
     itemVectors.push(store);
     features.set(feature.name, feature);
   }

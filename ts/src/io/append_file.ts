@@ -13,10 +13,14 @@ export class AppendFile {
   lastFailure: StorageError | null = null;
   private queue: Promise<void> = Promise.resolve();
   private isClosed = false;
+  /** Whether the file ends inside a record. */
+  private isTorn = false;
 
+  /** `renew` opens the file that goes on where this one was cut inside a record; null: it goes on itself, after a line end. */
   constructor(
     readonly path: string,
-    private readonly file: EnvFile,
+    private file: EnvFile,
+    private readonly renew: (() => Promise<EnvFile>) | null = null,
   ) {}
 
   /** Appends one record, with one write, behind all earlier ones. Ignored, and counted, after `close`. */
@@ -26,7 +30,7 @@ export class AppendFile {
       return;
     }
     const bytes = typeof record === 'string' ? Buffer.from(record) : record;
-    this.queue = this.queue.then(() => this.attempt(() => writeAll(this.file, this.path, bytes)));
+    this.queue = this.queue.then(() => this.attempt(() => this.write(bytes)));
   }
 
   /** Resolves when everything appended so far is written, or counted as failed. */
@@ -44,6 +48,29 @@ export class AppendFile {
     return this.queue;
   }
 
+  private async write(record: Uint8Array): Promise<void> {
+    if (this.isTorn && this.renew !== null) {
+      const torn = this.file;
+      this.file = await this.renew();
+      this.isTorn = false;
+      await torn.close().catch(() => undefined);
+    }
+    const bytes = this.isTorn ? Buffer.concat([Buffer.from('\n'), record]) : record;
+    let written = 0;
+    const write = async (part: Uint8Array): Promise<number> => {
+      const taken = await this.file.write(part);
+      written += taken;
+      return taken;
+    };
+    try {
+      await writeAll({ write }, this.path, bytes);
+      this.isTorn = false;
+    } catch (error) {
+      this.isTorn ||= written > 0;
+      throw error;
+    }
+  }
+
   private async attempt(work: () => Promise<void>): Promise<void> {
     try {
       await work();
@@ -57,14 +84,4 @@ export class AppendFile {
 /** Opens `path` for appending, creating it where absent. Throws `StorageError`. */
 export async function openAppendFile(path: string, env: Env = nodeEnv): Promise<AppendFile> {
   return new AppendFile(path, await guard('open', path, () => env.append(path)));
-}
-
-/** The same for a file that must not exist. Null where it does. */
-export async function createAppendFile(path: string, env: Env = nodeEnv): Promise<AppendFile | null> {
-  try {
-    return new AppendFile(path, await guard('create', path, () => env.create(path)));
-  } catch (error) {
-    if (error instanceof StorageError && error.code === 'EEXIST') return null;
-    throw error;
-  }
 }

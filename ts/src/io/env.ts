@@ -107,7 +107,7 @@ export function storageError(call: string, path: string, error: unknown): unknow
 }
 
 /** Writes all of `bytes`, however few each call takes. Throws `StorageError`. */
-export async function writeAll(file: EnvFile, path: string, bytes: Uint8Array): Promise<void> {
+export async function writeAll(file: Pick<EnvFile, 'write'>, path: string, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     const taken = await guard('write', path, () => file.write(bytes.subarray(done)));
     if (taken <= 0) {

@@ -7,9 +7,10 @@
  * (string), summary = 5 and session_log = 7 (messages). The encoding of so few fields is shorter than any library's set-up.
  */
 import { join } from 'node:path';
-import { type AppendFile, createAppendFile } from './append_file.js';
+import { StorageError } from '../errors.js';
+import { AppendFile } from './append_file.js';
 import { crc32c } from './crc32c.js';
-import { type Env, nodeEnv } from './env.js';
+import { type Env, type EnvFile, guard, nodeEnv, writeAll } from './env.js';
 
 const WIRE_VARINT = 0;
 const WIRE_FIXED64 = 1;
@@ -109,16 +110,42 @@ function nameAt(milliseconds: number): string {
   return `events.out.tfevents.${Math.floor(milliseconds / 1000)}.galago.${String(milliseconds % 1000).padStart(3, '0')}`;
 }
 
+/** Creates the first event file that does not exist, named after `time` in milliseconds or a later one. */
+async function createAfter(directory: string, time: number, env: Env): Promise<{ path: string; file: EnvFile }> {
+  for (let at = time; ; at++) {
+    const path = join(directory, nameAt(at));
+    try {
+      return { path, file: await guard('create', path, () => env.create(path)) };
+    } catch (error) {
+      if (!(error instanceof StorageError && error.code === 'EEXIST')) throw error;
+    }
+  }
+}
+
 /**
- * Opens a new event file in `directory`, named after the time: an earlier one may end in a torn record, behind which nothing is read. Throws
+ * Opens a new event file in `directory`, named after the time: an earlier one may end in a torn record, behind which nothing is read (so does one
+ * that a full disk cut: the next record goes to a new file). Throws
  * `StorageError`.
  */
 export async function openEventFile(directory: string, options: EventFileOptions = {}): Promise<EventWriter> {
   const { resumedAt, now = Date.now, env = nodeEnv } = options;
   const start = now();
-  let file: AppendFile | null = null;
-  for (let at = start; file === null; at++) file = await createAppendFile(join(directory, nameAt(at)), env);
-  file.append(frameRecord(encodeEvent(start / 1000, 0, bytesField(3, 'brain.Event:2'))));
+  const version = (time: number): Uint8Array =>
+    frameRecord(encodeEvent(time / 1000, 0, bytesField(3, 'brain.Event:2')));
+  const first = await createAfter(directory, start, env);
+  const file = new AppendFile(first.path, first.file, async () => {
+    const time = now();
+    const next = await createAfter(directory, time, env);
+    try {
+      await writeAll(next.file, next.path, version(time));
+      return next.file;
+    } catch (error) {
+      await next.file.close().catch(() => undefined);
+      await env.remove(next.path).catch(() => undefined);
+      throw error;
+    }
+  });
+  file.append(version(start));
   if (resumedAt !== undefined) {
     const session = bytesField(7, integerField(1, SESSION_START));
     file.append(frameRecord(encodeEvent(start / 1000, resumedAt, session)));

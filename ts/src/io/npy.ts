@@ -3,6 +3,7 @@
  * header is parsed, never evaluated; only plain little-endian numbers in C order are read, and the length must fit exactly.
  */
 
+import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
 import { ArgumentError, ModelFileError, StorageError } from '../errors.js';
 
@@ -135,7 +136,7 @@ export function encodeNpy({ dtype, shape, data }: NpyArray): Uint8Array {
 /** Writes a file under a temporary name, then renames it. @throws StorageError when the file system fails. */
 export async function writeNpy(path: string, array: NpyArray): Promise<void> {
   const bytes = encodeNpy(array);
-  const partial = `${path}.tmp`;
+  const partial = `${path}.${randomBytes(8).toString('hex')}.tmp`; // others may write the same file
   try {
     await writeFile(partial, bytes);
     await rename(partial, path);

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { openAppendFile } from '../../src/io/append_file.js';
+import type { Env, EnvFile } from '../../src/io/env.js';
 import { encodeScalars, frameRecord, maskedCrc32c, openEventFile } from '../../src/io/event_file.js';
 import { bitwiseCrc32c, masked, readEvents, readRecords } from './event_reader.js';
 import { FaultyEnv } from './faulty_env.js';
@@ -19,6 +21,44 @@ async function folder(): Promise<MemoryEnv> {
   return env;
 }
 const files = async (env: MemoryEnv): Promise<string[]> => (await env.list('run')).map(({ name }) => name).sort();
+
+/** A disk that is full within the write of record `at`, of which it takes half, and has room again for the next. */
+class FullDisk extends FaultyEnv {
+  private writes = 0;
+
+  constructor(
+    private readonly env: Env,
+    private readonly at: number,
+  ) {
+    super(env);
+  }
+
+  private half(file: EnvFile): EnvFile {
+    return {
+      ...file,
+      write: async (bytes) => {
+        const write = this.writes++;
+        if (write === this.at) return file.write(bytes.subarray(0, bytes.length >> 1));
+        if (write === this.at + 1) throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+        return file.write(bytes);
+      },
+    };
+  }
+
+  override create = async (path: string) => this.half(await this.env.create(path));
+  override append = async (path: string) => this.half(await this.env.append(path));
+}
+
+describe('files of lines', () => {
+  it('begin a new line after one that a full disk cut', async () => {
+    const env = await folder();
+    const file = await openAppendFile('run/log', new FullDisk(env, 1));
+    for (const line of ['{"a":1}\n', '{"a":2}\n', '{"a":3}\n']) file.append(line);
+    await file.close();
+    expect(file.failures).toBe(1);
+    expect(Buffer.from(await env.read('run/log')).toString()).toBe('{"a":1}\n{"a"\n{"a":3}\n');
+  });
+});
 
 describe('event files', () => {
   it.each(published)('have the published checksum of %s, masked', (_name, bytes, crc) => {
@@ -94,6 +134,22 @@ describe('event files', () => {
       [0, false],
       [2, true],
       [3, false],
+    ]);
+  });
+
+  it('go on in a new file where a full disk cut a record', async () => {
+    const env = await folder();
+    const writer = await openEventFile('run', { env: new FullDisk(env, 2), now: () => 5_000 });
+    for (let step = 1; step <= 4; step++) writer.scalars(step, { x: step });
+    await writer.close();
+    expect(writer.file.failures).toBe(1);
+    const [first, second] = await files(env);
+    expect(readRecords(await env.read(`run/${first}`)).records.length).toBe(2);
+    const events = readEvents(await env.read(`run/${second}`));
+    expect(events.map(({ step, version }) => [step, version])).toEqual([
+      [0, 'brain.Event:2'],
+      [3, null],
+      [4, null],
     ]);
   });
 

@@ -163,6 +163,14 @@ describe('npy files', () => {
     );
   });
 
+  it('is written whole by several at the same time', async () => {
+    const arrays = Array.from({ length: 8 }, (_, i) => new Float32Array(50_000).fill(i));
+    const path = join(folder, 'many.npy');
+    await Promise.all(arrays.map((data) => writeNpy(path, { dtype: 'float32', shape: [50_000], data })));
+    const { data } = await readNpy(path);
+    expect(new Set(data as Float32Array).size).toBe(1);
+  });
+
   it('says which file the system refused', async () => {
     await expect(readNpy(join(folder, 'absent.npy'))).rejects.toThrow(StorageError);
     await expect(readNpy(join(folder, 'absent.npy'))).rejects.toMatchObject({ code: 'ENOENT', exitCode: 74 });

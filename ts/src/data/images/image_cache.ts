@@ -9,11 +9,10 @@
  * budget, so that p processes exceed it by p sixteenths at most.
  */
 
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { close, open, read } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { threadId } from 'node:worker_threads';
 import { sha256 } from './image_digest.js';
 
 const DIGEST_BYTES = 32;
@@ -69,7 +68,6 @@ export function openImageCache(
   const touched = new Map<string, number>();
   let held: number | null = null; // bytes in the folder, as far as is known
   let sinceLook = 0;
-  let temporary = 0;
   let tidying: Promise<void> | null = null;
 
   const use = (file: string): void => {
@@ -150,7 +148,7 @@ export function openImageCache(
     async write(key, { pixels, digest }) {
       if (entryBytes > budget) return;
       const file = path(key);
-      const partial = `${file}.${process.pid}-${threadId}-${temporary++}.tmp`;
+      const partial = `${file}.${randomBytes(8).toString('hex')}.tmp`;
       try {
         await makeRoom();
         await mkdir(dirname(file), { recursive: true });

@@ -133,8 +133,14 @@ async function readHeader(file: DataFile, options: TableReadOptions): Promise<re
     if (names.length === 1 && names[0] === '') throw fail('empty_header', 'expected a header line, got an empty one');
     const unnamed = names.indexOf('');
     if (unnamed >= 0) throw fail('header_name', `expected a name of column ${unnamed + 1}, got an empty field`);
-    const twice = names.find((name, i) => names.indexOf(name) < i);
-    if (twice !== undefined) throw fail('duplicate_column', `column "${twice}" occurs twice`, { column: twice });
+    const { maxColumns = 4096 } = options;
+    if (names.length > maxColumns)
+      throw fail('too_many_columns', `expected at most ${maxColumns} columns, got ${names.length}`);
+    const seen = new Set<string>();
+    for (const name of names) {
+      if (seen.has(name)) throw fail('duplicate_column', `column "${name}" occurs twice`, { column: name });
+      seen.add(name);
+    }
     return names;
   }
   throw fail('empty_file', 'expected a header line, the file is empty');

@@ -40,6 +40,9 @@ const WORDS: Readonly<Record<Kind, string>> = {
 
 const isSafe = (value: bigint): boolean => BigInt.asIntN(54, value) === value;
 
+const isNumbers = (list: readonly unknown[]): boolean =>
+  list.every((member) => typeof member === 'number' || (typeof member === 'bigint' && isSafe(member)));
+
 /** The kind follows from the values: integers until a fraction comes, then float64; strings and numbers do not mix. Booleans are 0 and 1. */
 export function jsonColumn(name: string): JsonColumn {
   const missing = new MissingMask();
@@ -97,8 +100,7 @@ export function jsonColumn(name: string): JsonColumn {
 
   const setList = (row: number, value: readonly unknown[]): FieldFault | null => {
     if (kind === 'float_seq') {
-      if (value.some((member) => typeof member !== 'number' && !(typeof member === 'bigint' && isSafe(member))))
-        return differ();
+      if (!isNumbers(value)) return differ();
       lists[row] = value.map(Number);
       return null;
     }
@@ -125,6 +127,9 @@ export function jsonColumn(name: string): JsonColumn {
       }
       const wanted = kindOf(value);
       if (wanted === null) return { reason: 'type', expected: 'a string, a number, a boolean or a flat list of them' };
+      if (wanted === 'float_seq' && !isNumbers(value as readonly unknown[]))
+        return { reason: 'type', expected: 'a list of numbers that float64 holds' };
+      const before = kind;
       if (!turn(wanted, row)) return differ();
       const fault = Array.isArray(value)
         ? setList(row, value)
@@ -132,6 +137,7 @@ export function jsonColumn(name: string): JsonColumn {
           ? ((words[row] = one(value)), null)
           : setScalar(row, value as bigint | number | boolean);
       if (fault === null) missing.mark(row, value === '');
+      else if (before === null) kind = null; // a value that is refused says nothing about the column
       return fault;
     },
     finish(rows) {

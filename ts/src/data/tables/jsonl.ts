@@ -16,7 +16,7 @@ const SAMPLE_ROWS = 100;
 /**
  * Reads JSONL files below each other into one table. A key that a row does not have is a missing field, as null is; a key that only
  * later rows have makes a column that is missing before. Numbers without fraction or exponent are int64, others float64; strings and
- * numbers do not mix in a column. Duplicate keys are refused. DataError DATA_ROW with file, line, byte, column and reason.
+ * numbers do not mix in a column. A key that a row has twice is refused unless both values are equal. DataError DATA_ROW with file, line, byte, column and reason.
  */
 export async function readJsonlFiles(source: DataFiles, options: TableReadOptions = {}): Promise<Table> {
   const { required = [], maxColumns = 4096, maxRowBytes = 1 << 20, dtypes = {} } = options;
@@ -57,8 +57,9 @@ export async function readJsonlFiles(source: DataFiles, options: TableReadOption
     for (const [name, value] of Object.entries(row)) {
       if (!kept(options, name)) continue;
       if (Object.hasOwn(file.partition, name)) return reject('duplicate_column', `"${name}" stands in the path`, name);
+      if (columns.size === maxColumns && !columns.has(name))
+        return reject('too_many_columns', `expected at most ${maxColumns} columns`, name);
       const column = columns.get(name) ?? columnFor(name);
-      if (columns.size > maxColumns) return reject('too_many_columns', `expected at most ${maxColumns} columns`, name);
       const fault = column.set(rows, value);
       if (fault !== null)
         return reject(fault.reason, `expected ${fault.expected} in "${name}", got ${shown(value)}`, name);

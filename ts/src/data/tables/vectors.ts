@@ -10,6 +10,7 @@ import { type BatchMemory, ownMemory } from '../loader/batch_memory.js';
 import { sharedFloat32 } from '../loader/shared_memory.js';
 import type { EmbeddingFeature } from '../schema.js';
 import { checkedRow } from '../text/token_store.js';
+import { inTurns, type Pass, slices } from '../turns.js';
 import { DenseCodes } from './id_codes.js';
 import { idLines } from './id_list.js';
 
@@ -89,10 +90,11 @@ export async function loadVectors(
   { spec, path, rows, dim, ids }: VectorFile,
   itemIds: readonly string[],
   counters: Record<string, number>,
+  signal?: AbortSignal,
 ): Promise<{ store: VectorStore; feature: EmbeddingFeature }> {
   const { name } = spec;
   const given = npyToFloat32(await readNpy(path));
-  const bad = given.findIndex((value) => !Number.isFinite(value));
+  const bad = await inTurns(firstNotFinite(given), signal);
   if (bad >= 0)
     throw new DataError(
       'DATA_ROW',
@@ -110,21 +112,44 @@ export async function loadVectors(
   const values = sharedFloat32(n * dim);
   const present = new Uint8Array(new SharedArrayBuffer(n));
   let missing = 0;
-  for (let item = 0; item < n; item++) {
-    const row = rowOf === null ? item : rowOf.find(itemIds[item]!);
-    if (row < 0) {
-      missing++;
-      continue;
-    }
-    present[item] = 1;
-    values.set(given.subarray(row * dim, (row + 1) * dim), item * dim);
-  }
+  const copied = slices(
+    n,
+    (from, to) => {
+      for (let item = from; item < to; item++) {
+        const row = rowOf === null ? item : rowOf.find(itemIds[item]!);
+        if (row < 0) {
+          missing++;
+          continue;
+        }
+        present[item] = 1;
+        values.set(given.subarray(row * dim, (row + 1) * dim), item * dim);
+      }
+    },
+    Math.ceil(VALUES / dim),
+  );
+  await inTurns(copied, signal);
   counters[`vectors:${name}:missing`] = missing;
   counters[`vectors:${name}:unused`] = rows - (n - missing);
   return {
     store: { name, values, present, dim },
     feature: { name, source: 'item', type: 'embedding', dim, freeze: true },
   };
+}
+
+/** Values looked at between two yields: well below a millisecond. */
+const VALUES = 1 << 16;
+
+/** Where the first value is that is not finite; -1 for none. */
+function* firstNotFinite(values: Float32Array): Pass<number> {
+  let bad = -1;
+  yield* slices(
+    values.length,
+    (from, to) => {
+      for (let i = from; i < to && bad < 0; i++) if (!Number.isFinite(values[i])) bad = i;
+    },
+    VALUES,
+  );
+  return bad;
 }
 
 /** Row of each id of a list: int64 of a `.npy`, or one per line. */

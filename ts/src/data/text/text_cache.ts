@@ -3,11 +3,10 @@
  * layout and all texts: SHA-256 of the rest, then a safetensors file with the arrays, its metadata the statistics.
  */
 
-import { createHash, webcrypto } from 'node:crypto';
+import { createHash, randomBytes, webcrypto } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { threadId } from 'node:worker_threads';
 import { ModelFileError } from '../../errors.js';
 import { type HostTensor, parseSafetensors, safetensorsBytes, viewAs } from '../../io/safetensors.js';
 import type { TextColumns, TextPipeline, TextStatistics, TextStore } from './text.js';
@@ -35,7 +34,6 @@ export interface TextCache {
 export function openTextCache(directory: string): TextCache {
   let corrupt = 0;
   let failedWrites = 0;
-  let temporary = 0;
   const path = (key: string): string => join(directory, key.slice(0, 2), `${key.slice(2)}.tokens`);
   return {
     get corrupt() {
@@ -66,7 +64,7 @@ export function openTextCache(directory: string): TextCache {
     },
     async write(key, { store, statistics }) {
       const file = path(key);
-      const partial = `${file}.${process.pid}-${threadId}-${temporary++}.tmp`;
+      const partial = `${file}.${randomBytes(8).toString('hex')}.tmp`;
       const tensors = new Map(
         ARRAYS.map((name): [string, HostTensor] => {
           const { buffer, byteOffset, byteLength, length } = store[name];

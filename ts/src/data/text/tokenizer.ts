@@ -130,7 +130,20 @@ export function tokenizerFromJson(
   for (const id of ids.values()) size = Math.max(size, id + 1);
   const encode = (text: string): readonly number[] =>
     text === '' ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
-  return { kind, size, special, digest, encode: withMemory(encode, json, model, added) };
+  const byWord = withMemory(encode, json, model, added);
+  return { kind, size, special, digest, encode: lowers(json.normalizer ?? null) ? withPlainSigma(byWord) : byWord };
+}
+
+/** Whether a normalizer lowers case. */
+function lowers(normalizer: Json): boolean {
+  if (!isObject(normalizer)) return false;
+  if (normalizer.type === 'Sequence') return ((normalizer.normalizers ?? []) as readonly Json[]).some(lowers);
+  return normalizer.type === 'Lowercase' || (normalizer.type === 'BertNormalizer' && normalizer.lowercase === true);
+}
+
+/** Lowers capital sigma to the same letter everywhere, as the original library does: JavaScript writes another at the end of a word. */
+function withPlainSigma(encode: TextTokenizer['encode']): TextTokenizer['encode'] {
+  return (text) => encode(text.includes('\u03a3') ? text.replaceAll('\u03a3', '\u03c3') : text);
 }
 
 /** CLIP's words. */

@@ -40,6 +40,15 @@ describe('openImageCache', () => {
     expect(await has(openImageCache(directory, 'b', BYTES), 1)).toBe(false);
   });
 
+  it('is written by several caches of one thread at the same time', async () => {
+    const directory = join(folder, 'several');
+    const caches = Array.from({ length: 3 }, () => openImageCache(directory, 'a', BYTES));
+    const names = Array.from({ length: 20 }, (_, name) => name);
+    await Promise.all(names.flatMap((name) => caches.map((cache) => put(cache, name))));
+    expect(caches.map((cache) => cache.failedWrites)).toEqual([0, 0, 0]);
+    for (const name of names) expect(await has(caches[0]!, name)).toBe(true);
+  });
+
   it('never gives torn entries: cut at every 5 %, any byte altered, longer', async () => {
     const directory = join(folder, 'torn');
     const cache = openImageCache(directory, 'a', BYTES);

@@ -136,6 +136,11 @@ describe('readCsvFiles', () => {
     expect((await faultOf(read(`${'a'.repeat(3)},b,c\n`, { maxColumns: 2 }))).fields.reason).toBe('too_many_columns');
   });
 
+  it('F12: counts the columns of a header before it compares them', async () => {
+    const error = await faultOf(read(`${Array.from({ length: 5000 }, (_, i) => `c${i % 4999}`).join(',')}\n`));
+    expect(error.fields.reason).toBe('too_many_columns');
+  });
+
   it('F18: a missing id, label or time is an error with its line', async () => {
     const error = await faultOf(read('user,item\n1,2\n,3\n', { required: ['user'] }));
     expect(error.fields).toMatchObject({ reason: 'missing', line: 3, column: 'user' });

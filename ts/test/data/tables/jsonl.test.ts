@@ -88,6 +88,17 @@ describe('readJsonlFiles', () => {
     expect(table.counters.skipped).toEqual({ [reason]: 1 });
   });
 
+  it('F11: a row that is left out decides nothing about the rows after it', async () => {
+    const skip = { onBadRow: 'skip', maxBadFraction: 0.5 } as const;
+    const first = '{"a":0}\n'.repeat(100); // the schema is that of these rows
+    const keys = await read(`${first}{"a":2,"b":3}\n{"a":4}\n{"a":5}\n`, { ...skip, maxColumns: 1 });
+    expect([valuesOf(keys, 'a').slice(100), keys.counters.skipped]).toEqual([[4n, 5n], { too_many_columns: 1 }]);
+    const integers = await read(`{"a":${2n ** 64n}}\n{"a":"x"}\n{"a":"y"}\n`, skip);
+    expect(valuesOf(integers, 'a')).toEqual(['x', 'y']);
+    const lists = await read('{"a":[1]}\n{"a":[0.5,9007199254740993]}\n{"a":["x"]}\n', skip);
+    expect([kindsOf(lists).a, valuesOf(lists, 'a')]).toEqual(['token_seq', [['1'], ['x']]]);
+  });
+
   it('F12: types that differ between files are one error with all columns', async () => {
     await files.write('jsonl', '{"user":1,"item":"a","x":1.5}\n', 'drift/a.jsonl');
     await files.write('jsonl', '{"item":2,"user":"b"}\n', 'drift/b.jsonl');

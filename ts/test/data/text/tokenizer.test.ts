@@ -41,6 +41,13 @@ describe('vocab.txt', () => {
     await rm(join(folder, 'tokenizer_config.json'));
   });
 
+  it('lowers every capital sigma to the same letter, at the end of a word too', async () => {
+    await write('vocab.txt', '[UNK]\n[CLS]\n[SEP]\nοδοσ\nοδος\n');
+    const lower = await loadTokenizer(folder);
+    expect(lower.encode('ΟΔΟΣ οδος ΟΔΟΣ')).toEqual([3, 4, 3]);
+    await rm(join(folder, 'vocab.txt'));
+  });
+
   it('refuses a token that stands twice and an absent special token', async () => {
     await write('vocab.txt', '[UNK]\n[CLS]\n[SEP]\nred\nred\n');
     await expect(loadTokenizer(folder)).rejects.toThrow(/token "red" stands twice/);
