@@ -327,6 +327,7 @@ export class Predictor implements AsyncDisposable {
       query,
       candidates,
       scores: new Float32Array(candidates.length),
+      others: {},
       found: new Uint8Array(candidates.length),
       taken: 0,
       done: 0,
@@ -412,12 +413,22 @@ export class Predictor implements AsyncDisposable {
     const { model, precision, signature } = state.served;
     try {
       const batch = batchOf(state, parts);
-      const logits = tidy(() => inPrecision(precision, () => model.predict(batch, signature.step)));
-      const scores = (await logits.values()) as Float32Array;
-      logits.dispose();
+      const tasks = tidy(() =>
+        inPrecision(precision, () => [
+          ...(model.predictTasks?.(batch, signature.step) ?? [['', model.predict(batch, signature.step)] as const]),
+        ]),
+      );
+      const values = await Promise.all(tasks.map(([, logits]) => logits.values())).finally(() => {
+        for (const [, logits] of tasks) logits.dispose();
+      });
+      const [scores, ...others] = values as Float32Array[];
       let at = 0;
       for (const { request, from, to } of parts) {
-        request.scores.set(scores.subarray(at, at + to - from), from);
+        request.scores.set(scores!.subarray(at, at + to - from), from);
+        others.forEach((of, task) => {
+          request.others[tasks[task + 1]![0]] ??= new Float32Array(request.candidates.length);
+          request.others[tasks[task + 1]![0]]!.set(of.subarray(at, at + to - from), from);
+        });
         const rows = batch.items.rows.subarray(at, at + to - from);
         if (state.vectors !== null)
           request.found.set(
@@ -434,8 +445,8 @@ export class Predictor implements AsyncDisposable {
   }
 
   private finish(request: Waiting): void {
-    const { state, scores, found } = request;
-    request.resolve({ scores, found, step: state.served.signature.step });
+    const { state, scores, others, found } = request;
+    request.resolve({ scores, others, found, step: state.served.signature.step });
     this.leave(request);
   }
 

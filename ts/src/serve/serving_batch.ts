@@ -8,6 +8,8 @@ import type { VectorStore } from './vector_store.js';
 export interface Prediction {
   /** (n) logits in the order of the candidates; the probability of a click is 1 / (1 + exp(-score)). */
   readonly scores: Float32Array;
+  /** (n) the same of the other labels that the model learns, by label. */
+  readonly others: Readonly<Record<string, Float32Array>>;
   /** (n) 1 where the candidate has a vector; 0: it was scored with the learned missing vector and waits to be encoded. */
   readonly found: Uint8Array;
   /** Step of the weights. */
@@ -37,6 +39,7 @@ export interface Waiting {
   /** (n) item numbers. */
   readonly candidates: Int32Array;
   readonly scores: Float32Array;
+  readonly others: Record<string, Float32Array>;
   readonly found: Uint8Array;
   /** Candidates that a batch has taken, and that are scored. */
   taken: number;

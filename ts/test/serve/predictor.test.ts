@@ -16,6 +16,7 @@ import { exportRun } from '../../src/serve/export_run.js';
 import { ItemEncoder, type NewItem } from '../../src/serve/item_encoder.js';
 import { Predictor, type PredictRequest } from '../../src/serve/predictor.js';
 import { device } from '../../src/tensor.js';
+import { openRun } from '../../src/train/open_run.js';
 import { evaluatedLogits, shop, type TestRequest, testRequests, trainedRun } from './served_shop.js';
 
 const cpu = { device: 'cpu' } as const;
@@ -393,11 +394,20 @@ describe('train and serve agree to the last bit', () => {
     ['LEMUR, everything fresh', { name: 'lemur', bank: { evaluation: 'fresh', dtype: 'bfloat16' } }],
     ['shared and factorisation machines', { ranker: 'fm', lora: { mode: 'shared' } }],
   ] as const)('%s', async (_, model) => {
-    using run = await trainedRun({ model });
+    const several = 'ranker' in model && model.ranker === 'mmoe';
+    using run = await trainedRun({ model, ...(several ? { data: { more_labels: [{ column: 'buy' }] } } : {}) });
     const folder = join(run.folder, 'export');
     await exportRun({ run: run.path, out: folder, device: 'cpu' });
     rmSync(join(folder, 'encoder.safetensors'), { force: true });
     await using predictor = await Predictor.open(folder, cpu);
-    expect(await served(predictor, await testRequests(run.path))).toEqual(await evaluatedLogits(run.path));
+    const requests = await testRequests(run.path);
+    expect(await served(predictor, requests)).toEqual(await evaluatedLogits(run.path));
+    const { others } = await predictor.predict(requests[0]!.request);
+    if (!several) return expect(others).toEqual({});
+    await using opened = await openRun(run.path, { device: 'cpu' });
+    const { events, others: evaluated } = await opened.trainer.predict('test');
+    const at = requests[0]!.events.map((event) => events.indexOf(event));
+    expect(Object.keys(others)).toEqual(['buy']);
+    expect([...others['buy']!]).toEqual(at.map((row) => evaluated['buy']!.logits[row]));
   });
 });

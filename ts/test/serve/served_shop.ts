@@ -13,7 +13,7 @@ export const shop: Shop = generateShop(tinyShop);
 
 /** Folder of a trained run. Dispose it. */
 export async function trainedRun(
-  config: Pick<ConfigInput, 'model' | 'train'> = {},
+  config: Pick<ConfigInput, 'data' | 'model' | 'train'> = {},
 ): Promise<Disposable & { path: string; folder: string }> {
   const folder = temporaryFolder();
   const path = join(folder.path, 'run');

@@ -11,10 +11,10 @@ export const tinyShopOptions: readonly string[] = Object.entries(tinyShop).map(
   ([key, value]) => `--data.shop.${key}=${value}`,
 );
 
-export function tinyConfig({ model, train }: Pick<ConfigInput, 'model' | 'train'> = {}): ResolvedConfig {
+export function tinyConfig({ data, model, train }: Pick<ConfigInput, 'data' | 'model' | 'train'> = {}): ResolvedConfig {
   return resolveConfig({
     object: {
-      data: { shop: tinyShop },
+      data: { shop: tinyShop, ...data },
       ...(model === undefined ? {} : { model }),
       train: { epochs: 2, train_batch_size: 32, ...train },
     },
