@@ -1,8 +1,5 @@
 /** Where data sets come from: Parquet, CSV or JSONL, a folder of RecBole atomic or MMRec files, or the generated shop. */
 
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { ArgumentError, ConfigError } from '../errors.js';
 import { buildDataset, type DataSource, type DatasetOptions, type LabelSpec } from './build_dataset.js';
@@ -10,6 +7,7 @@ import type { Dataset } from './dataset.js';
 import { type FeatureSpec, sourceOf } from './features.js';
 import { emptyImageStore, type ImageStore } from './images/image_store.js';
 import { type ImageOptions, loadImages, pictureMemory } from './images/load_images.js';
+import { digestsOf, inputFiles } from './input_files.js';
 import { generateShopAside, type Shop, type ShopOptions } from './shop/shop.js';
 import { PICTURE_SIZE } from './shop/shop_pictures.js';
 import { LONG_DOCUMENT_WORDS } from './shop/shop_words.js';
@@ -80,15 +78,14 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
   const fields = features.filter((spec) => ['inter', 'query'].includes(sourceOf(spec))).map(({ name }) => name);
   const defaults = labels.length > 0 ? [] : DEFAULT_LABELS.map(({ column }) => column);
   const used = [...required, ...fields, ...defaults, 'timestamp', session, query].filter((name) => name != null);
+  const all = [...(tables.parts ?? [tables.interactions]), tables.items, tables.users];
+  const looked = await inputFiles(all.flatMap((table) => table?.files.map(({ path }) => path) ?? []));
   const parts: Table[] = [];
   for (const part of tables.parts ?? [tables.interactions]) parts.push(await read(part, required, used));
   const inter =
     parts.length === 1 ? parts[0]! : await inTurns(concatTablesPass(basename(tables.folder), parts), options.signal);
   const item = tables.items && (await read(tables.items, [itemId], null));
   const user = tables.users && (await read(tables.users, [userId], null));
-  const digests: Record<string, string> = {};
-  for (const table of [...(tables.parts ?? [tables.interactions]), tables.items, tables.users])
-    for (const { path } of table?.files ?? []) digests[relative(tables.folder, path)] = await fileDigest(path);
   return datasetOf(
     {
       name: basename(tables.folder),
@@ -98,7 +95,7 @@ async function datasetFromTables(tables: TableFolder, options: LoadOptions): Pro
       folder: tables.folder,
       pictures: (items, spec) => loadImages(items, spec, tables.folder, options),
       pictureMemory: pictureMemory(options.images),
-      files: digests,
+      files: await digestsOf(looked, (path) => relative(tables.folder, path), options.signal),
     },
     options,
     tables.parts === null ? null : { kind: 'given', part: partCodes(parts), text: 'as given by a file per part' },
@@ -114,6 +111,10 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
       return datasetFromMmrec(folder, stem, files, options);
   }
   const { userId = 'user_id', itemId = 'item_id' } = options;
+  const { benchmarkFilename = [] } = options.files ?? {};
+  const { folder, stem } = await findStem(path, benchmarkFilename);
+  const inters = benchmarkFilename.length === 0 ? ['.inter'] : benchmarkFilename.map((part) => `.${part}.inter`);
+  const looked = await inputFiles([...inters, '.item', '.user'].map((suffix) => join(folder, stem + suffix)));
   const files = await readAtomicFolder(path, {
     ...atomicOptions(options.files),
     signal: options.signal,
@@ -123,9 +124,6 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
   const parts = [...files.parts.values()];
   const inter = files.inter ?? (await inTurns(concatTablesPass(files.stem, parts), options.signal));
   const given: SplitRule | null = files.inter === null ? { kind: 'given', part: partCodes(parts) } : null;
-  const names = files.inter === null ? [...files.parts.keys()].map((part) => `.${part}.inter`) : ['.inter'];
-  if (files.item !== null) names.push('.item');
-  if (files.user !== null) names.push('.user');
   const source: DataSource = {
     name: files.stem,
     inter,
@@ -134,13 +132,7 @@ async function datasetFromFolder(path: string, options: LoadOptions): Promise<Da
     folder: files.folder,
     pictures: (items, spec) => loadImages(items, spec, files.folder, options),
     pictureMemory: pictureMemory(options.images),
-    files: Object.fromEntries(
-      await Promise.all(
-        names.map(
-          async (name) => [files.stem + name, await fileDigest(join(files.folder, files.stem + name))] as const,
-        ),
-      ),
-    ),
+    files: await digestsOf(looked, (file) => basename(file), options.signal),
   };
   return datasetOf(source, options, given);
 }
@@ -185,6 +177,7 @@ async function datasetFromMmrec(
   ];
   const vectors = (await findVectors(features, folder)).filter(({ ids }) => ids === null);
   const fewest = vectors.toSorted((a, b) => a.rows - b.rows)[0];
+  const looked = await inputFiles([join(folder, `${stem}.inter`), ...vectors.map((file) => file.path)]);
   const { inter, item, part } = await readMmrec(folder, stem, {
     ...atomicOptions(options.files),
     signal: options.signal,
@@ -195,7 +188,6 @@ async function datasetFromMmrec(
     numbers: ['timestamp', 'rating', options.time ?? 'timestamp', ...labels.map(({ column }) => column)],
     vectors: fewest === undefined ? null : { file: fewest.spec.file, rows: fewest.rows },
   });
-  const digested = [join(folder, `${stem}.inter`), ...vectors.map((file) => file.path)];
   const source: DataSource = {
     name: stem,
     inter,
@@ -204,9 +196,7 @@ async function datasetFromMmrec(
     folder,
     pictures: (items, spec) => loadImages(items, spec, folder, options),
     pictureMemory: pictureMemory(options.images),
-    files: Object.fromEntries(
-      await Promise.all(digested.map(async (file) => [basename(file), await fileDigest(file)] as const)),
-    ),
+    files: await digestsOf(looked, (file) => basename(file), options.signal),
   };
   return buildDataset(source, {
     ...options,
@@ -286,13 +276,6 @@ function partCodes(parts: readonly Table[]): Uint8Array {
   let at = 0;
   for (const [code, { rows }] of parts.entries()) codes.fill(code, at, (at += rows));
   return codes;
-}
-
-async function fileDigest(path: string): Promise<string> {
-  await stat(path);
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest('hex');
 }
 
 // ---- the generated shop

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,6 +9,7 @@ import { rankTimes } from '../../src/data/events.js';
 import { type FeatureSpec } from '../../src/data/features.js';
 import type { ImageReader } from '../../src/data/images/image_reader.js';
 import { emptyImageStore } from '../../src/data/images/image_store.js';
+import { digestsOf, inputFiles } from '../../src/data/input_files.js';
 import { datasetFromShop, type LoadOptions, loadDataset, SHOP_FEATURES } from '../../src/data/load_dataset.js';
 import type { Batch } from '../../src/data/loader/batch.js';
 import { featureNamed, featuresOf } from '../../src/data/schema.js';
@@ -466,6 +467,16 @@ describe('a RecBole folder', () => {
     });
     await expect(build).rejects.toThrow(/L3/);
     expect(closed).toBe(1);
+  });
+
+  it('notices a file that is written while it is read, and stops its digest when aborted', async () => {
+    const file = join(await folder({ 'x.inter': inter }), 'x.inter');
+    const looked = await inputFiles([file, `${file}.gone`]);
+    expect(Object.keys(await digestsOf(looked, () => 'x'))).toEqual(['x']);
+    const stopped = digestsOf(looked, () => 'x', AbortSignal.abort(new Error('stop')));
+    await expect(stopped).rejects.toThrow('stop');
+    await appendFile(file, 'u9\ta\t5\t10\n');
+    await expect(digestsOf(looked, () => 'x')).rejects.toMatchObject({ fields: { file, reason: 'changed' } });
   });
 
   it('refuses given parts that the data do not bring', async () => {

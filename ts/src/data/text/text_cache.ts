@@ -4,11 +4,13 @@
  */
 
 import { createHash, randomBytes, webcrypto } from 'node:crypto';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { ModelFileError } from '../../errors.js';
+import { nodeEnv, systemCode } from '../../io/env.js';
 import { type HostTensor, parseSafetensors, safetensorsBytes, viewAs } from '../../io/safetensors.js';
+import { sha256 as sha256InTurns } from '../images/image_digest.js';
 import type { TextColumns, TextPipeline, TextStatistics, TextStore } from './text.js';
 import { sharedInt32 } from './token_store.js';
 
@@ -19,7 +21,7 @@ const HASH_ROWS = 512;
 const ARRAYS = ['tokens', 'types', 'positions', 'offsets'] as const;
 
 export interface TextCache {
-  /** Reads whose file was cut or altered; such a file counts as absent and is written again. */
+  /** Reads whose file was cut, altered or refused by the system; such a file counts as absent and is written again. */
   readonly corrupt: number;
   /** Writes that the file system refused; the run goes on without them. */
   readonly failedWrites: number;
@@ -55,8 +57,14 @@ export function openTextCache(directory: string): TextCache {
       return hash.digest('hex');
     },
     async read(key) {
-      const bytes = await readFile(path(key)).catch(() => null);
-      if (bytes === null) return null;
+      const file = path(key);
+      let bytes: Uint8Array;
+      try {
+        bytes = await nodeEnv.read(file); // in parts: readFile ends at 2 GiB
+      } catch (error) {
+        if (!['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) corrupt++;
+        return null;
+      }
       const content = bytes.subarray(DIGEST_BYTES);
       const store = (await sha256(content)).equals(bytes.subarray(0, DIGEST_BYTES)) ? decoded(content) : null;
       if (store === null) corrupt++;
@@ -77,7 +85,7 @@ export function openTextCache(directory: string): TextCache {
       const content = safetensorsBytes(tensors, { metadata: new Map([['statistics', JSON.stringify(statistics)]]) });
       try {
         await mkdir(dirname(file), { recursive: true });
-        await writeFile(partial, Buffer.concat([await sha256(content), content]));
+        await writeFile(partial, [await sha256(content), content]);
         await rename(partial, file);
       } catch {
         failedWrites++;
@@ -105,7 +113,8 @@ function decoded(content: Uint8Array): TextStore | null {
   }
 }
 
-/** In a thread of the runtime, not on the calling one. */
-async function sha256(bytes: Uint8Array): Promise<Buffer> {
-  return Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes));
+/** In a thread of the runtime, not on the calling one; what is longer than `most` bytes, which that thread refuses, in turns. */
+export async function sha256(bytes: Uint8Array, most = 2 ** 31 - 1): Promise<Buffer> {
+  if (bytes.length <= most) return Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes));
+  return sha256InTurns(bytes);
 }

@@ -1,10 +1,10 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type TextStore, textPipeline } from '../../../src/data/text/text.js';
 import { tokenizeAside } from '../../../src/data/text/text_aside.js';
-import { openTextCache } from '../../../src/data/text/text_cache.js';
+import { openTextCache, sha256 } from '../../../src/data/text/text_cache.js';
 import { loadTokenizer, type TextTokenizer } from '../../../src/data/text/tokenizer.js';
 import { buildWordVocabulary } from '../../../src/data/text/word_vocabulary.js';
 import { DataError, ModelFileError } from '../../../src/errors.js';
@@ -172,6 +172,16 @@ describe('a cache of tokenised texts', () => {
     expect(cache.corrupt).toBe(3);
     writeFileSync(file(), bytes);
     expect(await cache.read(key)).not.toBeNull();
+  });
+
+  it('counts a file that the system refuses, and hashes long ones in turns', async () => {
+    const cache = openTextCache(directory);
+    mkdirSync(join(directory, 'ab', '12.tokens'), { recursive: true });
+    expect(await cache.read('ab12')).toBeNull();
+    expect(await cache.read('abcd')).toBeNull();
+    expect(cache.corrupt).toBe(1);
+    const bytes = Buffer.alloc(3_000_001, 'abc');
+    expect(await sha256(bytes, 1000)).toEqual(await sha256(bytes));
   });
 
   it('F04: goes on where it cannot write', async () => {
