@@ -60,6 +60,15 @@ export async function loadDataset(
 // ---- Parquet, CSV, JSONL
 
 async function datasetFromTables(tables: TableFolder, options: LoadOptions): Promise<Dataset> {
+  const atomic = ['fieldSeparator', 'seqSeparator', 'benchmarkFilename'] as const;
+  const stray = atomic.find((name) => options.files?.[name] !== undefined);
+  if (stray !== undefined)
+    throw new ArgumentError(
+      `data ${tables.folder}: expected RecBole atomic files for ${stray} but found other tables`,
+      {
+        argument: stray,
+      },
+    );
   const { userId = 'user_id', itemId = 'item_id' } = options;
   const read = (source: DataFiles, required: readonly string[], columns: readonly string[] | null): Promise<Table> =>
     readTable(source, {

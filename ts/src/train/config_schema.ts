@@ -57,6 +57,20 @@ const data = z.strictObject({
     )
     .default([])
     .describe('kinds of text columns; without one the fields of CSV and JSONL decide, and an atomic token is a string'),
+  field_separator: z.string().min(1).optional().describe('atomic files: between fields; without it a tab'),
+  seq_separator: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('atomic files: between members of a sequence; without it a space'),
+  benchmark_filename: z
+    .array(z.string().min(1))
+    .min(1)
+    .max(3)
+    .optional()
+    .describe(
+      'atomic files that come split: the parts, whose files are <stem>.<part>.inter, in the order train, valid, test',
+    ),
   shop: z
     .strictObject({
       seed: count().default(1).describe('seed of the generator'),

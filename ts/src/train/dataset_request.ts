@@ -78,6 +78,9 @@ export function datasetRequest(config: Config): DatasetRequest {
       onBadRow: data.on_bad_row,
       maxBadFraction: data.max_bad_fraction,
       dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
+      ...(data.field_separator === undefined ? {} : { fieldSeparator: data.field_separator }),
+      ...(data.seq_separator === undefined ? {} : { seqSeparator: data.seq_separator }),
+      ...(data.benchmark_filename === undefined ? {} : { benchmarkFilename: data.benchmark_filename }),
     },
     engine: data.engine,
     tables: {

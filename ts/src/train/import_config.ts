@@ -134,9 +134,10 @@ export function importRecbole(values: ConfigMap): Imported {
   sampling.refuse('candidate_num', 'negatives do not follow the scores');
   const [order, groupBy] = [args.text('order'), args.text('group_by')];
   const valid = validMetric(keys, 'valid_metric', ranks, ranks ? 'MRR@10' : undefined);
-  const split = args.map('split');
-  if (keys.text('field_separator') !== undefined && values['field_separator'] !== '\t')
-    keys.miss('field_separator', values['field_separator']!, 'files are separated by tabs');
+  const parts = keys.list('benchmark_filename').map(String);
+  // RecBole splits nothing where the parts have files.
+  const splitMap = args.map('split') ?? undefined;
+  const split = (parts.length > 0 ? { given: true } : splitMap) as NonNullable<ConfigInput['eval']>['split'];
   const ranker = rankerOf(keys);
   const config: ConfigInput = {
     data: given({
@@ -145,6 +146,9 @@ export function importRecbole(values: ConfigMap): Imported {
       item_id: itemId,
       time: keys.text('TIME_FIELD'),
       label,
+      field_separator: keys.text('field_separator'),
+      seq_separator: keys.text('seq_separator'),
+      benchmark_filename: parts.length === 0 ? undefined : parts,
     }),
     feature_cols: [
       { name: userId, type: 'categorical' },
@@ -152,7 +156,7 @@ export function importRecbole(values: ConfigMap): Imported {
       { name: 'history', type: 'history', of: itemId, share_embedding: itemId, max_len: maxLen },
     ],
     eval: given({
-      split: split === null ? undefined : (split as NonNullable<ConfigInput['eval']>['split']),
+      split,
       order: order === 'RO' || order === 'TO' ? order : undefined,
       group_by: groupBy === 'user' ? 'user' : undefined,
       mode: ranks ? (drawn ?? 'full') : 'labeled',

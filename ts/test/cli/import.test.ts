@@ -110,6 +110,19 @@ train_neg_sample_args: { distribution: popularity, sample_num: 2 }
     expect(await args('{ group_by: null, mode: labeled }')).toMatchObject({ group_by: 'none', mode: 'labeled' });
   });
 
+  it('recbole: separators and files of the parts', async () => {
+    const { config, told } = await imported(
+      'recbole',
+      yaml(
+        'field_separator: ","\nseq_separator: "|"\nbenchmark_filename: [train, valid, test]\neval_args: { split: { RS: [8, 1, 1] } }\n',
+      ),
+    );
+    expect(config.data).toMatchObject({ field_separator: ',', seq_separator: '|' });
+    expect(config.data.benchmark_filename).toEqual(['train', 'valid', 'test']);
+    expect(config.eval.split).toEqual({ given: true });
+    expect(told).toEqual([]);
+  });
+
   it('recbole: every key of the sampling is written or told', async () => {
     const { config, told } = await imported(
       'recbole',

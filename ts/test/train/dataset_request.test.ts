@@ -51,6 +51,27 @@ describe('datasetRequest', () => {
     ]);
   });
 
+  it('reads atomic files with other separators that come split', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'galago-request-'));
+    for (const [part, item] of [
+      ['train', 'a'],
+      ['valid', 'b'],
+    ])
+      writeFileSync(join(folder, `x.${part}.inter`), `user_id:token,item_id:token,label:float\nu,${item},1\n`);
+    const data = { path: folder, time: null, field_separator: ',', benchmark_filename: ['train', 'valid'] };
+    const { where, options } = request({
+      data,
+      eval: { split: { given: true } },
+      feature_cols: [{ name: 'item_id', type: 'categorical' }],
+    });
+    await using set = await loadDataset(where, { ...options, workers: 0 });
+    expect([set.sizes, set.items.ids]).toEqual([{ train: 1, valid: 1, test: 0 }, ['a', 'b']]);
+    writeFileSync(join(folder, 'interactions.csv'), 'user_id,item_id,label\nu,a,1\n');
+    const table = request({ data: { ...data, path: join(folder, 'interactions.csv') } });
+    await expect(loadDataset(table.where, table.options)).rejects.toThrow(/atomic files for fieldSeparator/);
+    rmSync(folder, { recursive: true });
+  });
+
   it('translates splits, negatives and lists of items', () => {
     const folder = mkdtempSync(join(tmpdir(), 'galago-request-'));
     const file = join(folder, 'cold.txt');
