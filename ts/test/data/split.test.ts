@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Events, rankTimes, TEST, TRAIN, VALID } from '../../src/data/events.js';
-import { partSizes, type SplitRule, splitEvents } from '../../src/data/split.js';
+import { partSizes, type SplitRule, splitEvents, splitEventsPass } from '../../src/data/split.js';
 import { ArgumentError, DataError } from '../../src/errors.js';
 import { sharedData } from '../shared_data.js';
 import { eventsOf, ITEMS, randomEvents, withoutTime } from './random_events.js';
@@ -123,6 +123,16 @@ describe('splitEvents', () => {
         for (let i = 0; i < events.count; i++) if (split.cold[events.item[i]!]) expect(split.part[i]).toBe(TEST);
       }),
     );
+  });
+
+  it('CS hashes a few ids between two turns', () => {
+    const items = 4000;
+    const events = eventsOf([[0, 0, 1]], { items });
+    const ids = Array.from({ length: items }, (_, i) => `item${i}`);
+    const pass = splitEventsPass(events, { kind: 'CS', test: 0.3, valid: 0.2, ratios }, { itemIds: ids });
+    let turns = 0;
+    while (pass.next().done !== true) turns++;
+    expect(turns).toBeGreaterThan(items / 100);
   });
 
   it('CS by list counts ids that the data do not have', () => {
