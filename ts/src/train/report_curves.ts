@@ -34,6 +34,7 @@ function chartSpec(metric: string, curves: readonly ReportCurve[], colours: Read
     points.map(({ step, value }) => ({ run, part, step, value })),
   );
   const parts = [...new Set(curves.map(({ part }) => part))];
+  const isFlat = new Set(values.map(({ value }) => value)).size === 1; // a hit rate of 1: drawn from 0 on
   const isSparse = Math.max(...curves.map(({ points }) => points.length)) <= 30;
   return {
     data: { values },
@@ -49,7 +50,7 @@ function chartSpec(metric: string, curves: readonly ReportCurve[], colours: Read
     mark: { type: 'line', strokeWidth: 2, point: isSparse ? { size: 22 } : false },
     encoding: {
       x: { field: 'step', type: 'quantitative', title: 'step', axis: { grid: false, tickCount: 6 } },
-      y: { field: 'value', type: 'quantitative', title: null, scale: { zero: false }, axis: { tickCount: 5 } },
+      y: { field: 'value', type: 'quantitative', title: null, scale: { zero: isFlat }, axis: { tickCount: 5 } },
       color: {
         field: 'run',
         type: 'nominal',
