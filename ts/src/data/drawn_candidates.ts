@@ -1,7 +1,8 @@
 /** Candidates of a sampled ranking (data.md 5): drawn once per target, a function of (seed, user, target) alone. */
 import { philoxBlocks, streamOf, uniform } from '../random.js';
 import type { Dataset } from './dataset.js';
-import { TRAIN } from './events.js';
+import { lowerBound, TRAIN } from './events.js';
+import { seedKey } from './loader/shuffle.js';
 
 export interface DrawnCandidates {
   /** 'uniform': every item of the catalogue alike; 'popularity': in proportion to its events in the train part. */
@@ -32,7 +33,7 @@ export function candidateDraws(
     events.item.forEach((item, row) => (cumulative[item]! += Number(split.part[row] === TRAIN)));
   for (let i = 1; i < items; i++) cumulative[i]! += cumulative[i - 1]!;
   const total = cumulative.at(-1) ?? 0;
-  const key = [seed >>> 0, Math.floor(seed / 4294967296) >>> 0] as const;
+  const key = seedKey(seed);
   const words = new Uint32Array(WORDS);
   return (user, target, taken) => {
     const drawn = new Int32Array(n);
@@ -44,22 +45,11 @@ export function candidateDraws(
     };
     for (let round = 0; round < ROUNDS && count < n && total > 0; round++) {
       philoxBlocks([target, (round * WORDS) / 4, user, STREAM], key, words);
-      for (let w = 0; w < WORDS && count < n; w++) take(firstAbove(cumulative, uniform(words[w]!) * total));
+      for (let w = 0; w < WORDS && count < n; w++) take(lowerBound(cumulative, uniform(words[w]!) * total));
     }
     for (let item = 0; item < items && count < n; item++) take(item);
     const kept = drawn.subarray(0, count);
     for (const item of kept) taken[item] = 0;
     return kept;
   };
-}
-
-/** The first place whose running sum is above `value`. */
-function firstAbove(cumulative: Float64Array, value: number): number {
-  let [low, high] = [0, cumulative.length - 1];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (cumulative[middle]! > value) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

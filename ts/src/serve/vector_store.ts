@@ -81,7 +81,6 @@ export class VectorStore implements Disposable {
     try {
       const rowBytes = 4 * missing.length;
       const vectors = left === null ? viewAs(tensors.get('vectors')!, 'F32') : null;
-      const steps = new Int32Array(items + 1).fill(-1);
       await inBlocks(keys.length, async (from, to) => {
         const block =
           vectors?.subarray(from * missing.length, to * missing.length) ??
@@ -90,13 +89,12 @@ export class VectorStore implements Disposable {
         const rows = good.map((i) => from + i);
         if (left === null) store.commit(rows, pickRows(block, good, missing.length));
         else store.served.noteRows(rows, pickRows(block, good, missing.length));
-        for (const row of rows) {
-          store.#rows[keys[row]!] = row;
-          steps[row] = signature.step;
-        }
+        for (const row of rows) store.#rows[keys[row]!] = row;
         await place.synchronize();
       });
       if (left !== null) {
+        const steps = new Int32Array(items + 1).fill(-1);
+        for (const row of store.#rows) if (row !== NO_ROW) steps[row] = signature.step;
         steps[store.missing] = usable(missing) ? signature.step : -1;
         assign(store.#table.steps, steps);
       }

@@ -112,21 +112,21 @@ export async function rankDrawn(
   const taken = new Uint8Array(data.schema.items);
   let count = 0;
   for (let at = 0; at < known.length; ) {
-    const users: number[] = [];
     const pairs = { user: [] as number[], event: [] as number[], item: [] as number[] };
     const lengths: number[][] = [];
     for (; at < known.length && pairs.user.length < BLOCK_PAIRS; at++) {
       const u = known[at]!;
-      const out = [...hiddenOf(u), ...targetsOf(u)];
+      const targets = targetsOf(u);
+      const event = firstEvent(u);
+      const out = [...hiddenOf(u), ...targets];
       for (const item of out) taken[item] = 1;
-      users.push(u);
       lengths.push([]);
-      for (const target of targetsOf(u)) {
+      for (const target of targets) {
         const drawn = draw(u, target, taken);
         digest.update(drawn);
         for (const item of [target, ...drawn]) {
           pairs.user.push(u);
-          pairs.event.push(firstEvent(u));
+          pairs.event.push(event);
           pairs.item.push(item);
         }
         lengths.at(-1)!.push(1 + drawn.length);
