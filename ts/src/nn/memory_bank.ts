@@ -9,12 +9,13 @@
  * any module, with the model, at the same step.
  */
 import { detach, noGrad } from '../autograd.js';
-import { ArgumentError, MemoryBankFullError } from '../errors.js';
+import { ArgumentError, MemoryBankFullError, ShapeError } from '../errors.js';
 import { type CastDtype, cast } from '../ops/cast.js';
 import { cosineSimilarity } from '../ops/cosine_similarity.js';
 import {
   type BankState,
   bucketWidth,
+  checkInteger,
   emptyMemoryBank,
   gatherMemoryBank,
   joinMemoryBank,
@@ -22,6 +23,7 @@ import {
   stageMemoryBank,
   upsertMemoryBank,
 } from '../ops/memory_bank.js';
+import { shapes } from '../shape.js';
 import { type DeviceName, type HostArray, type Shape, type Tensor, tensor } from '../tensor.js';
 import { keep } from '../tidy.js';
 import { AgeRecord, type AgeStats, type StalenessStats } from './memory_bank_stats.js';
@@ -29,6 +31,8 @@ import { Module } from './module.js';
 
 /** Slots are filled to this share at `capacity`: about one key in ten thousand then finds both of its buckets full. */
 const fill = 0.9;
+
+const checkTimes = shapes('MemoryBank.stage', { keys: 'n:int64', eventTimes: 'n:int32?' });
 
 export interface MemoryBankOptions {
   /** Rows that the bank has room for. */
@@ -189,11 +193,19 @@ export class MemoryBank extends Module implements BankState {
         `MemoryBank.stage: expected eventTimes ${this.#ttl === null ? 'only in a bank with ttl' : 'in a bank with ttl'}`,
         { op: 'MemoryBank.stage', argument: 'eventTimes' },
       );
+    const width = this.rows.shape[1];
+    if (rows.shape[1] !== width)
+      throw new ShapeError(
+        `MemoryBank.stage: expected rows of shape (n, ${width}) but received (${rows.shape.join(', ')})`,
+        { op: 'MemoryBank.stage', argument: 'rows' },
+      );
+    checkInteger('MemoryBank.stage', 'step', options.step, 0, 2 ** 31 - 1);
     const given = this.#keysOf(keys);
+    checkTimes({ keys: given, eventTimes: options.eventTimes });
     const live = cast(rows, this.#dtype);
     const staged = stageMemoryBank(given, detach(live), { samples: options.samples ?? null });
-    this.#staged = { rows: staged, live: { ...staged, rows: live }, options };
     if (options.measure) this.#measure(given, staged.rows, options);
+    this.#staged = { rows: staged, live: { ...staged, rows: live }, options };
   }
 
   /** Rows of `keys` (n): staged ones first, then the bank's. Nothing is read back from the device. */

@@ -84,7 +84,8 @@ function checksFor(op: string, rows: Tensor) {
   });
 }
 
-function checkInteger(op: string, argument: string, value: number, least: number, most: number): void {
+/** Throws `ArgumentError` unless `value` is an integer in [least, most]. */
+export function checkInteger(op: string, argument: string, value: number, least: number, most: number): void {
   if (!Number.isSafeInteger(value) || value < least || value > most)
     throw new ArgumentError(
       `${op}: expected ${argument} to be an integer in [${least}, ${most}] but received ${value}`,

@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, parameter } from '../../src/autograd.js';
-import { MemoryBankFullError } from '../../src/errors.js';
+import { MemoryBankFullError, ShapeError } from '../../src/errors.js';
 import { MemoryBank, type MemoryBankOptions, type ReadOptions } from '../../src/nn/memory_bank.js';
+import { reshape } from '../../src/ops/transpose.js';
 import { type DeviceName, device, type Tensor, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import '../property_seed.js';
@@ -316,6 +317,23 @@ describe('MemoryBank', () => {
         /expected deciles of 0 to 9 for 1 keys/,
       );
     });
+    bank.dispose();
+  });
+
+  it('stages nothing of a call that it refuses', async () => {
+    const bank = bankOf();
+    tidy(() => {
+      const row = matrix([[1, 1]]);
+      expect(() => bank.stage(keysOf(1), reshape(row, [2, 1]), { step: 1 })).toThrow(
+        /MemoryBank.stage: expected rows of shape \(n, 2\) but received \(2, 1\)/,
+      );
+      expect(() => bank.stage(keysOf(1, 2), row, { step: 1 })).toThrow(ShapeError);
+      expect(() => bank.stage(keysOf(1), row, { step: -1 })).toThrow(/MemoryBank.stage: expected step .* received -1/);
+      const deciles = Uint8Array.of(10);
+      expect(() => bank.stage(keysOf(1), row, { step: 1, measure: true, deciles })).toThrow(/deciles of 0 to 9/);
+      bank.write(keysOf(1), row, { step: 1 });
+    });
+    expect(await bank.stats()).toMatchObject({ rows: 1, inserted: 1 });
     bank.dispose();
   });
 });
