@@ -1,6 +1,7 @@
 import { ConfigError } from '../errors.js';
 import { openRun } from '../train/open_run.js';
 import { countTestOpening } from '../train/run.js';
+import { progressLine } from './progress.js';
 import { rankingText } from './result_table.js';
 import { textTable } from './text_table.js';
 import { single, type Verb, type VerbArguments, type VerbDefinition } from './verb.js';
@@ -63,11 +64,12 @@ export const evaluate: Verb = {
     const request = evalRequest(args);
     const checkpoint = { best: 'best', last: 'latest' }[String(request.checkpoint)] ?? `step-${request.checkpoint}`;
     const { data: path, device } = request;
-    const onNote = (line: string): unknown => stderr.write(`${line}\n`);
-    await using opened = await openRun(request.run, { checkpoint, data: path, device, onNote });
+    const line = progressLine(stderr);
+    const { note: onNote, doing: onProgress } = line;
+    await using opened = await openRun(request.run, { checkpoint, data: path, device, onNote, onProgress });
     const { data, trainer, checkpoint: name, step } = opened;
     const openings = request.part === 'test' ? await countTestOpening(request.run) : null;
-    const metrics = await trainer.evaluate(request.part);
+    const metrics = await trainer.evaluate(request.part).finally(line.stop);
     const columns = ['AUC', 'gAUC', 'QAUC', 'logloss', 'calibration'] as const;
     const rows = Object.entries(metrics).map(([slice, values]) => [
       slice,

@@ -55,6 +55,8 @@ export function progressText({
 /** The progress line of the CLI. */
 export interface ProgressLine {
   update(progress: Progress): void;
+  /** What is going on beside the last state, until it is done or the next update: `scoring 4,096/14,400`. */
+  doing(what: string, done: number, of: number): void;
   /** Prints `text` on lines of its own, above the progress line. */
   note(text: string): void;
   /** Leaves the last state on screen and stops the timer. */
@@ -80,12 +82,22 @@ export function progressLine(stream: NodeJS.WritableStream, scheduleMs = 10_000)
   };
   const bar = new SingleBar(options, Presets.legacy);
   let started = false;
+  let state = '';
+  const show = (now: string, step: number, steps: number): void => {
+    text = now;
+    if (started) bar.update(step);
+    else bar.start(steps, step);
+    started = true;
+  };
   return {
     update(progress) {
-      text = progressText(progress);
-      if (started) bar.update(progress.step);
-      else bar.start(progress.steps, progress.step);
-      started = true;
+      state = progressText(progress);
+      show(state, progress.step, progress.steps);
+    },
+    doing(what, done, of) {
+      const count = `${what} ${done.toLocaleString('en')}/${of.toLocaleString('en')}`;
+      if (state === '') show(count, done, of);
+      else text = done === of ? state : `${state}  ${count}`;
     },
     note(line) {
       stream.write(terminal && started ? `\r\x1b[K${line}\n` : `${line}\n`);

@@ -25,7 +25,8 @@ export async function shown<Result>(
   try {
     return await run(resolved, {
       ...options,
-      onNote: (text) => line.note(text),
+      onNote: line.note,
+      onProgress: line.doing,
       onEvent: (event, steps) => {
         options.onEvent?.(event, steps);
         if (event.type === 'eval') {

@@ -141,7 +141,7 @@ async function itemVectors(
   const { served } = model;
   if (served === null) return null;
   try {
-    await encodeItems(model, data, 'overlay', keys, step, precision);
+    await encodeItems(model, data, 'overlay', keys, step, { precision });
     const table = served.table();
     const { width } = table;
     const trained = tidy(() => served.ages(keys, step));

@@ -18,6 +18,15 @@ export function inPrecision<T>(precision: Precision, run: () => T): T {
   return precision === 'bf16' ? autocast(run) : run();
 }
 
+/** Told where long work stands: 'encoding' counts items, 'scoring' rows, 'ranking' users. */
+export type OnProgress = (doing: 'encoding' | 'scoring' | 'ranking', done: number, of: number) => void;
+
+interface PassSettings {
+  /** Default float32. */
+  readonly precision?: Precision;
+  readonly onProgress?: OnProgress | undefined;
+}
+
 /** Scores by row, in the order of the part. */
 export interface Predictions {
   readonly logits: Float64Array;
@@ -48,16 +57,20 @@ export async function encodeItems(
   target: 'table' | 'overlay',
   keys: Int32Array,
   step: number,
-  precision: Precision = 'float32',
+  { precision = 'float32', onProgress }: PassSettings = {},
 ): Promise<void> {
   if (target === 'overlay') await model.locateItems?.(keys, step);
   let content: ItemContent = { text: null, image: null };
   const blocks = model.encodeItems(target, keys, () => content, step); // asks for the rows that it has just given
   const next = () => tidy(() => inPrecision(precision, () => blocks.next()));
+  let done = 0;
   for (let block = next(); block.done !== true; block = next()) {
+    onProgress?.('encoding', done, keys.length);
     content = await data.itemContent(block.value);
     await device(model.device).synchronize();
+    done += block.value.length;
   }
+  onProgress?.('encoding', keys.length, keys.length);
 }
 
 /** Logits of every row that `loader` gives; `items` are those that targets and histories may name. */
@@ -67,8 +80,11 @@ export async function predict(
   loader: Loader,
   rows: Int32Array,
   step: number,
-  precision: Precision = 'float32',
-  items: Int32Array = readItems(data, rows),
+  {
+    precision = 'float32',
+    onProgress,
+    items = readItems(data, rows),
+  }: PassSettings & { readonly items?: Int32Array } = {},
 ): Promise<Predictions> {
   const n = rows.length;
   const others: Record<string, { logits: Float64Array; labels: Float32Array }> = {};
@@ -90,8 +106,9 @@ export async function predict(
     }
   };
   try {
-    await encodeItems(model, data, 'overlay', items, step, precision);
+    await encodeItems(model, data, 'overlay', items, step, { precision, onProgress });
     for await (const batch of loader) {
+      onProgress?.('scoring', at, n);
       const main = Object.keys(batch.labels)[0]!;
       const logits = tidy(() =>
         inPrecision(precision, () => [...(model.predictTasks?.(batch, step) ?? [[main, model.predict(batch, step)]])]),
@@ -108,6 +125,7 @@ export async function predict(
     }
     if (pending !== null) await collect(pending);
     pending = null;
+    onProgress?.('scoring', n, n);
   } finally {
     for (const [, x] of pending?.logits ?? []) x.dispose();
     model.dropOverlay();

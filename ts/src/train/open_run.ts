@@ -4,6 +4,7 @@ import type { Dataset } from '../data/dataset.js';
 import type { RecommenderModel } from '../models/model.js';
 import { buildModel, trainSettings } from './build_model.js';
 import { configDigest, type ResolvedConfig } from './config.js';
+import type { OnProgress } from './evaluate.js';
 import { useConfiguredFeatures } from './frozen_features.js';
 import { checkSplit, runConfig, runData, runDevice } from './run.js';
 import { Trainer } from './trainer.js';
@@ -16,6 +17,7 @@ export interface OpenRunOptions {
   /** Default: that of the run. */
   readonly device?: string | null;
   readonly onNote?: (line: string) => void;
+  readonly onProgress?: OnProgress;
 }
 
 /** Dispose it: it holds the data, the model and the trainer. */
@@ -34,7 +36,7 @@ export interface OpenRun extends AsyncDisposable {
  * as they were, and what `runDevice`, `runData` and `Trainer.load` throw.
  */
 export async function openRun(folder: string, options: OpenRunOptions = {}): Promise<OpenRun> {
-  const { checkpoint = 'best', onNote = () => undefined } = options;
+  const { checkpoint = 'best', onNote = () => undefined, onProgress } = options;
   const resolved = runConfig(folder, options.device ?? null);
   const { config } = resolved;
   const { name: device } = runDevice(config);
@@ -48,7 +50,7 @@ export async function openRun(folder: string, options: OpenRunOptions = {}): Pro
     const model = buildModel(config, data.schema, device, data);
     open.push({ [Symbol.asyncDispose]: async () => model.dispose() });
     const settings = trainSettings(config);
-    const trainer = new Trainer({ model, data, device, settings, configDigest: configDigest(config) });
+    const trainer = new Trainer({ model, data, device, settings, configDigest: configDigest(config), onProgress });
     open.push(trainer);
     const { name, step, rejected } = await trainer.load(checkpoint, join(folder, 'checkpoints'));
     for (const bad of rejected) onNote(`warning: checkpoint ${bad.name} is bad: ${bad.reason}`);

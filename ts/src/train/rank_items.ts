@@ -18,6 +18,7 @@ import { matmul } from '../ops/matmul.js';
 import { sum } from '../ops/reduce.js';
 import { device, type Tensor, tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
+import type { OnProgress } from './evaluate.js';
 
 /** How a ranking is made. */
 export interface RankingSettings {
@@ -60,6 +61,7 @@ export async function rankItems(
   events: Int32Array,
   settings: RankingSettings,
   scores: ScoreUsers,
+  onProgress?: OnProgress,
 ): Promise<RankingMetrics> {
   const { known, asked, hiddenOf, targetsOf, firstEvent } = rankingCases(data, part, events, settings);
   const items = data.schema.items;
@@ -68,6 +70,7 @@ export async function rankItems(
   const mask = new Uint8Array(items);
   let count = 0;
   for (let at = 0; at < known.length; at += block) {
+    onProgress?.('ranking', at, known.length);
     const some = known.subarray(at, at + block);
     const values = await scores(some, some.map(firstEvent));
     for (const [place, u] of some.entries()) {
@@ -84,6 +87,7 @@ export async function rankItems(
       if (place % 16 === 15) await setImmediate();
     }
   }
+  onProgress?.('ranking', known.length, known.length);
   return { ...result(meter, wanted), unknownUsers: asked - known.length, targets: count, candidates: items };
 }
 
@@ -103,6 +107,7 @@ export async function rankDrawn(
   events: Int32Array,
   settings: RankingSettings & { readonly drawn: DrawnCandidates },
   scores: ScorePairs,
+  onProgress?: OnProgress,
 ): Promise<RankingMetrics> {
   const { known, asked, hiddenOf, targetsOf, firstEvent } = rankingCases(data, part, events, settings);
   const { wanted, meter } = meterOf(settings.metrics);
@@ -112,6 +117,7 @@ export async function rankDrawn(
   const taken = new Uint8Array(data.schema.items);
   let count = 0;
   for (let at = 0; at < known.length; ) {
+    onProgress?.('ranking', at, known.length);
     const pairs = { user: [] as number[], event: [] as number[], item: [] as number[] };
     const lengths: number[][] = [];
     for (; at < known.length && pairs.user.length < BLOCK_PAIRS; at++) {
@@ -149,6 +155,7 @@ export async function rankDrawn(
     }
     await setImmediate();
   }
+  onProgress?.('ranking', known.length, known.length);
   return {
     ...result(meter, wanted),
     unknownUsers: asked - known.length,
@@ -243,6 +250,7 @@ function vectorPairScores(model: RecommenderModel): ScorePairs | null {
 interface Scoring {
   readonly load: (candidates: NonNullable<PassOptions['candidates']>) => Loader;
   readonly run: (batch: Batch) => Tensor;
+  readonly onProgress?: OnProgress | undefined;
 }
 
 /** Ranking metrics of a model whose items are encoded: by products of vectors where it has them, else batches of a user's row as of the first target event. */
@@ -252,17 +260,17 @@ export function rankPart(
   part: 'valid' | 'test',
   rows: Int32Array,
   { drawn, ...settings }: RankingSettings,
-  { load, run }: Scoring,
+  { load, run, onProgress }: Scoring,
 ): Promise<RankingMetrics> {
   if (drawn !== null) {
     const scores: ScorePairs = (_, events, items) =>
       allScores(model, load({ events, items, paired: true }), events.length, run);
-    return rankDrawn(data, part, rows, { ...settings, drawn }, vectorPairScores(model) ?? scores);
+    return rankDrawn(data, part, rows, { ...settings, drawn }, vectorPairScores(model) ?? scores, onProgress);
   }
   const catalogue = Int32Array.from({ length: data.schema.items }, (_, item) => item);
   const scores: ScoreUsers = (_, events) =>
     allScores(model, load({ events, items: catalogue }), events.length * catalogue.length, run);
-  return rankItems(data, part, rows, { ...settings, drawn }, vectorScores(model) ?? scores);
+  return rankItems(data, part, rows, { ...settings, drawn }, vectorScores(model) ?? scores, onProgress);
 }
 
 async function allScores(

@@ -24,7 +24,7 @@ import { initialModel, trainSettings } from './build_model.js';
 import { type Config, configDigest, type ResolvedConfig, resolveConfig, withEncoderLora } from './config.js';
 import { datasetRequest } from './dataset_request.js';
 import { loadEncoders } from './encoder_weights.js';
-import type { Slices } from './evaluate.js';
+import type { OnProgress, Slices } from './evaluate.js';
 import { useConfiguredFeatures } from './frozen_features.js';
 import { flatMetrics } from './metric_values.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
@@ -47,6 +47,8 @@ export interface TrainRunOptions {
   /** `stepsPerEpoch` of the stage that trains. */
   readonly onEvent?: (event: TrainEvent, stepsPerEpoch: number) => void;
   readonly onNote?: (line: string) => void;
+  /** Told where evaluations stand. */
+  readonly onProgress?: OnProgress;
 }
 
 /** What a run came to. */
@@ -195,6 +197,7 @@ async function trainModel(given: {
     run,
     configDigest: digest,
     encodersTrained: from !== null,
+    onProgress: options.onProgress,
   });
   if (restart !== null && restart.name !== null) await trainer.load(restart.name);
   await useConfiguredFeatures(model, data, config, options);

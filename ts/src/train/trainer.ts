@@ -18,7 +18,15 @@ import { clone, type DeviceControl, type DeviceName, device, type HostArray, typ
 import { tidy } from '../tidy.js';
 import { callCounter, type EncoderCalls, noCalls } from './encoder_calls.js';
 import { encoderInputs } from './encoder_weights.js';
-import { encodeItems, inPrecision, metricsOf, type Predictions, predict, type Slices } from './evaluate.js';
+import {
+  encodeItems,
+  inPrecision,
+  metricsOf,
+  type OnProgress,
+  type Predictions,
+  predict,
+  type Slices,
+} from './evaluate.js';
 import { flatMetrics, metricValue } from './metric_values.js';
 import { type RankingSettings, rankPart } from './rank_items.js';
 import { openRunFolder, type RunFolder } from './run_folder.js';
@@ -43,6 +51,8 @@ export interface TrainerOptions {
   readonly encodersTrained?: boolean;
   /** Digest of the configuration: a checkpoint of another one is refused. */
   readonly configDigest?: string;
+  /** Told where evaluations stand, and the encoding of items before them. */
+  readonly onProgress?: OnProgress | undefined;
 }
 
 /** Where training stands: what a checkpoint stores besides tensors. */
@@ -86,6 +96,7 @@ export class Trainer implements AsyncDisposable {
   readonly #resume: boolean;
   #ownsRun = false;
   readonly #configDigest: string;
+  readonly #onProgress: OnProgress | undefined;
   #optimizer: Optimizer | null = null;
   readonly #counted: ReturnType<typeof callCounter>;
   #cursor: Cursor;
@@ -106,6 +117,7 @@ export class Trainer implements AsyncDisposable {
     resume = false,
     configDigest = '',
     encodersTrained = false,
+    onProgress,
   }: TrainerOptions) {
     this.settings = { ...defaultSettings, ...settings, ...(seed === undefined ? {} : { seed }) };
     this.device = device(name);
@@ -131,6 +143,7 @@ export class Trainer implements AsyncDisposable {
     this.#runDir = run === null ? (runDir ?? null) : null;
     this.#resume = resume;
     this.#configDigest = configDigest;
+    this.#onProgress = onProgress;
     this.#cursor = {
       stage: model.encoderStageEpochs > 0 && !encodersTrained ? 'encoder' : 'ranker',
       epoch: 0,
@@ -256,7 +269,7 @@ export class Trainer implements AsyncDisposable {
   private async fillTable(): Promise<void> {
     const { trainCount } = this.#data.items;
     const keys = Int32Array.from([...trainCount.keys()].filter((item) => trainCount[item]! > 0));
-    await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step, this.settings.precision);
+    await encodeItems(this.#model, this.#data, 'table', keys, this.#cursor.step, this.passSettings);
     this.#cursor.tableFilled = true;
   }
 
@@ -288,13 +301,14 @@ export class Trainer implements AsyncDisposable {
 
   /** Metrics of a window with the weights as they are. Items that only later windows show are not looked at. */
   private async scoreWindow(window: TimeWindow, firstWindow: Int32Array): Promise<Slices> {
-    const { unit, evalBatchSize, prefetch, prefetchBytes, seed, precision } = this.settings;
+    const { unit, evalBatchSize, prefetch, prefetchBytes, seed } = this.settings;
     const { start: position, end, rows, units, index } = window;
     const batchSize = Math.max(1, Math.floor((evalBatchSize * units) / rows.length));
     const ahead = { prefetch, prefetchBytes };
     const loader = this.#data.loader({ part: 'train', byTime: true, position, end, batchSize, unit, seed, ...ahead });
     const items = Int32Array.from([...firstWindow.keys()].filter((item) => firstWindow[item]! <= index));
-    const predictions = await predict(this.#model, this.#data, loader, rows, this.#cursor.step, precision, items);
+    const pass = { ...this.passSettings, items };
+    const predictions = await predict(this.#model, this.#data, loader, rows, this.#cursor.step, pass);
     const cold = Uint8Array.from(predictions.events, (event) =>
       firstWindow[this.#data.columns.item[event]!] === index ? 1 : 0,
     );
@@ -477,9 +491,13 @@ export class Trainer implements AsyncDisposable {
 
   private async predictPart({ rows, loader }: OpenPart): Promise<Predictions> {
     await this.moveModel();
-    const { evalBatchSize: batchSize, prefetch, prefetchBytes, precision } = this.settings;
+    const { evalBatchSize: batchSize, prefetch, prefetchBytes } = this.settings;
     const read = loader({ batchSize, prefetch, prefetchBytes });
-    return predict(this.#model, this.#data, read, rows, this.#cursor.step, precision);
+    return predict(this.#model, this.#data, read, rows, this.#cursor.step, this.passSettings);
+  }
+
+  private get passSettings() {
+    return { precision: this.settings.precision, onProgress: this.#onProgress };
   }
 
   private openPart(part: 'valid' | 'test'): OpenPart {
@@ -507,17 +525,12 @@ export class Trainer implements AsyncDisposable {
     const { step } = this.#cursor;
     const items = data.schema.items;
     try {
-      await encodeItems(
-        model,
-        data,
-        'overlay',
-        Int32Array.from({ length: items }, (_, i) => i),
-        step,
-        precision,
-      );
+      const keys = Int32Array.from({ length: items }, (_, i) => i);
+      await encodeItems(model, data, 'overlay', keys, step, this.passSettings);
       return await rankPart(model, data, part, rows, ranking, {
         load: (candidates) => loader({ batchSize, prefetch, prefetchBytes, candidates }),
         run: (batch) => inPrecision(precision, () => model.predict(batch, step)),
+        onProgress: this.#onProgress,
       });
     } finally {
       model.dropOverlay();

@@ -54,6 +54,20 @@ describe('progressLine', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  it('says what goes on beside the last state, and alone where there is none', async () => {
+    const { stream, text } = sink();
+    const line = progressLine(stream, 10_000);
+    line.doing('encoding', 0, 2000);
+    line.update(state);
+    line.doing('scoring', 4096, 14_400);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(text()).toContain('encoding 0/2,000');
+    expect(text().trimEnd().split('\n').at(-1)).toMatch(/valid AUC 0\.7712 {2}scoring 4,096\/14,400$/);
+    line.doing('scoring', 14_400, 14_400);
+    line.stop();
+    expect(text().trimEnd().split('\n').at(-1)).toMatch(/valid AUC 0\.7712$/);
+  });
+
   it('stops without having started', () => {
     const { stream, text } = sink();
     progressLine(stream).stop();
