@@ -41,7 +41,9 @@ export const importVerb: Verb = {
   async run(args, { stdout, stderr }) {
     const { config, unmatched } = imported(args);
     resolveConfig({ object: config });
-    const lines = unmatched.map(({ key, value, reason }) => `${key}: ${JSON.stringify(value)} (${reason})`);
+    const lines = unmatched.map(
+      ({ key, value, reason }) => `${key}: ${JSON.stringify(value)}${reason === '' ? '' : ` (${reason})`}`,
+    );
     const head = lines.map((line) => `# no counterpart: ${line}\n`).join('');
     const text = head + stringify(config, { lineWidth: 0, version: '1.2' });
     const out = single(args, 'out');

@@ -1,14 +1,18 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { groupRows, rankTimes, rowNumbers } from '../data/events.js';
-import { readAtomicFolder } from '../data/tables/atomic.js';
+import { atomicOptions } from '../data/load_dataset.js';
+import { findStem, readAtomicFolder, readAtomicHeader } from '../data/tables/atomic.js';
 import type { DataFiles } from '../data/tables/data_files.js';
 import { type Codes, encodeColumn } from '../data/tables/id_codes.js';
+import { MMREC_VECTORS, PART_COLUMN, readMmrec } from '../data/tables/mmrec.js';
 import { readTable } from '../data/tables/read_table.js';
 import { type Column, splitTokens, type Table } from '../data/tables/table.js';
 import { findTables } from '../data/tables/table_folder.js';
+import { readNpyHeader } from '../io/npy.js';
 import { resolveConfig } from '../train/config.js';
 import type { Config } from '../train/config_schema.js';
+import { fileOptions } from '../train/dataset_request.js';
 import { inspectImages } from './inspect_images.js';
 import { bytesText, textTable } from './text_table.js';
 import type { Output } from './verb.js';
@@ -114,32 +118,37 @@ function repeats(user: Codes, value: Int32Array): { shared: number; again: numbe
   return { shared, again };
 }
 
-/** The tables of a path, whatever their format, and the files beside them that are not read. */
-async function readTables(
-  path: string,
-  data: Config['data'],
-): Promise<{
-  name: string;
-  folder: string;
-  inter: Table | null;
-  item: Table | null;
-  others: Table[];
-  ignored: readonly string[];
-}> {
-  const policy = { onBadRow: data.on_bad_row, maxBadFraction: data.max_bad_fraction };
+/** What a path holds, whatever its format. */
+interface Found {
+  readonly name: string;
+  readonly folder: string;
+  readonly inter: Table | null;
+  readonly item: Table | null;
+  readonly others: readonly Table[];
+  /** Files beside the tables that are not read. */
+  readonly ignored: readonly string[];
+  readonly vectors: readonly { readonly file: string; readonly shape: readonly number[]; readonly dtype: string }[];
+  readonly keys: { readonly user: string; readonly item: string; readonly time: string | null };
+}
+
+async function readTables(path: string, data: Config['data']): Promise<Found> {
+  const keys = { user: data.user_id, item: data.item_id, time: data.time };
   const { interactions, items, users } = data;
+  const options = fileOptions(data);
   const tables = await findTables(path, { interactions, items, users });
   if (tables === null) {
-    const folder = await readAtomicFolder(path, {
-      ...policy,
-      onBadRow: policy.onBadRow === 'fail' ? 'fail' : 'skip',
-    });
+    const atomic = atomicOptions(options);
+    if ((data.benchmark_filename ?? []).length === 0) {
+      const { folder, stem, files } = await findStem(path);
+      const columns = await readAtomicHeader(join(folder, `${stem}.inter`), atomic);
+      if (columns.includes(PART_COLUMN)) return mmrecTables({ folder, stem, files, columns }, keys, atomic);
+    }
+    const folder = await readAtomicFolder(path, atomic);
     const others = [...folder.parts.values(), folder.user].filter((table) => table !== null);
-    return { ...folder, name: folder.stem, others };
+    return { ...folder, name: folder.stem, others, vectors: [], keys };
   }
-  const dtypes = Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype]));
   const read = (source: DataFiles): Promise<Table> =>
-    readTable(source, { ...policy, dtypes, maxMemory: data.max_memory, engine: data.engine });
+    readTable(source, { ...options, maxMemory: data.max_memory, engine: data.engine });
   const inter = await read(tables.interactions);
   const item = tables.items && (await read(tables.items));
   const user = tables.users && (await read(tables.users));
@@ -150,6 +159,35 @@ async function readTables(
     item,
     others: user === null ? [] : [user],
     ignored: [],
+    vectors: [],
+    keys,
+  };
+}
+
+/** MMRec data: its own names of the ids where the configuration's are not there, and the vectors that bring the items. */
+async function mmrecTables(
+  { folder, stem, files, columns }: Awaited<ReturnType<typeof findStem>> & { readonly columns: readonly string[] },
+  keys: Found['keys'],
+  options: ReturnType<typeof atomicOptions>,
+): Promise<Found> {
+  const user = columns.includes(keys.user) ? keys.user : 'userID';
+  const item = columns.includes(keys.item) ? keys.item : 'itemID';
+  const vectors: Found['vectors'][number][] = [];
+  for (const file of Object.values(MMREC_VECTORS).filter((name) => files.includes(name))) {
+    const { shape, dtype } = await readNpyHeader(join(folder, file));
+    vectors.push({ file, shape, dtype });
+  }
+  const fewest = vectors.toSorted((a, b) => a.shape[0]! - b.shape[0]!)[0];
+  const { inter, item: table } = await readMmrec(folder, stem, {
+    ...options,
+    userId: user,
+    itemId: item,
+    numbers: [PART_COLUMN, 'rating', keys.time ?? 'timestamp'],
+    vectors: fewest === undefined ? null : { file: fewest.file, rows: fewest.shape[0]! },
+  });
+  return {
+    ...{ name: stem, folder, inter, item: table, others: [], ignored: [], vectors },
+    keys: { ...keys, user, item },
   };
 }
 
@@ -163,8 +201,11 @@ export async function inspectData(
   const { stdout } = output;
   const { config } = resolveConfig({ overrides });
   const { data } = config;
-  const { name: stem, folder, inter, item, others, ignored } = await readTables(path, data);
-  const tables = [inter, ...others, item].filter((table) => table !== null);
+  const { name: stem, folder, inter, item, others, ignored, vectors, keys } = await readTables(path, data);
+  // MMRec's items are the rows of its vectors: no file of their own.
+  const tables = [inter, ...others, item]
+    .filter((table) => table !== null)
+    .filter(({ counters }) => counters.bytes > 0);
   const files = tables.map((table) => ({
     name: table.name,
     rows: table.rows,
@@ -189,12 +230,12 @@ export async function inspectData(
       ),
     );
   }
-  const keys = { user: data.user_id, item: data.item_id, time: data.time };
+  for (const { file, shape, dtype } of vectors) stdout.write(`${file}: ${shape.join(' x ')} ${dtype}\n`);
   const interactions = inter === null ? null : interactionReport(inter, item, keys);
   for (const [what, value] of Object.entries(interactions ?? {}))
     stdout.write(`${what.replaceAll('_', ' ')}: ${value}\n`);
   const hasPictures = item !== null && (data.image_root !== null || existsSync(join(folder, 'images')));
   const pictures = hasPictures ? await inspectImages({ item, folder, all: allPictures }, config, output) : null;
   for (const file of ignored) stdout.write(`not read: ${file}\n`);
-  return { kind: 'data', path, stem, files, interactions, pictures, ignored };
+  return { kind: 'data', path, stem, files, vectors, interactions, pictures, ignored };
 }

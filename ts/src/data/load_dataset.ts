@@ -224,7 +224,7 @@ function askedFor({ labels = [], time }: LoadOptions): string[] {
 }
 
 /** Atomic files name their types, a token may hold integers; they have no row groups. */
-function atomicOptions({
+export function atomicOptions({
   onBadRow = 'fail',
   dtypes = {},
   ...others

@@ -74,14 +74,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       augment: imageAugment(config),
       cache: image.cache,
     },
-    files: {
-      onBadRow: data.on_bad_row,
-      maxBadFraction: data.max_bad_fraction,
-      dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
-      ...(data.field_separator === undefined ? {} : { fieldSeparator: data.field_separator }),
-      ...(data.seq_separator === undefined ? {} : { seqSeparator: data.seq_separator }),
-      ...(data.benchmark_filename === undefined ? {} : { benchmarkFilename: data.benchmark_filename }),
-    },
+    files: fileOptions(data),
     engine: data.engine,
     tables: {
       interactions: data.interactions,
@@ -95,6 +88,18 @@ export function datasetRequest(config: Config): DatasetRequest {
     },
   };
   return { where, options };
+}
+
+/** How files of data are read. */
+export function fileOptions(data: Config['data']): NonNullable<LoadOptions['files']> {
+  return {
+    onBadRow: data.on_bad_row,
+    maxBadFraction: data.max_bad_fraction,
+    dtypes: Object.fromEntries(data.dtypes.map(({ column, dtype }) => [column, dtype])),
+    ...(data.field_separator === undefined ? {} : { fieldSeparator: data.field_separator }),
+    ...(data.seq_separator === undefined ? {} : { seqSeparator: data.seq_separator }),
+    ...(data.benchmark_filename === undefined ? {} : { benchmarkFilename: data.benchmark_filename }),
+  };
 }
 
 /** How training pictures differ. */

@@ -1,7 +1,7 @@
 /** The keys of another program's configuration, with a list of those that ours does not follow. */
 import { type ConfigMap, type ConfigValue, isConfigMap } from './config_source.js';
 
-/** A key of the other configuration that ours does not follow, its value, and what that means. */
+/** A key of the other configuration that ours does not follow, its value, and what that means; '' for a key that nothing here knows. */
 export interface Unmatched {
   readonly key: string;
   readonly value: ConfigValue;
@@ -82,7 +82,7 @@ export class Keys {
 
   rest(): readonly Unmatched[] {
     for (const [key, value] of Object.entries(this.values))
-      if (!this.#asked.has(key) && value !== null) this.miss(key, value, 'no counterpart');
+      if (!this.#asked.has(key) && value !== null) this.miss(key, value, '');
     return this.unmatched;
   }
 }

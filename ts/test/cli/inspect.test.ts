@@ -5,6 +5,7 @@ import sharp from 'sharp';
 import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { saveCheckpoint } from '../../src/io/checkpoint.js';
+import { encodeNpy } from '../../src/io/npy.js';
 import { hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
 import { captured, lastJson } from './captured.js';
 
@@ -118,6 +119,26 @@ describe('inspect', () => {
     expect(lastJson(named.stdout)).toMatchObject({ stem: 'shop', interactions: null });
     mkdirSync(join(folder, 'empty'));
     expect((await captured(['inspect', join(folder, 'empty')])).exitCode).toBe(65);
+  });
+
+  it('describes MMRec data: items are the rows of the vectors', async () => {
+    const data = join(folder, 'baby');
+    mkdirSync(data);
+    writeFileSync(
+      join(data, 'baby.inter'),
+      'userID\titemID\ttimestamp\tx_label\n7\t0\t10\t0\n7\t2\t11\t1\n8\t2\t9\t0\n',
+    );
+    const vectors = encodeNpy({ dtype: 'float64', shape: [4, 3], data: new Float64Array(12) });
+    writeFileSync(join(data, 'image_feat.npy'), vectors);
+    const { exitCode, stdout } = await captured(['inspect', data, '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('image_feat.npy: 4 x 3 float64\n');
+    expect(stdout).not.toContain('baby.item');
+    expect(lastJson(stdout)).toMatchObject({
+      stem: 'baby',
+      interactions: { users: 2, items: 2, items_without_events: 2 },
+      vectors: [{ file: 'image_feat.npy', shape: [4, 3], dtype: 'float64' }],
+    });
   });
 
   it('F14: says where pictures are, how many decode, and why the others do not', async () => {
