@@ -21,13 +21,14 @@ const why = runtime === null ? ' (skipped: the package onnxruntime-node is not i
 type ModelInput = NonNullable<ConfigInput['model']>;
 type EncoderInput = NonNullable<ModelInput['encoder']>;
 
-const root = temporaryFolder();
-afterAll(() => root[Symbol.dispose]());
+let root: ReturnType<typeof temporaryFolder>;
 const folder = (kind: string): string => join(root.path, kind);
 beforeAll(async () => {
+  root = temporaryFolder();
   for (const kind of ['bert', 'roberta', 'vit', 'clip', 'siglip'] as const)
     await randomEncoderFolder(folder(kind), kind);
 });
+afterAll(() => root[Symbol.dispose]());
 
 const shop = { seed: 1, items: 40, users: 12, sessions: 100 };
 let runs = 0;
