@@ -32,7 +32,15 @@ export { type TextLayout, type TextPipeline, type TextPipelineOptions, textPipel
 export { loadTokenizer, type TextTokenizer } from './data/text/tokenizer.js';
 export { buildWordVocabulary, type WordVocabulary, wordVocabularyFromJson } from './data/text/word_vocabulary.js';
 export * from './errors.js';
-export { type RowIds, readFbin, readRowIds, type VectorRows, writeFbin, writeRowIds } from './io/fbin.js';
+export {
+  type RowIds,
+  type RowIdsOptions,
+  readFbin,
+  readRowIds,
+  type VectorRows,
+  writeFbin,
+  writeRowIds,
+} from './io/fbin.js';
 export { type NpyArray, npyToFloat32, readNpy, writeNpy } from './io/npy.js';
 export { type PeftAdapter, type PeftLayer, readPeft, writePeft } from './io/peft.js';
 // losses

@@ -25,7 +25,7 @@ export const exportDefinition: VerbDefinition = {
     vectors: {
       type: 'string',
       value: 'file.npy',
-      help: 'also writes item vectors for a search index, ids beside them in file.ids.txt; enough without --out',
+      help: 'also writes item vectors for a search index, ids beside them in file.ids.txt (FREEDOM: users in file.users.npy); enough without --out',
     },
     data: { type: 'string', value: 'folder', help: 'where the data are now, if they moved' },
     device: { type: 'string', value: 'name', help: 'auto, cpu, cuda or cuda:N; default: that of the run' },

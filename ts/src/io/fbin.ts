@@ -81,13 +81,24 @@ export async function readFbin(path: string): Promise<VectorRows> {
   return parseFbin(await guard('read', path, () => nodeEnv.read(path)), path);
 }
 
+/** Where the ids of rows are. */
+export interface RowIdsOptions {
+  /** Name of the file without its ending. Default `ids`. */
+  readonly stem?: string;
+  readonly env?: Env;
+}
+
 /**
  * Writes the ids of rows into `folder`: `ids.npy` or `ids.txt` by their kind; the other file is removed. Gives the file's name.
  * Errors: `ArgumentError` (field `index`) for a string that holds a line end or is no Unicode text, `StorageError`.
  */
-export async function writeRowIds(folder: string, ids: RowIds, env: Env = nodeEnv): Promise<'ids.npy' | 'ids.txt'> {
-  const [name, other] =
-    ids instanceof BigInt64Array ? (['ids.npy', 'ids.txt'] as const) : (['ids.txt', 'ids.npy'] as const);
+export async function writeRowIds(
+  folder: string,
+  ids: RowIds,
+  { stem = 'ids', env = nodeEnv }: RowIdsOptions = {},
+): Promise<string> {
+  const files = [`${stem}.npy`, `${stem}.txt`] as const;
+  const [name, other] = ids instanceof BigInt64Array ? files : ([files[1], files[0]] as const);
   const bytes =
     ids instanceof BigInt64Array
       ? encodeNpy({ dtype: 'int64', shape: [ids.length], data: BigInt64Array.from(ids) })
@@ -111,21 +122,26 @@ function idLines(ids: readonly string[]): string {
  * The ids of `count` rows, out of `ids.npy` or `ids.txt` of `folder`. Errors: `ModelFileError` (fields: file, what) where none or both of
  * the files are there, where one is cut, or holds another number of ids; `StorageError`.
  */
-export async function readRowIds(folder: string, count: number): Promise<RowIds> {
+export async function readRowIds(
+  folder: string,
+  count: number,
+  { stem = 'ids', env = nodeEnv }: RowIdsOptions = {},
+): Promise<RowIds> {
   const there = async (name: string): Promise<boolean> =>
     stat(join(folder, name)).then(
       () => true,
       () => false,
     );
-  const [integers, text] = [await there('ids.npy'), await there('ids.txt')];
+  const files = [`${stem}.npy`, `${stem}.txt`] as const;
+  const [integers, text] = [await there(files[0]), await there(files[1])];
   if (integers === text)
     throw broken(
       folder,
       'ids',
-      `expected either ids.npy or ids.txt but found ${integers ? 'both of them' : 'neither of them'}`,
+      `expected either ${files[0]} or ${files[1]} but found ${integers ? 'both of them' : 'neither of them'}`,
     );
-  const path = join(folder, integers ? 'ids.npy' : 'ids.txt');
-  const bytes = await guard('read', path, () => nodeEnv.read(path));
+  const path = join(folder, integers ? files[0] : files[1]);
+  const bytes = await guard('read', path, () => env.read(path));
   const ids = integers ? parseIdArray(bytes, path) : parseIdLines(bytes, path);
   if (ids.length !== count) throw broken(path, 'ids', `expected ${count} ids but found ${ids.length}`);
   return ids;

@@ -122,12 +122,12 @@ export class TransformerBlock extends Module {
   readonly ffnNorm: LayerNorm;
   readonly up: Linear;
   readonly down: Linear;
-  readonly #options: BlockOptions;
+  readonly options: BlockOptions;
 
   constructor(init: Initializer, options: BlockOptions) {
     super();
     const { width, ffn, eps } = options;
-    this.#options = options;
+    this.options = options;
     this.attentionNorm = new LayerNorm(init.at('attentionNorm'), width, { eps });
     this.attention = new MultiHeadAttention(init.at('attention'), options);
     this.ffnNorm = new LayerNorm(init.at('ffnNorm'), width, { eps });
@@ -137,7 +137,7 @@ export class TransformerBlock extends Module {
 
   /** x to rows of the same kind; with `only`, to those rows alone (what a last layer needs; not with `causal`, which counts rows). */
   forward(x: JaggedRows, context: ForwardContext, only?: Queries): JaggedRows {
-    const { norm = 'pre', activation = 'gelu', dropout: p = 0 } = this.#options;
+    const { norm = 'pre', activation = 'gelu', dropout: p = 0 } = this.options;
     const drop = (y: Tensor) => (p > 0 && context.training ? dropout(y, { p }) : y);
     const read = norm === 'pre' ? this.attentionNorm.forward(x.rows) : x.rows;
     const asking = only === undefined ? read : gatherRows(read, only.index);

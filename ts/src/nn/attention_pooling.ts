@@ -14,12 +14,12 @@ export class AttentionPooling extends Module {
   readonly norm: LayerNorm;
   readonly up: Linear;
   readonly down: Linear;
-  readonly #options: BlockOptions;
+  readonly options: BlockOptions;
 
   constructor(init: Initializer, options: BlockOptions) {
     super();
     const { width, ffn, eps } = options;
-    this.#options = options;
+    this.options = options;
     this.probe = init.normal('probe', [1, width], 1 / Math.sqrt(width));
     this.attention = new MultiHeadAttention(init.at('attention'), options);
     this.norm = new LayerNorm(init.at('norm'), width, { eps });
@@ -33,6 +33,6 @@ export class AttentionPooling extends Module {
     const probes = gatherRows(this.probe, this.place(new Int32Array(n)));
     const offsets = this.place(Int32Array.from({ length: n + 1 }, (_, i) => i));
     const pooled = this.attention.forward({ rows: probes, offsets }, x);
-    return add(pooled, feedForward(this.norm.forward(pooled), this.up, this.down, this.#options.activation ?? 'gelu'));
+    return add(pooled, feedForward(this.norm.forward(pooled), this.up, this.down, this.options.activation ?? 'gelu'));
   }
 }

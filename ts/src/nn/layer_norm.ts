@@ -6,17 +6,16 @@ import { type Initializer, Module } from './module.js';
 export class LayerNorm extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor;
-
-  readonly #eps: number;
+  readonly eps: number;
 
   constructor(init: Initializer, width: number, { eps = 1e-5 }: { eps?: number } = {}) {
     super();
-    this.#eps = eps;
+    this.eps = eps;
     this.weight = init.constant('weight', [width], 1);
     this.bias = init.constant('bias', [width], 0);
   }
 
   forward(x: Tensor, residual?: Tensor): Tensor {
-    return layerNorm(x, this.weight, this.bias, { eps: this.#eps, residual });
+    return layerNorm(x, this.weight, this.bias, { eps: this.eps, residual });
   }
 }

@@ -57,7 +57,7 @@ export class PretrainedImageEncoder extends Module {
   /** Tokens of a picture: patches, and the class token where there is one. */
   readonly tokenCount: number;
   readonly #patches: number;
-  readonly #options: PretrainedImageOptions;
+  readonly options: PretrainedImageOptions;
 
   constructor(init: Initializer, options: PretrainedImageOptions) {
     super();
@@ -69,7 +69,7 @@ export class PretrainedImageEncoder extends Module {
           argument: 'size',
         },
       );
-    this.#options = options;
+    this.options = options;
     this.#patches = (size / patch) ** 2;
     this.width = width;
     this.tokenCount = this.#patches + (pooling === 'class' ? 1 : 0);
@@ -87,11 +87,11 @@ export class PretrainedImageEncoder extends Module {
 
   /** Parameters that `vectors` reads and `tokens` does not. */
   get ofVectors(): RegExp {
-    return this.#options.lastNorm === 'pooled' ? /^(norm|pooling)\./ : /^pooling\./;
+    return this.options.lastNorm === 'pooled' ? /^(norm|pooling)\./ : /^pooling\./;
   }
 
   private embed({ pixels, present, size }: Pictures): JaggedRows {
-    const { size: expected, patch, mean, std } = this.#options;
+    const { size: expected, patch, mean, std } = this.options;
     if (size !== expected)
       throw new ShapeError(`PretrainedImageEncoder: expected pictures of size ${expected} but received ${size}`, {
         argument: 'size',
@@ -120,7 +120,7 @@ export class PretrainedImageEncoder extends Module {
   tokens(pictures: Pictures, context: ForwardContext): JaggedRows {
     let x = this.embed(pictures);
     for (const block of this.blocks) x = block.forward(x, context);
-    return this.#options.lastNorm === 'tokens' ? { ...x, rows: this.norm.forward(x.rows) } : x;
+    return this.options.lastNorm === 'tokens' ? { ...x, rows: this.norm.forward(x.rows) } : x;
   }
 
   /** One normalised vector (n, width) per picture: its class token, or what SigLIP's probe reads. */
@@ -143,6 +143,6 @@ export class PretrainedImageEncoder extends Module {
     const vectors = this.vectors(pictures, context);
     if (this.head === null) return vectors;
     const out = this.head.forward(vectors);
-    return this.#options.head?.activation === 'tanh' ? tanh(out) : out;
+    return this.options.head?.activation === 'tanh' ? tanh(out) : out;
   }
 }

@@ -49,12 +49,12 @@ export class PretrainedTextEncoder extends Module {
   readonly norm: LayerNorm | null;
   readonly head: Linear | null;
   readonly width: number;
-  readonly #options: PretrainedTextOptions;
+  readonly options: PretrainedTextOptions;
 
   constructor(init: Initializer, options: PretrainedTextOptions) {
     super();
     const { vocabularySize, positions, types, width, layers, norm, eps, head } = options;
-    this.#options = options;
+    this.options = options;
     this.width = width;
     this.token = new Embedding(init.at('token'), vocabularySize, width);
     this.position = new Embedding(init.at('position'), positions, width);
@@ -67,11 +67,11 @@ export class PretrainedTextEncoder extends Module {
 
   /** Tokens that a text may have. */
   get maxTokens(): number {
-    return this.#options.positions - this.#options.firstPosition;
+    return this.options.positions - this.options.firstPosition;
   }
 
   private embed({ tokens, types, positions, offsets }: TokenSequences): JaggedRows {
-    const { firstPosition } = this.#options;
+    const { firstPosition } = this.options;
     const places = firstPosition === 0 ? positions : positions.map((position) => position + firstPosition);
     let rows = add(this.token.forward(this.place(tokens)), this.position.forward(this.place(places)));
     if (this.type !== null) rows = add(rows, this.type.forward(this.place(types)));
@@ -87,7 +87,7 @@ export class PretrainedTextEncoder extends Module {
 
   /** The last hidden state of the pooled token (n, width), one per text; a zero row for a text without tokens. */
   vectors(batch: TokenSequences, context: ForwardContext): Tensor {
-    const { causal } = this.#options;
+    const { causal } = this.options;
     const { index, offsets, found, present } = this.pooledTokens(batch);
     const only: Queries = { index: this.place(index), offsets: this.place(offsets) };
     let x = this.embed(batch);
@@ -104,7 +104,7 @@ export class PretrainedTextEncoder extends Module {
     const vectors = this.vectors(batch, context);
     if (this.head === null) return vectors;
     const out = this.head.forward(vectors);
-    return this.#options.head?.activation === 'tanh' ? tanh(out) : out;
+    return this.options.head?.activation === 'tanh' ? tanh(out) : out;
   }
 
   /** Row of the pooled token of every text that has tokens, how many of them each text has (as offsets), and where each text's row is. */
@@ -114,7 +114,7 @@ export class PretrainedTextEncoder extends Module {
     found: number;
     present: Int32Array;
   } {
-    const { pooled } = this.#options;
+    const { pooled } = this.options;
     const texts = offsets.length - 1;
     const index = new Int32Array(texts);
     const bounds = new Int32Array(texts + 1);

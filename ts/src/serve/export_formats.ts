@@ -6,6 +6,8 @@ import { nodeEnv } from '../io/env.js';
 import { type RowIds, writeFbin, writeRowIds } from '../io/fbin.js';
 import { writeNpy } from '../io/npy.js';
 import type { RecommenderModel } from '../models/model.js';
+import { gatherRows } from '../ops/gather_rows.js';
+import { alias, type Tensor, tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { encodeItems } from '../train/evaluate.js';
 import { readTensors } from '../train/state.js';
@@ -15,11 +17,11 @@ import { writeTensors } from './export_files.js';
 export const exportFormats = ['serving', 'onnx', 'safetensors', 'npy', 'fbin', 'peft', 'hf'] as const;
 export type ExportFormat = (typeof exportFormats)[number];
 
-/** Names of the files that each form consists of. */
+/** Names of the files that each form consists of; those of vectors without their endings. */
 export const formatFiles = {
   weights: 'weights.safetensors',
-  npy: 'vectors.npy',
-  fbin: 'vectors.fbin',
+  items: { vectors: 'vectors', ids: 'ids' },
+  users: { vectors: 'users', ids: 'users.ids' },
 } as const;
 
 export interface FormatContext {
@@ -41,51 +43,75 @@ export async function writeWeights({ model, step, folder }: FormatContext): Prom
   });
 }
 
-/** Item vectors as an evaluation reads them, (items, width) float32. ConfigError for a model without item content. */
-export async function itemVectors({
-  model,
-  data,
-  items,
-  step,
-}: Omit<FormatContext, 'folder'>): Promise<{ values: Float32Array<ArrayBuffer>; width: number }> {
-  if (!model.encodesItems) {
-    const has = model.rankingVectors === undefined ? 'has ids only' : 'scores by a graph of users and items';
-    throw new ConfigError(`export: expected a model with item content for item vectors but this one ${has}`, {
+/** Vectors (ids, width) float32, row-major, and the id of each row. */
+export interface IdVectors {
+  readonly ids: readonly string[];
+  readonly width: number;
+  readonly values: Float32Array<ArrayBuffer>;
+}
+
+/** What a model is searched with. `users`: null where scores are no products of a user's and an item's vector. */
+export interface SearchVectors {
+  readonly items: IdVectors;
+  readonly users: IdVectors | null;
+}
+
+/** Vectors as an evaluation reads them: those whose products are the scores, else of item content. ConfigError for a model without either. */
+export async function searchVectors(context: Omit<FormatContext, 'folder'>): Promise<SearchVectors> {
+  const { model, data, items, step } = context;
+  if (model.rankingVectors === undefined && !model.encodesItems)
+    throw new ConfigError('export: expected a model with item content for item vectors but this one has ids only', {
       key: 'vectors',
     });
-  }
+  await model.ready?.();
   try {
     await encodeItems(model, data, 'overlay', items, step);
-    const vectors = tidy(() => model.contentVectors(items, step)!);
-    const values = Float32Array.from((await vectors.values()) as Float32Array);
-    const width = vectors.shape[1]!;
-    vectors.dispose();
-    return { values, width };
+    const ids = Array.from(items, (row) => data.items.ids[row]!);
+    if (model.rankingVectors === undefined)
+      return { items: await idVectors(ids, () => model.contentVectors(items, step)!), users: null };
+    const scored = model.rankingVectors();
+    return {
+      items: await idVectors(ids, () =>
+        gatherRows(scored.items, tensor(items, [items.length], { device: model.device })),
+      ),
+      users: await idVectors(data.userIds, () => alias(scored.users)),
+    };
   } finally {
     model.dropOverlay();
   }
 }
 
+async function idVectors(ids: readonly string[], make: () => Tensor): Promise<IdVectors> {
+  const vectors = tidy(make);
+  const values = Float32Array.from((await vectors.values()) as Float32Array);
+  const width = vectors.shape[1]!;
+  vectors.dispose();
+  return { ids, width, values };
+}
+
 const int64 = { least: -(2n ** 63n), most: 2n ** 63n - 1n };
 
-/** The ids of item rows: 64-bit integers where every one of them is written as such an integer is, else strings. */
-export function itemIds({ items: { ids } }: Dataset, rows: Int32Array): RowIds {
-  const texts = Array.from(rows, (row) => ids[row]!);
+/** Ids as 64-bit integers where every one of them is written as such an integer is, else as they are. */
+export function rowIds(ids: readonly string[]): RowIds {
   const whole = (text: string): boolean => {
     if (!/^(0|-?[1-9]\d{0,18})$/.test(text)) return false;
     const value = BigInt(text);
     return value >= int64.least && value <= int64.most;
   };
-  return texts.every(whole) ? BigInt64Array.from(texts, BigInt) : texts;
+  return ids.every(whole) ? BigInt64Array.from(ids, BigInt) : ids;
 }
 
-/** Item vectors as `.npy`, `.fbin` or both, and their ids as `ids.npy` or `ids.txt`. */
+/** Vectors as `.npy`, `.fbin` or both, and their ids as `.npy` or `.txt`: of items, and of users where scores are products. */
 export async function writeVectors(context: FormatContext, formats: ReadonlySet<ExportFormat>): Promise<void> {
-  const { values, width } = await itemVectors(context);
-  const { folder, items, data } = context;
-  const count = items.length;
-  if (formats.has('npy'))
-    await writeNpy(join(folder, formatFiles.npy), { dtype: 'float32', shape: [count, width], data: values });
-  if (formats.has('fbin')) await writeFbin(join(folder, formatFiles.fbin), { count, dim: width, data: values });
-  await writeRowIds(folder, itemIds(data, items));
+  const { folder } = context;
+  const write = async ({ ids, width, values }: IdVectors, files: { vectors: string; ids: string }): Promise<void> => {
+    const path = join(folder, files.vectors);
+    const count = ids.length;
+    if (formats.has('npy')) await writeNpy(`${path}.npy`, { dtype: 'float32', shape: [count, width], data: values });
+    if (formats.has('fbin')) await writeFbin(`${path}.fbin`, { count, dim: width, data: values });
+    await writeRowIds(folder, rowIds(ids), { stem: files.ids });
+  };
+  const { items, users } = await searchVectors(context);
+  await write(items, formatFiles.items);
+  if (users !== null) await write(users, formatFiles.users);
 }

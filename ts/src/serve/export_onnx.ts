@@ -19,7 +19,7 @@ import { configDigest, type ResolvedConfig } from '../train/config.js';
 import { encodeItems } from '../train/evaluate.js';
 import { readTensors } from '../train/state.js';
 import { type FileSignature, writeExportFile, writeTensors } from './export_files.js';
-import { type FormatContext, itemIds } from './export_formats.js';
+import { type FormatContext, rowIds } from './export_formats.js';
 import { entityTensors } from './export_model.js';
 import { type GraphCheck, graphDifference, onnxFiles, PARITY_ROWS, PARITY_TOLERANCE } from './onnx_check.js';
 import { encoderGraphs } from './onnx_encoders.js';
@@ -56,7 +56,7 @@ export async function writeOnnx(context: OnnxContext): Promise<Parity> {
   if (model.rankingVectors !== undefined) {
     const { name } = config.config.model;
     throw new OnnxExportError(
-      `export: --to onnx: model.name ${name}: expected a ranker but its scores are products of vectors of a graph of all users and items`,
+      `export: --to onnx: model.name ${name}: expected a ranker but its scores are products of vectors of a graph of all users and items; --to npy gives those vectors`,
       { key: 'model.name', op: name },
     );
   }
@@ -172,7 +172,7 @@ async function writeTables(
   const words = tokenizer?.kind === 'words' ? tokenizer : null;
   const text = JSON.stringify({ vocabularies: Object.fromEntries(data.vocabularies), words });
   files[onnxFiles.vocabulary] = await writeExportFile(nodeEnv, folder, onnxFiles.vocabulary, [Buffer.from(text)]);
-  await writeRowIds(folder, itemIds(data, Int32Array.from(data.items.ids.keys())));
+  await writeRowIds(folder, rowIds(data.items.ids));
 }
 
 /** The first rows that were compared, as inputs of the ranker by name, and their scores. */

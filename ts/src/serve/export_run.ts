@@ -7,7 +7,14 @@ import { saveEncoderAdapters } from '../models/encoder_adapters.js';
 import { type OpenRunOptions, openRun } from '../train/open_run.js';
 import { encoderSources, saveToFolders, weightsKeys } from '../train/published_encoders.js';
 import { createFolder, requireEmpty } from './export_files.js';
-import { type ExportFormat, type FormatContext, itemVectors, writeVectors, writeWeights } from './export_formats.js';
+import {
+  type ExportFormat,
+  type FormatContext,
+  type IdVectors,
+  searchVectors,
+  writeVectors,
+  writeWeights,
+} from './export_formats.js';
 import { type ExportedModel, exportedItems, exportModel } from './export_model.js';
 import { type OnnxContext, type Parity, writeOnnx } from './export_onnx.js';
 
@@ -18,7 +25,10 @@ export interface ExportRunOptions extends OpenRunOptions {
   /** What the folder holds. Default `serving`, what a predictor opens, which stands alone; the others may stand side by side. */
   readonly to?: readonly ExportFormat[];
   readonly items?: 'all' | 'train';
-  /** A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. */
+  /**
+   * A `.npy` file for item vectors (items, width) float32; the ids go beside it, one per line, to `<name>.ids.txt`. Vectors of users, where
+   * scores are products of the two, to `<name>.users.npy` and `<name>.users.ids.txt`.
+   */
   readonly vectors?: string | null;
   /** Where ONNX Runtime comes from, to compare graphs with. Default: the package `onnxruntime-node`, null where it is not installed. */
   readonly openRuntime?: () => Promise<OnnxRuntime | null>;
@@ -91,10 +101,14 @@ async function writeAdapters({ model: { adapters }, folder }: FormatContext): Pr
   await saveEncoderAdapters(adapters, folder);
 }
 
-/** Content vectors for search indexes: `.npy`, and the ids in row order. */
+/** Vectors for search indexes: `.npy`, and the ids in row order. */
 async function writeVectorFile(context: Omit<FormatContext, 'folder'>, file: string): Promise<void> {
-  const { values, width } = await itemVectors(context);
-  await writeNpy(file, { dtype: 'float32', shape: [values.length / width, width], data: values });
-  const ids = Array.from(context.items, (row) => `${context.data.items.ids[row]}\n`).join('');
-  await writeFile(`${file.replace(/\.npy$/, '')}.ids.txt`, ids);
+  const { items, users } = await searchVectors(context);
+  const stem = file.replace(/\.npy$/, '');
+  const write = async ({ ids, width, values }: IdVectors, path: string, idFile: string): Promise<void> => {
+    await writeNpy(path, { dtype: 'float32', shape: [ids.length, width], data: values });
+    await writeFile(idFile, ids.map((id) => `${id}\n`).join(''));
+  };
+  await write(items, file, `${stem}.ids.txt`);
+  if (users !== null) await write(users, `${stem}.users.npy`, `${stem}.users.ids.txt`);
 }

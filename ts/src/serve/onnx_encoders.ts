@@ -49,8 +49,7 @@ async function queryCheck(
 ): Promise<GraphCheck> {
   const graph = new OnnxGraph('query_encoder');
   const translation = new ModuleTranslation(graph, model, weights);
-  const inputs = translation.textInputs('text');
-  const vectors = translation.textVectors(encoder, inputs, null, inputs.present);
+  const vectors = translation.textVectors(encoder, translation.textInputs('text', encoder));
   // The last of them is empty: what a missing query gives.
   const offsets = Int32Array.from([...texts.offsets, texts.offsets.at(-1)!]);
   const asked = { ...texts, offsets };
@@ -146,6 +145,11 @@ function presentInput(t: ModuleTranslation, name: string): OnnxValue {
   return g.node('Unsqueeze', [t.float(g.input(`${name}.present`, 'bool', ['batch'])), g.integers([1])]);
 }
 
+/** Vectors (B, W) as a token each. */
+function oneToken({ graph: g }: ModuleTranslation, vectors: OnnxValue, present: OnnxValue): Tokens {
+  return { x: g.node('Unsqueeze', [vectors, g.integers([1])]), present };
+}
+
 function em3Vectors(t: ModuleTranslation, { content }: Em3): { target: OnnxValue; history: OnnxValue } {
   const part = content!;
   const g = t.graph;
@@ -153,23 +157,22 @@ function em3Vectors(t: ModuleTranslation, { content }: Em3): { target: OnnxValue
   for (const name of part.fusion.project.keys()) {
     if (part.given.includes(name)) {
       const dim = part.fusion.project.get(name)!.inFeatures;
-      const x = g.node('Unsqueeze', [g.input(name, 'float32', ['batch', dim]), g.integers([1])]);
-      modalities.set(name, { x, present: presentInput(t, name) });
+      modalities.set(name, oneToken(t, g.input(name, 'float32', ['batch', dim]), presentInput(t, name)));
     } else if (name === 'text') {
-      const inputs = t.textInputs('text');
-      const cls = (): Tokens => ({
-        x: g.node('Unsqueeze', [t.textVectors(part.text!, inputs, null, inputs.present), g.integers([1])]),
-        present: t.any(inputs.present),
-      });
-      modalities.set(name, part.exact ? cls() : t.textTokens(part.text!, inputs));
+      const inputs = t.textInputs('text', part.text!);
+      const whole = (): Tokens => oneToken(t, t.textVectors(part.text!, inputs), t.any(inputs.present));
+      modalities.set(name, part.exact ? whole() : t.textTokens(part.text!, inputs));
     } else {
       const size = t.pictureSize(part.image!);
-      const { tokenCount } = part.image!;
-      const patches = t.pictureTokens(part.image!, g.input('image.pixels', 'uint8', ['batch', size, size, 3]));
-      const pooled = part.exact ? null : part.cacheTokens;
-      const x = pooled === null ? patches : t.pooledTokens(patches, tokenCount, pooled);
-      const present = g.node('Mul', [t.ones(x, part.imageTokens(tokenCount)), presentInput(t, 'image')]);
-      modalities.set(name, part.exact ? t.meanToken({ x, present }) : { x, present });
+      const pixels = g.input('image.pixels', 'uint8', ['batch', size, size, 3]);
+      const there = presentInput(t, 'image');
+      const each = (): Tokens => {
+        const { tokenCount } = part.image!;
+        const patches = t.pictureTokens(part.image!, pixels);
+        const x = part.cacheTokens === null ? patches : t.pooledTokens(patches, tokenCount, part.cacheTokens);
+        return { x, present: g.node('Mul', [t.ones(x, part.imageTokens(tokenCount)), there]) };
+      };
+      modalities.set(name, part.exact ? oneToken(t, t.pictureVectors(part.image!, pixels), there) : each());
     }
   }
   const flattened = t.fused(part.fusion, modalities);
@@ -182,7 +185,7 @@ function em3Vectors(t: ModuleTranslation, { content }: Em3): { target: OnnxValue
 function lemurVectors(t: ModuleTranslation, { content }: Lemur): { target: OnnxValue; history: OnnxValue } {
   const { document } = content!;
   const g = t.graph;
-  const text = document.readsText ? t.textInputs('text') : null;
+  const text = document.readsText ? t.textInputs('text', document.text) : null;
   const size = document.image === null ? 0 : t.pictureSize(document.image);
   const picture =
     document.image === null

@@ -3,7 +3,7 @@ import { OnnxExportError } from '../errors.js';
 import type { OnnxGraph, OnnxValue } from '../io/onnx.js';
 import { type HostTensor, viewAs } from '../io/safetensors.js';
 import type { Activation } from '../native_kernels.js';
-import type { MultiHeadAttention, Projection, TransformerBlock } from '../nn/attention.js';
+import type { FeedForwardActivation, MultiHeadAttention, Projection, TransformerBlock } from '../nn/attention.js';
 import type { DocumentEncoder } from '../nn/document_encoder.js';
 import type { FusionLayer, FusionQFormer } from '../nn/fusion_q_former.js';
 import { ImageEncoder } from '../nn/image_encoder.js';
@@ -16,7 +16,14 @@ import type { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
 import type { PretrainedTextEncoder } from '../nn/pretrained_text_encoder.js';
 import { TextEncoder } from '../nn/text_encoder.js';
 import type { Tensor } from '../tensor.js';
-import { activation, attention, layerNorm, linear, reshape, sum, transpose } from './onnx_ops.js';
+import { activation, attention, feedForwardActivation, layerNorm, linear, reshape, transpose } from './onnx_ops.js';
+import {
+  publishedDocument,
+  publishedPatches,
+  publishedPictures,
+  publishedTexts,
+  publishedTokens,
+} from './onnx_published.js';
 
 /** Padded tokens (B, L, W) and where there are some, (B, L) float32. */
 export interface Tokens {
@@ -24,17 +31,26 @@ export interface Tokens {
   readonly present: OnnxValue;
 }
 
-/** Inputs of a text: token, type and position rows (B, L) int64, and where there are tokens. */
+/** Inputs of a text: token, type and position rows (B, L) int64, and where there are tokens: the first places. */
 export interface TextInputs {
   readonly tokens: OnnxValue;
-  readonly types: OnnxValue;
+  /** Null for a published encoder, to which all tokens are of one segment. */
+  readonly types: OnnxValue | null;
   readonly positions: OnnxValue;
   readonly present: OnnxValue;
 }
 
+/** Picture input of documents: pixels (B, size, size, 3) uint8, and (B, 1) float32 1 where there is one. */
+export interface PictureInputs {
+  readonly pixels: OnnxValue;
+  readonly present: OnnxValue;
+}
+
+/** Picks rows (B, n, W) out of (B, L, W). */
+export type RowPick = (x: OnnxValue) => OnnxValue;
+
 const FLOAT = 1;
 const BOOL = 9;
-const LAYER_NORM_EPS = 1e-5;
 
 /** Translates modules of one model into one graph. */
 export class ModuleTranslation {
@@ -70,13 +86,13 @@ export class ModuleTranslation {
 
   // ---- inputs
 
-  /** Inputs `<name>.tokens`, `.types`, `.positions` and `.present` (batch, tokens). */
-  textInputs(name: string): TextInputs {
+  /** Inputs `<name>.tokens`, `.types` (of an encoder of ours), `.positions` and `.present` (batch, tokens). */
+  textInputs(name: string, encoder: TextEncoder | PretrainedTextEncoder): TextInputs {
     const shape = ['batch', 'tokens'];
     const rows = (column: string): OnnxValue => this.graph.input(`${name}.${column}`, 'int64', shape);
     return {
       tokens: rows('tokens'),
-      types: rows('types'),
+      types: encoder instanceof TextEncoder ? rows('types') : null,
       positions: rows('positions'),
       present: this.float(this.graph.input(`${name}.present`, 'bool', shape)),
     };
@@ -84,6 +100,10 @@ export class ModuleTranslation {
 
   float(x: OnnxValue): OnnxValue {
     return this.graph.node('Cast', [x], { to: FLOAT });
+  }
+
+  bool(x: OnnxValue): OnnxValue {
+    return this.graph.node('Cast', [x], { to: BOOL });
   }
 
   /** `rows` (n, W) for each row of the batch, (B, n, W); `like` has B first. */
@@ -109,7 +129,7 @@ export class ModuleTranslation {
   withAbsent({ x, present }: Tokens, absent: OnnxValue): Tokens {
     const g = this.graph;
     const there = this.any(present);
-    const some = g.node('Cast', [g.node('Unsqueeze', [there, g.integers([2])])], { to: BOOL });
+    const some = this.bool(g.node('Unsqueeze', [there, g.integers([2])]));
     const cut = (value: OnnxValue, from: number, to: number): OnnxValue =>
       g.node('Slice', [value, g.integers([from]), g.integers([to]), g.integers([1])]);
     const end = 2 ** 31 - 1;
@@ -162,46 +182,57 @@ export class ModuleTranslation {
   }
 
   norm(layer: LayerNorm, x: OnnxValue): OnnxValue {
-    return layerNorm(this.graph, x, this.weight(layer.weight), this.weight(layer.bias), LAYER_NORM_EPS);
+    return layerNorm(this.graph, x, this.weight(layer.weight), this.weight(layer.bias), layer.eps);
   }
 
-  /** Rows `from` (B, Nq, W) attend to the tokens of their own sequence. */
-  private attend(
+  /** W2 act(W1 x). */
+  feedForward(x: OnnxValue, up: Projection, down: Projection, kind: FeedForwardActivation): OnnxValue {
+    return this.linear(down, feedForwardActivation(this.graph, this.linear(up, x), kind));
+  }
+
+  /** Rows `from` (B, Nq, W) attend to the tokens of their own sequence; where attention is causal, all tokens to those before them. */
+  attend(
     module: MultiHeadAttention,
     from: OnnxValue,
     { x, present }: Tokens,
     projections: { query: Projection; key: Projection; value: Projection; out: Projection } = module,
   ): OnnxValue {
     const g = this.graph;
-    const { heads, query, scale } = module;
+    const { heads, query, scale, causal } = module;
     const width = query.outFeatures;
+    const keys = g.node('Unsqueeze', [present, g.integers([1, 2])]);
+    const pairs = (): OnnxValue => g.node('Mul', [g.node('Unsqueeze', [present, g.integers([1, 3])]), keys]);
     const split = (y: OnnxValue): OnnxValue => reshape(g, y, [0, 0, heads, width / heads]);
     const out = attention(g, {
       q: transpose(g, split(this.linear(projections.query, from)), [0, 2, 1, 3]),
       keys: transpose(g, split(this.linear(projections.key, x)), [0, 2, 3, 1]),
       v: transpose(g, split(this.linear(projections.value, x)), [0, 2, 1, 3]),
-      visible: g.node('Unsqueeze', [present, g.integers([1, 2])]),
+      visible: causal ? g.node('Trilu', [pairs()], { upper: 0 }) : keys,
       scale: scale ?? (width / heads) ** -0.5,
     });
     return this.linear(projections.out, reshape(g, transpose(g, out, [0, 2, 1, 3]), [0, 0, width]));
   }
 
-  /** A pre-norm block; with `first`, for the first token alone. */
-  private block(block: TransformerBlock, tokens: Tokens, first: boolean): OnnxValue {
+  /** A block; with `asking`, for the rows that it picks alone. */
+  private block(block: TransformerBlock, tokens: Tokens, asking: RowPick | null): OnnxValue {
     const g = this.graph;
-    const normed = this.norm(block.attentionNorm, tokens.x);
-    const [asking, residual] = first ? [this.firstRows(normed, 1), this.firstRows(tokens.x, 1)] : [normed, tokens.x];
-    const mixed = g.node('Add', [residual, this.attend(block.attention, asking, { ...tokens, x: normed })]);
-    const up = activation(g, this.linear(block.up, this.norm(block.ffnNorm, mixed)), 'gelu');
-    return g.node('Add', [mixed, this.linear(block.down, up)]);
+    const { norm = 'pre', activation: kind = 'gelu' } = block.options;
+    const rest = (x: OnnxValue): OnnxValue => this.feedForward(x, block.up, block.down, kind);
+    const read = norm === 'pre' ? this.norm(block.attentionNorm, tokens.x) : tokens.x;
+    const attended = this.attend(block.attention, asking?.(read) ?? read, { ...tokens, x: read });
+    const mixed = g.node('Add', [asking?.(tokens.x) ?? tokens.x, attended]);
+    if (norm === 'pre') return g.node('Add', [mixed, rest(this.norm(block.ffnNorm, mixed))]);
+    const normed = this.norm(block.attentionNorm, mixed);
+    return this.norm(block.ffnNorm, g.node('Add', [rest(normed), normed]));
   }
 
-  private blocks(blocks: readonly TransformerBlock[], tokens: Tokens, onlyFirst: boolean): OnnxValue {
+  /** All rows behind the blocks, or those that `asking` picks. */
+  blocks(blocks: readonly TransformerBlock[], tokens: Tokens, asking: RowPick | null): OnnxValue {
     let { x } = tokens;
     blocks.forEach((block, i) => {
-      x = this.block(block, { ...tokens, x }, onlyFirst && i === blocks.length - 1);
+      x = this.block(block, { ...tokens, x }, i === blocks.length - 1 ? asking : null);
     });
-    return onlyFirst && blocks.length === 0 ? this.firstRows(x, 1) : x;
+    return blocks.length === 0 ? (asking?.(x) ?? x) : x;
   }
 
   // ---- encoders
@@ -211,25 +242,31 @@ export class ModuleTranslation {
     const rows = (table: Tensor, index: OnnxValue): OnnxValue =>
       g.node('Gather', [this.weight(table), index], { axis: 0 });
     const placed = g.node('Add', [rows(encoder.token.table, tokens), rows(encoder.position.table, positions)]);
-    return { x: g.node('Add', [placed, rows(encoder.type.table, types)]), present };
+    return { x: g.node('Add', [placed, rows(encoder.type.table, types!)]), present };
   }
 
   /** All tokens of texts, normalised. */
   textTokens(encoder: TextEncoder | PretrainedTextEncoder, inputs: TextInputs): Tokens {
-    if (!(encoder instanceof TextEncoder)) return refuse(encoder);
+    if (!(encoder instanceof TextEncoder)) return publishedTokens(this, encoder, inputs);
     const tokens = this.embed(encoder, inputs);
-    return { ...tokens, x: this.norm(encoder.norm, this.blocks(encoder.blocks, tokens, false)) };
+    return { ...tokens, x: this.norm(encoder.norm, this.blocks(encoder.blocks, tokens, null)) };
+  }
+
+  /** (B, out): what a text encoder gives of texts alone; a zero row for one without tokens, where nothing learned stands for it. */
+  textVectors(encoder: TextEncoder | PretrainedTextEncoder, inputs: TextInputs): OnnxValue {
+    return encoder instanceof TextEncoder
+      ? this.firstVectors(encoder, inputs, null, inputs.present)
+      : publishedTexts(this, encoder, inputs);
   }
 
   /** (B, out): the first token of each text and of what is `added` behind it; a zero row where there is none at all. */
-  textVectors(
-    encoder: TextEncoder | PretrainedTextEncoder,
+  private firstVectors(
+    encoder: TextEncoder,
     inputs: TextInputs | null,
     added: Tokens | null,
     like: OnnxValue,
   ): OnnxValue {
     const g = this.graph;
-    if (!(encoder instanceof TextEncoder)) return refuse(encoder);
     const { absent, width } = encoder;
     let text: Tokens | null = inputs === null ? null : this.embed(encoder, inputs);
     if (absent !== null) {
@@ -240,7 +277,10 @@ export class ModuleTranslation {
           : this.withAbsent(text, row);
     }
     const all = this.joined([text, added].filter((part) => part !== null));
-    const rows = this.norm(encoder.norm, this.blocks(encoder.blocks, all, true));
+    const rows = this.norm(
+      encoder.norm,
+      this.blocks(encoder.blocks, all, (x) => this.firstRows(x, 1)),
+    );
     const projected = encoder.project === null ? rows : this.linear(encoder.project, rows);
     const vectors = g.node('Squeeze', [projected, g.integers([1])]);
     return absent === null ? g.node('Mul', [vectors, this.any(all.present)]) : vectors;
@@ -257,11 +297,13 @@ export class ModuleTranslation {
     return g.node('MatMul', [g.constant({ dtype: 'float32', shape: [members.length, tokens], data: shares }), x]);
   }
 
-  /** Patch tokens of pictures, input `image.pixels` (batch, size, size, 3) uint8. */
-  pictureTokens(encoder: ImageEncoder | PretrainedImageEncoder, pixels: OnnxValue): OnnxValue {
+  /** Patches (B, patches, W) of pictures (B, size, size, 3) uint8, without positions. */
+  patchRows(
+    { weight, bias }: { readonly weight: Tensor; readonly bias: Tensor | null },
+    { size, patch, mean, std }: ImageEncoder['pixels'],
+    pixels: OnnxValue,
+  ): OnnxValue {
     const g = this.graph;
-    if (!(encoder instanceof ImageEncoder)) return refuse(encoder);
-    const { size, patch, mean, std } = encoder.pixels;
     const channels = (of: (channel: number) => number): OnnxValue =>
       g.constant({ dtype: 'float32', shape: [3], data: Float32Array.from([0, 1, 2], of) });
     const scaled = g.node('Mul', [this.float(pixels), channels((c) => 1 / (255 * std[c]!))]);
@@ -269,15 +311,27 @@ export class ModuleTranslation {
     const side = size / patch;
     const cut = reshape(g, shifted, [-1, side, patch, side, patch, 3]);
     const patches = reshape(g, transpose(g, cut, [0, 1, 3, 5, 2, 4]), [-1, side * side, 3 * patch * patch]);
-    const embedded = linear(g, patches, this.weight(encoder.weight), this.weight(encoder.bias), 3);
-    const x = g.node('Add', [embedded, this.weight(encoder.position)]);
-    const all = { x, present: this.ones(x, side * side) };
-    return this.norm(encoder.norm, this.blocks(encoder.blocks, all, false));
+    return linear(g, patches, this.weight(weight), bias === null ? null : this.weight(bias), 3);
+  }
+
+  /** Patch tokens of pictures (B, size, size, 3) uint8. */
+  pictureTokens(encoder: ImageEncoder | PretrainedImageEncoder, pixels: OnnxValue): OnnxValue {
+    if (!(encoder instanceof ImageEncoder)) return publishedPatches(this, encoder, pixels);
+    const patches = this.patchRows(encoder, encoder.pixels, pixels);
+    const x = this.graph.node('Add', [patches, this.weight(encoder.position)]);
+    const all = { x, present: this.ones(x, encoder.tokenCount) };
+    return this.norm(encoder.norm, this.blocks(encoder.blocks, all, null));
+  }
+
+  /** One vector (B, W) per picture. */
+  pictureVectors(encoder: ImageEncoder | PretrainedImageEncoder, pixels: OnnxValue): OnnxValue {
+    if (!(encoder instanceof ImageEncoder)) return publishedPictures(this, encoder, pixels);
+    return this.graph.node('ReduceMean', [this.pictureTokens(encoder, pixels)], { axes: [1], keepdims: 0 });
   }
 
   /** Pixels along a side of the pictures that an encoder reads. */
   pictureSize(encoder: ImageEncoder | PretrainedImageEncoder): number {
-    return encoder instanceof ImageEncoder ? encoder.pixels.size : refuse(encoder);
+    return encoder instanceof ImageEncoder ? encoder.pixels.size : encoder.options.size;
   }
 
   private fusionLayer(layer: FusionLayer, from: OnnxValue, to: Tokens): OnnxValue {
@@ -312,13 +366,10 @@ export class ModuleTranslation {
     return reshape(this.graph, queries, [0, -1]);
   }
 
-  /** Vectors (B, out) of LEMUR's documents. `pixels` and `pictured` (B, 1) float32 where it reads pictures. */
-  document(
-    encoder: DocumentEncoder,
-    text: TextInputs | null,
-    picture: { readonly pixels: OnnxValue; readonly present: OnnxValue } | null,
-  ): OnnxValue {
+  /** Vectors (B, out) of LEMUR's documents, `picture` where it reads pictures. */
+  document(encoder: DocumentEncoder, text: TextInputs | null, picture: PictureInputs | null): OnnxValue {
     const g = this.graph;
+    if (!(encoder.text instanceof TextEncoder)) return publishedDocument(this, encoder, text!, picture);
     let added: Tokens | null = null;
     const { image, patches, pictureType, absentPicture } = encoder;
     if (image !== null && patches !== null && pictureType !== null && absentPicture !== null && picture !== null) {
@@ -328,23 +379,6 @@ export class ModuleTranslation {
       added = this.withAbsent({ x, present }, this.weight(absentPicture));
     }
     const like = text?.present ?? added!.present;
-    return this.textVectors(encoder.text, encoder.readsText ? text : null, added, like);
+    return this.firstVectors(encoder.text, text, added, like);
   }
-
-  /** Mean over the tokens that are there, as one token; sums over none are 0. */
-  meanToken({ x, present }: Tokens): Tokens {
-    const g = this.graph;
-    const weighted = g.node('Mul', [x, g.node('Unsqueeze', [present, g.integers([2])])]);
-    const count = g.node('Max', [sum(g, present, [1], true), g.scalar(1)]);
-    const mean = g.node('Div', [sum(g, weighted, [1], true), g.node('Unsqueeze', [count, g.integers([2])])]);
-    return { x: mean, present: this.any(present) };
-  }
-}
-
-function refuse(encoder: object): never {
-  const op = encoder.constructor.name;
-  throw new OnnxExportError(
-    `export: --to onnx: op ${op}: published encoders are not translated (model.encoder.weights)`,
-    { op },
-  );
 }

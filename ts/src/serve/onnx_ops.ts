@@ -5,6 +5,7 @@
 import { OnnxExportError } from '../errors.js';
 import type { OnnxGraph, OnnxValue } from '../io/onnx.js';
 import type { Activation, Binary, Unary } from '../native_kernels.js';
+import type { FeedForwardActivation } from '../nn/attention.js';
 
 /** A list in the graph: (B, length) places. */
 export interface PaddedList {
@@ -95,6 +96,16 @@ export function activation(g: OnnxGraph, x: OnnxValue, kind: Activation): OnnxVa
   }
 }
 
+/** `activation`, or gelu in the forms of published encoders (ops/activation.ts). */
+export function feedForwardActivation(g: OnnxGraph, x: OnnxValue, kind: FeedForwardActivation): OnnxValue {
+  const gated = (scale: OnnxValue): OnnxValue => g.node('Mul', [x, g.node('Sigmoid', [g.node('Mul', [x, scale])])]);
+  if (kind === 'quick_gelu') return gated(g.scalar(1.702));
+  if (kind !== 'gelu_tanh') return activation(g, x, kind);
+  const slope = 2 * Math.sqrt(2 / Math.PI);
+  const cubic = g.node('Mul', [g.node('Mul', [x, x]), g.scalar(slope * 0.044715)]);
+  return gated(g.node('Add', [cubic, g.scalar(slope)]));
+}
+
 /** x Wᵀ + b for x of any rank above 1; weight (N, K). */
 export function linear(g: OnnxGraph, x: OnnxValue, weight: OnnxValue, bias: OnnxValue | null, rank: number): OnnxValue {
   if (rank === 2) return g.node('Gemm', bias === null ? [x, weight] : [x, weight, bias], { transB: 1 });
@@ -107,8 +118,8 @@ export function layerNorm(g: OnnxGraph, x: OnnxValue, weight: OnnxValue, bias: O
 }
 
 /**
- * softmax(scale q kᵀ) v over the keys that `visible` (B, 1, 1, keys) shows; 0 where it shows none. q (B, H, Nq, D), keys (B, H, D, keys),
- * v (B, H, keys, D).
+ * softmax(scale q kᵀ) v over the keys that `visible` (B, 1, 1 or Nq, keys) shows; 0 where it shows none. q (B, H, Nq, D),
+ * keys (B, H, D, keys), v (B, H, keys, D).
  */
 export function attention(
   g: OnnxGraph,

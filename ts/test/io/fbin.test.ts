@@ -97,6 +97,14 @@ describe('ids of rows', () => {
     expect((await readdir(folder)).filter((file) => file.startsWith('ids'))).toEqual([name]);
   });
 
+  it('of two tables stand side by side under names of their own', async () => {
+    await writeRowIds(folder, ['a', 'b']);
+    expect(await writeRowIds(folder, BigInt64Array.of(7n), { stem: 'users.ids' })).toBe('users.ids.npy');
+    expect(await readRowIds(folder, 2)).toEqual(['a', 'b']);
+    expect(await readRowIds(folder, 1, { stem: 'users.ids' })).toEqual(BigInt64Array.of(7n));
+    await expect(readRowIds(folder, 1, { stem: 'shops' })).rejects.toThrow('expected either shops.npy or shops.txt');
+  });
+
   it.each(kinds)('F09: %s cut at every byte is refused', async (name, ids) => {
     for (const [other] of kinds) await rm(join(folder, other), { force: true });
     await writeRowIds(folder, ids);

@@ -1,5 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OnnxExportError } from '../../src/errors.js';
@@ -13,7 +12,6 @@ import { readSafetensors, viewAs } from '../../src/io/safetensors.js';
 import type { Parity } from '../../src/serve/export_onnx.js';
 import { type ExportedRun, exportRun } from '../../src/serve/export_run.js';
 import type { ConfigInput } from '../../src/train/config.js';
-import { randomEncoderFolder } from '../models/random_encoder_folder.js';
 import { trainedRun } from './served_shop.js';
 
 const runtime = await openOnnxRuntime();
@@ -111,28 +109,6 @@ function offBy(error: number): () => Promise<OnnxRuntime> {
   };
   return async () => ({ version: 'none', load: async () => session });
 }
-
-describe('an export to ONNX that cannot be', () => {
-  let encoders: string;
-  let run: Awaited<ReturnType<typeof trainedRun>>;
-  beforeAll(async () => {
-    encoders = mkdtempSync(join(tmpdir(), 'galago-bert-'));
-    const weights = await randomEncoderFolder(join(encoders, 'bert'), 'bert');
-    run = await trainedRun({ model: { modalities: ['text'], encoder: { weights } } });
-  });
-  afterAll(() => {
-    run[Symbol.dispose]();
-    rmSync(encoders, { recursive: true });
-  });
-
-  it('names what has no counterpart and leaves nothing behind', async () => {
-    const out = join(run.folder, 'onnx');
-    const failed = exportRun({ run: run.path, out, to: ['onnx'], device: 'cpu' });
-    await expect(failed).rejects.toThrow(OnnxExportError);
-    await expect(failed).rejects.toThrow(/--to onnx: op PretrainedTextEncoder: .* \(model\.encoder\.weights\)/);
-    expect(readdirSync(run.folder)).toEqual(['run']);
-  });
-});
 
 describe('the comparison of graphs with our scores', () => {
   let run: Awaited<ReturnType<typeof trainedRun>>;

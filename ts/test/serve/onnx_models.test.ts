@@ -1,5 +1,5 @@
 /** One ONNX export per option that changes what a graph computes: scores and vectors of ONNX Runtime are ours. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -151,7 +151,7 @@ describe.skipIf(runtime === null)(`a graph of two labels${why}`, () => {
 });
 
 describe('models without a graph', () => {
-  it.each(['freedom', 'em3_release'] as const)('%s is refused by name', async (name) => {
+  it.each(['freedom', 'em3_release'] as const)('%s is refused by name and leaves nothing behind', async (name) => {
     const { data, feature_cols: columns } = files({});
     const object: ConfigInput = {
       data: { ...data, label: { column: null }, allow_duplicates: true },
@@ -161,8 +161,12 @@ describe('models without a graph', () => {
         .concat(columns!.slice(-2)),
       model: { name },
     };
+    const before = new Set(readdirSync(root));
     const failed = exported(object);
     await expect(failed).rejects.toThrow(OnnxExportError);
-    await expect(failed).rejects.toThrow(new RegExp(`--to onnx: model.name ${name}`));
+    await expect(failed).rejects.toThrow(
+      new RegExp(`--to onnx: model.name ${name}: .*; --to npy gives those vectors$`),
+    );
+    expect(readdirSync(root).filter((entry) => !before.has(entry))).toEqual([`run${runs - 1}`]);
   });
 });
