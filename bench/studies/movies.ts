@@ -77,7 +77,9 @@ async function rankingMetrics(folder: string): Promise<Record<string, number>> {
   return result;
 }
 
-const results: Record<string, BySeed> = {};
+const results: Record<string, BySeed> = Object.fromEntries(
+  [...matrix, ranking].filter(wanted).map(({ name }) => [name, {}]),
+);
 let file = '';
 const write = (): void => {
   file = writeResults(results, {
@@ -93,7 +95,7 @@ await inOrder(
   jobs,
   async ({ row, seed }) => {
     const folder = await finishedRun(row, seed, options);
-    (results[row.name] ??= {})[seed] = row === ranking ? await rankingMetrics(folder) : testMetrics(folder);
+    results[row.name]![seed] = row === ranking ? await rankingMetrics(folder) : testMetrics(folder);
     write();
   },
 );

@@ -1,5 +1,5 @@
 /** Options of the content part of a recommender. */
-import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
+import type { EncoderLoraOptions } from './encoder_adapters.js';
 import type { PretrainedOptions } from './pretrained_content.js';
 
 /** How history items get their vectors. 'none': the last encoded vector. The others are EM3's (models.md 3). */
@@ -44,7 +44,7 @@ export interface ContentOptions {
   /** Tokens that the patches of a picture are pooled to, a square number; null: one per patch. Not for fusion mode 'exact', which takes one. */
   readonly cacheTokens: number | null;
   /** Low-rank updates of linear layers of the item encoders, whose own weights are frozen then; null: none. */
-  readonly encoderLora: LoraAdapterOptions | null;
+  readonly encoderLora: EncoderLoraOptions | null;
   /** Published encoders in place of `text` and `image`; their weights are filled in afterwards (`fillEncoders`). */
   readonly pretrained?: PretrainedOptions;
 }

@@ -30,6 +30,14 @@ export interface AdaptedEncoder {
   readonly unused?: RegExp | undefined;
 }
 
+/** What encoders call the projections of queries and values. */
+const QUERIES_AND_VALUES = ['query', 'value', 'q_proj', 'v_proj'];
+
+/** `LoraAdapterOptions` whose targets may be null: queries and values of attention, whatever the encoders call them. */
+export interface EncoderLoraOptions extends Omit<LoraAdapterOptions, 'targets'> {
+  readonly targets: LoraAdapterOptions['targets'] | null;
+}
+
 /**
  * Puts low-rank updates on the targets in each encoder. Errors: `ConfigError` that names the targets which no encoder has, and the layers
  * that there are.
@@ -37,10 +45,11 @@ export interface AdaptedEncoder {
 export function adaptEncoders(
   encoders: ReadonlyMap<EncoderName, AdaptedEncoder>,
   init: Initializer,
-  options: LoraAdapterOptions,
+  { targets: asked, ...options }: EncoderLoraOptions,
 ): EncoderAdapters {
   const names = [...encoders.values()].flatMap(({ module, nameOf }) => [...linearsOf(module, nameOf).keys()]);
-  const wanted = typeof options.targets === 'string' ? [options.targets] : options.targets.map((target) => [target]);
+  const targets = asked ?? QUERIES_AND_VALUES.filter((target) => names.some((name) => isLoraTarget(name, [target])));
+  const wanted = typeof targets === 'string' ? [targets] : targets.map((target) => [target]);
   const unknown = wanted.filter((target) => !names.some((name) => isLoraTarget(name, target)));
   if (unknown.length > 0 || wanted.length === 0) {
     const ends = [...new Set(names.map((name) => name.split('.').at(-1)!))].join(', ') || 'there are none';
@@ -51,7 +60,7 @@ export function adaptEncoders(
   }
   const adapted = new Map<EncoderName, LoraAdapters>();
   for (const [name, { module, nameOf }] of encoders) {
-    const adapters = injectLora(module, init.at(name), options, nameOf);
+    const adapters = injectLora(module, init.at(name), { ...options, targets }, nameOf);
     if (adapters.layers.size > 0) adapted.set(name, adapters);
   }
   return adapted;

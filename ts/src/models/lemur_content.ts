@@ -14,7 +14,6 @@ import { ArgumentError, ConfigError } from '../errors.js';
 import { BankRecord } from '../nn/bank_record.js';
 import { ContentTable } from '../nn/content_table.js';
 import { DocumentEncoder } from '../nn/document_encoder.js';
-import type { LoraAdapterOptions } from '../nn/lora_adapters.js';
 import { type BankRows, MemoryBank } from '../nn/memory_bank.js';
 import { type ForwardContext, Initializer, Module } from '../nn/module.js';
 import { PretrainedImageEncoder } from '../nn/pretrained_image_encoder.js';
@@ -28,6 +27,7 @@ import type { Tensor } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { chooseItems } from './choose_items.js';
 import type { ItemContent } from './content.js';
+import type { EncoderLoraOptions } from './encoder_adapters.js';
 import {
   type AdaptedEncoder,
   adaptEncoders,
@@ -89,7 +89,7 @@ export interface LemurContentOptions {
   /** Blocks of the document's text and picture encoders that train, from the top; 'all' also trains embeddings. */
   readonly tuneLayers: number | 'all';
   /** Low-rank updates of linear layers of these encoders, whose own weights are frozen then; null: none. */
-  readonly encoderLora: LoraAdapterOptions | null;
+  readonly encoderLora: EncoderLoraOptions | null;
   readonly seed: number;
 }
 

@@ -384,9 +384,12 @@ const encoder = z.strictObject({
       alpha: rate.default(16).describe(ours('the update is scaled by alpha / r')),
       targets: z
         .union([z.array(z.string().min(1)).min(1), z.string().min(1)])
-        .default(['query', 'value'])
+        .nullable()
+        .default(null)
         .describe(
-          ours('linear layers of the item encoders: names or their ends, all-linear, or a pattern of whole names'),
+          ours(
+            'linear layers of the item encoders: names or their ends, all-linear, or a pattern of whole names; null: queries and values of attention',
+          ),
         ),
       dropout: share.default(0).describe(ours('of the input of A')),
     })

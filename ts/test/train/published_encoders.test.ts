@@ -160,8 +160,8 @@ describe('a model with published encoders', () => {
     expect(before.every((x, i) => x === after[i])).toBe(tune !== 'all');
   });
 
-  it('low-rank updates go by the names of the folder, and train alone', async () => {
-    const lora = { targets: ['q_proj', 'v_proj'], rank: 2 };
+  it('low-rank updates go by the names of the folder, by default to queries and values, and train alone', async () => {
+    const lora = { rank: 2 };
     const { config: resolved } = config({ encoder: { weights: folder('clip'), lora } });
     await using data = await runData(resolved);
     using built = await initialModel(resolved, data.schema);
