@@ -11,6 +11,7 @@ namespace {
 
 template <class T>
 GALAGO_INLINE T dot(const T* a, const T* b, int64_t n) {
+  if (n == 1) return a[0] * b[0];  // ones against ones: which rows a mask shows
   return lane_sum<T, 16>(n, [=](int64_t i) GALAGO_INLINE_BODY { return a[i] * b[i]; });
 }
 

@@ -50,6 +50,20 @@ GALAGO_INLINE Lanes<T> exp_lanes(const Lanes<T>& x) {
   return load(values);
 }
 
+// All lanes of a row by one operation, as a tree.
+template <class T, class Combine>
+GALAGO_INLINE T across(const Lanes<T>& x, const Combine& combine) {
+  T values[lanes];
+  store(values, x);
+  for (int64_t width = lanes / 2; width > 0; width /= 2)
+    for (int64_t l = 0; l < width; l++) values[l] = combine(values[l], values[l + width]);
+  return values[0];
+}
+template <class T>
+GALAGO_INLINE T across_sum(const Lanes<T>& x) {
+  return across<T>(x, [](T a, T b) GALAGO_INLINE_BODY { return a + b; });
+}
+
 // Strides of the score block: lanes along queries (a row per key) or along keys (a row per query).
 struct Block {
   bool along_queries;
@@ -117,13 +131,36 @@ struct Attention {
   static Block block(int64_t queries, int64_t keys) { return {2 * padded(queries) * keys <= 3 * queries * padded(keys), queries, keys}; }
 };
 
+// Four rows of four as four columns: out[c * width + r] = x[r * stride + c] * factor.
+GALAGO_INLINE void transpose_four(const float* x, int64_t stride, float factor, float* out, int64_t width) {
+  typedef float Four __attribute__((vector_size(16)));
+  typedef float Memory __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef int32_t Pick __attribute__((vector_size(16)));
+  Four row[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; r++) row[r] = *reinterpret_cast<const Memory*>(x + r * stride) * factor;
+  const Pick low{0, 4, 1, 5}, high{2, 6, 3, 7}, first{0, 1, 4, 5}, second{2, 3, 6, 7};
+  const Four a = __builtin_shuffle(row[0], row[1], low), b = __builtin_shuffle(row[0], row[1], high);
+  const Four c = __builtin_shuffle(row[2], row[3], low), d = __builtin_shuffle(row[2], row[3], high);
+  *reinterpret_cast<Memory*>(out) = __builtin_shuffle(a, c, first);
+  *reinterpret_cast<Memory*>(out + width) = __builtin_shuffle(a, c, second);
+  *reinterpret_cast<Memory*>(out + 2 * width) = __builtin_shuffle(b, d, first);
+  *reinterpret_cast<Memory*>(out + 3 * width) = __builtin_shuffle(b, d, second);
+}
+
 // out[d * width + i] = x[i * stride + d] * factor for i < n, zero for n <= i < width: what lanes run along.
 template <class T>
-void transpose_into(const T* x, int64_t n, int64_t stride, int64_t D, T factor, T* out, int64_t width) {
+[[gnu::noinline]] void transpose_into(const T* x, int64_t n, int64_t stride, int64_t D, T factor, T* out, int64_t width) {
   vectorize<T>([=] {
+    int64_t blocked = 0;
+    if constexpr (std::is_same_v<T, float>) {
+      blocked = D % 4 == 0 ? n / 4 * 4 : 0;
+      for (int64_t i = 0; i < blocked; i += 4)
+        for (int64_t d = 0; d < D; d += 4) transpose_four(x + i * stride + d, stride, factor, out + d * width + i, width);
+    }
     for (int64_t d = 0; d < D; d++) {
       T* row = out + d * width;
-      for (int64_t i = 0; i < n; i++) row[i] = x[i * stride + d] * factor;
+      for (int64_t i = blocked; i < n; i++) row[i] = x[i * stride + d] * factor;
       for (int64_t i = n; i < width; i++) row[i] = 0;
     }
   });
@@ -189,13 +226,21 @@ void softmax_block(const Block& block, T* scores, T* lse) {
     vectorize<T>([=] {
       for (int64_t i = 0; i < block.queries; i++) {
         T* s = scores + i * width;
-        const int64_t n = block.keys;
-        T top = lane_max<T>(n, lowest, [=](int64_t j) GALAGO_INLINE_BODY { return s[j]; });
+        std::fill(s + block.keys, s + width, lowest);
+        Lanes<T> tops = Lanes<T>{} + lowest, sums{};
+        for (int64_t j = 0; j < width; j += lanes) {
+          const Lanes<T> row = load(s + j);
+          tops = row > tops ? row : tops;
+        }
+        T top = across<T>(tops, [](T a, T b) GALAGO_INLINE_BODY { return a > b ? a : b; });
         if (top == lowest) top = 0;
-        for (int64_t j = 0; j < n; j++) s[j] = fast_exp(s[j] - top);
-        const T sum = lane_sum<T>(n, [=](int64_t j) GALAGO_INLINE_BODY { return s[j]; });
-        const T inverse = sum > 0 ? 1 / sum : 0;
-        for (int64_t j = 0; j < n; j++) s[j] *= inverse;
+        for (int64_t j = 0; j < width; j += lanes) {
+          const Lanes<T> e = exp_lanes<T>(load(s + j) - top);
+          store(s + j, e);
+          sums += e;
+        }
+        const T sum = across_sum<T>(sums), inverse = sum > 0 ? 1 / sum : 0;
+        for (int64_t j = 0; j < width; j += lanes) store(s + j, load(s + j) * inverse);
         lse[i] = sum > 0 ? top + fast_log(sum) : lowest;
       }
     });
@@ -227,11 +272,16 @@ void softmax_block_backward(const Block& block, const T* lse, T scale, T* scores
     vectorize<T>([=] {
       for (int64_t i = 0; i < block.queries; i++) {
         T *s = scores + i * width, *d = dp + i * width;
-        const int64_t n = block.keys;
+        std::fill(s + block.keys, s + width, -std::numeric_limits<T>::infinity());
         const T shift = std::isinf(lse[i]) ? 0 : lse[i];
-        for (int64_t j = 0; j < n; j++) s[j] = fast_exp(s[j] - shift);
-        const T delta = lane_sum<T>(n, [=](int64_t j) GALAGO_INLINE_BODY { return s[j] * d[j]; });
-        for (int64_t j = 0; j < n; j++) d[j] = scale * s[j] * (d[j] - delta);
+        Lanes<T> sums{};
+        for (int64_t j = 0; j < width; j += lanes) {
+          const Lanes<T> p = exp_lanes<T>(load(s + j) - shift);
+          store(s + j, p);
+          sums += p * load(d + j);
+        }
+        const T delta = across_sum<T>(sums);
+        for (int64_t j = 0; j < width; j += lanes) store(d + j, scale * load(s + j) * (load(d + j) - delta));
       }
     });
   }
