@@ -23,7 +23,7 @@ export {
   SHOP_FEATURES,
 } from './data/load_dataset.js';
 // data and files
-export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch } from './data/loader/batch.js';
+export type { Batch, ImageBatch, ItemBatch, Jagged, QueryBatch, TokenBatch, VectorBatch } from './data/loader/batch.js';
 export { Loader, type LoaderOptions } from './data/loader/loader.js';
 export { type Feature, featureNamed, featuresOf, type Schema } from './data/schema.js';
 export { generateShop, knownScores, type Shop, type ShopOptions } from './data/shop/shop.js';

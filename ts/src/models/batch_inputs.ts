@@ -1,6 +1,8 @@
 /** What models read from a batch beside its features. */
 import type { Batch } from '../data/loader/batch.js';
+import { featuresOf, type Schema } from '../data/schema.js';
 import { uniforms } from '../random.js';
+import type { RankerSpec } from './ranker.js';
 
 /**
  * A share of the rows with the unknown id (row 0) of a feature, drawn by (seed, step, row), so that the ranker learns to score from
@@ -16,6 +18,11 @@ export function withoutSomeIds(
   const draws = uniforms(batch.size, seed, (stream + step) >>> 0);
   const kept = ids.map((row, b) => (draws[b]! < share ? 0 : row));
   return { ...batch, categorical: { ...batch.categorical, [feature]: kept } };
+}
+
+/** Names of the given vectors that a ranker with these inputs reads as they are. */
+export function givenInputs(schema: Schema, { vectors }: RankerSpec): string[] {
+  return featuresOf(schema, 'embedding').flatMap(({ name }) => (vectors.has(name) ? [name] : []));
 }
 
 /** (B, modalities) 1 where the item of a row has a text, a picture, or a given vector of that name, else 0. */

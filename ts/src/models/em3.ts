@@ -18,7 +18,7 @@ import { padJagged } from '../ops/pad_jagged.js';
 import { sortDescending } from '../ops/sort_descending.js';
 import { streamOf } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
-import { presence, withoutSomeIds } from './batch_inputs.js';
+import { givenInputs, presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentOptions, ContentPart } from './content.js';
 import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultDlrm } from './dlrm.js';
@@ -88,6 +88,7 @@ export class Em3 extends Module implements RecommenderModel {
   readonly encoderStageEpochs: number;
   readonly encodesItems: boolean;
   readonly frozenContent: boolean;
+  readonly givenInputs: readonly string[];
   readonly #options: Em3Options;
   readonly #label: string;
   /** The main one first; the others are what rankers of several tasks learn too. */
@@ -118,6 +119,7 @@ export class Em3 extends Module implements RecommenderModel {
       features: options.features,
       content: content.modalities,
     });
+    this.givenInputs = givenInputs(schema, this.features.spec());
     this.content = training === 'id_only' ? null : new ContentPart(init.at('content'), schema, content);
     const idWidth = schema.itemId === null ? 0 : (this.features.tables.get(schema.itemId)?.embeddingDim ?? 0);
     this.heads =

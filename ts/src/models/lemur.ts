@@ -17,7 +17,7 @@ import { add, mul, scaleBy } from '../ops/elementwise.js';
 import { gatherRows } from '../ops/gather_rows.js';
 import { streamOf } from '../random.js';
 import type { DeviceName, Tensor } from '../tensor.js';
-import { presence, withoutSomeIds } from './batch_inputs.js';
+import { givenInputs, presence, withoutSomeIds } from './batch_inputs.js';
 import { type ContentIdContrastOptions, contentIdContrast } from './content_id_contrast.js';
 import { defaultEm3Options, type TrainingMode } from './em3.js';
 import type { EncoderAdapters } from './encoder_adapters.js';
@@ -125,6 +125,7 @@ export class Lemur extends Module implements RecommenderModel {
   readonly encoderStageEpochs: number;
   readonly encodesItems: boolean;
   readonly frozenContent: boolean;
+  readonly givenInputs: readonly string[];
   readonly #options: LemurOptions;
   readonly #label: string;
   /** The main one first; the others are what rankers of several tasks learn too. */
@@ -149,6 +150,7 @@ export class Lemur extends Module implements RecommenderModel {
       oneWidth: ranker === 'fm',
       features: options.features,
     });
+    this.givenInputs = givenInputs(schema, this.features.spec());
     this.content = training === 'id_only' ? null : new LemurContent(init.at('content'), schema, { ...content, seed });
     const { width } = content;
     const features = [...this.contextSpec().values()].reduce((total, columns) => total + columns, 0);

@@ -114,6 +114,8 @@ export interface RecommenderModel extends Module {
   readonly adapters: EncoderAdapters;
   /** The item encoders where none of them trains; null where one does, or there is none. */
   readonly frozenEncoders: FrozenEncoders | null;
+  /** Names of the given vectors that scores read as they are, beside ids and numbers. Absent: none. */
+  readonly givenInputs?: readonly string[];
   /** Null for a model that needs no item vectors to score. */
   readonly served: ServedContent | null;
   /** Published encoders that the model was built of, to be filled; null where it has none. */

@@ -5,6 +5,7 @@
  *   model.safetensors     what scoring needs: ranker, features, query encoder
  *   vectors.safetensors   vectors (n, width) of items with their keys and ages, and the vector of an item without content
  *   items.safetensors     ids and features of the item table      users.safetensors   the same of users
+ *   given.safetensors     given vectors of items that the ranker reads as they are, and whose they are; where it reads any
  *   vocabulary.json       ids and words of training               serving.json        schema, text layouts, fills
  *   config.yaml           configuration of the run                tokenizer/          where the run did not make its own words
  *   encoder_config/, picture_config/   of published encoders: what they are made of, without weights
@@ -34,6 +35,7 @@ export const exportFiles = {
   vectors: 'vectors.safetensors',
   items: 'items.safetensors',
   users: 'users.safetensors',
+  given: 'given.safetensors',
   vocabulary: 'vocabulary.json',
   serving: 'serving.json',
   config: 'config.yaml',

@@ -17,6 +17,11 @@ import { writeTensors } from './export_files.js';
 export const exportFormats = ['serving', 'onnx', 'safetensors', 'npy', 'fbin', 'peft', 'hf'] as const;
 export type ExportFormat = (typeof exportFormats)[number];
 
+/** Why a model whose scores are products of vectors has no such form. */
+export function noRanker(form: ExportFormat, name: string): string {
+  return `export: --to ${form}: model.name ${name}: expected a ranker but its scores are products of vectors of a graph of all users and items; --to npy gives those vectors`;
+}
+
 /** Names of the files that each form consists of; those of vectors without their endings. */
 export const formatFiles = {
   weights: 'weights.safetensors',

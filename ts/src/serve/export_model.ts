@@ -24,7 +24,9 @@ import {
   writeExportFile,
   writeTensors,
 } from './export_files.js';
+import { noRanker } from './export_formats.js';
 import { tableFeatures } from './feature_values.js';
+import { givenBatches, givenTensors } from './given_vectors.js';
 import { packTexts } from './packed_text.js';
 import type { ServingFile } from './served_model.js';
 
@@ -52,19 +54,15 @@ export interface ExportedModel {
 
 /**
  * Exports a model as it stands, with the vectors that an evaluation of it reads. The folder appears whole or not at all. Throws
- * `ArgumentError` for a folder that holds something, `StorageError`.
+ * `ArgumentError` for a folder that holds something, `ConfigError` for a model whose scores are products of vectors, `StorageError`.
  */
 export async function exportModel(
   model: RecommenderModel,
   data: Dataset,
   { config, step, out, items: which = 'all' }: ExportModelOptions,
 ): Promise<ExportedModel> {
-  const [given] = featuresOf(data.schema, 'embedding');
-  if (given !== undefined)
-    throw new ConfigError(
-      `export: expected a model without given vectors, which no export holds yet, but received feature ${given.name}`,
-      { key: 'feature_cols' },
-    );
+  if (model.rankingVectors !== undefined)
+    throw new ConfigError(noRanker('serving', config.config.model.name), { key: 'model.name' });
   return createFolder(out, async (draft) => {
     const precision = trainSettings(config.config).precision;
     const files: Record<string, FileSignature> = {};
@@ -80,6 +78,15 @@ export async function exportModel(
       files[exportFiles.vectors] = await writeTensors(nodeEnv, draft, exportFiles.vectors, vectors, tied);
     files[exportFiles.items] = await writeTensors(nodeEnv, draft, exportFiles.items, entityTensors(data, 'item'), tied);
     files[exportFiles.users] = await writeTensors(nodeEnv, draft, exportFiles.users, entityTensors(data, 'user'), tied);
+    const given = model.givenInputs ?? [];
+    if (given.length > 0)
+      files[exportFiles.given] = await writeTensors(
+        nodeEnv,
+        draft,
+        exportFiles.given,
+        givenTensors(data, given, keys),
+        tied,
+      );
     const text = (name: string, value: string): Promise<FileSignature> =>
       writeExportFile(nodeEnv, draft, name, [Buffer.from(value)]);
     const tokenizer = (data.text.item ?? data.text.query)?.tokenizer ?? null;
@@ -171,15 +178,19 @@ async function itemVectors(
         ),
       ],
       ['missing', hostTensor('F32', [width], Float32Array.from(absent))],
-      ...presence(data.columns, held),
+      ...presence(data.columns, served.modalities, held),
     ]);
   } finally {
     model.dropOverlay();
   }
 }
 
-/** Which items have a text and a picture: flags that rankers see. */
-function presence({ itemText: text, itemImage: image }: Dataset['columns'], keys: Int32Array): [string, HostTensor][] {
+/** Which items have a text, a picture and given vectors of these names: flags that rankers see. A given one goes before a raw one of its name. */
+function presence(
+  { itemText: text, itemImage: image, itemVectors = [] }: Dataset['columns'],
+  modalities: readonly string[],
+  keys: Int32Array,
+): [string, HostTensor][] {
   const flag = (name: string, there: (key: number) => boolean): [string, HostTensor] => [
     `present.${name}`,
     hostTensor(
@@ -191,11 +202,13 @@ function presence({ itemText: text, itemImage: image }: Dataset['columns'], keys
   const flags: [string, HostTensor][] = [];
   if (text !== null) flags.push(flag('text', (key) => text.offsets[key + 1]! > text.offsets[key]!));
   if (image !== null) flags.push(flag('image', (key) => image.present[key] === 1));
+  for (const { name, present } of itemVectors)
+    if (modalities.includes(name)) flags.push(flag(name, (key) => present[key] === 1));
   return flags;
 }
 
-/** One item that has neither text nor picture, in the form that the data have. */
-export function emptyContent({ columns }: Dataset): ItemContent {
+/** One item that has neither text nor picture nor given vector, in the form that the data have. */
+function emptyContent({ columns, schema }: Dataset): ItemContent {
   const none = new Int32Array(0);
   const text: TokenBatch | null = columns.itemText && {
     tokens: none,
@@ -209,7 +222,7 @@ export function emptyContent({ columns }: Dataset): ItemContent {
     present: new Uint8Array(1),
     size,
   };
-  return { text, image };
+  return { text, image, vectors: givenBatches('export', featuresOf(schema, 'embedding'), [{ id: '' }]) };
 }
 
 /** Ids of items or users, and their ids, numbers and lists as batches hold them. */

@@ -19,7 +19,7 @@ import { configDigest, type ResolvedConfig } from '../train/config.js';
 import { encodeItems } from '../train/evaluate.js';
 import { readTensors } from '../train/state.js';
 import { type FileSignature, writeExportFile, writeTensors } from './export_files.js';
-import { type FormatContext, rowIds } from './export_formats.js';
+import { type FormatContext, noRanker, rowIds } from './export_formats.js';
 import { entityTensors } from './export_model.js';
 import { type GraphCheck, graphDifference, onnxFiles, PARITY_ROWS, PARITY_TOLERANCE } from './onnx_check.js';
 import { encoderGraphs } from './onnx_encoders.js';
@@ -55,10 +55,7 @@ export async function writeOnnx(context: OnnxContext): Promise<Parity> {
   const { model, data, step, items, folder, config } = context;
   if (model.rankingVectors !== undefined) {
     const { name } = config.config.model;
-    throw new OnnxExportError(
-      `export: --to onnx: model.name ${name}: expected a ranker but its scores are products of vectors of a graph of all users and items; --to npy gives those vectors`,
-      { key: 'model.name', op: name },
-    );
+    throw new OnnxExportError(noRanker('onnx', name), { key: 'model.name', op: name });
   }
   const weights = await readTensors(model.state());
   try {
@@ -151,7 +148,7 @@ async function compare(
 
 /** Ids, id rows and vectors of items and users, and the vocabularies behind the rows. */
 async function writeTables(
-  { data, folder, step }: OnnxContext,
+  { data, folder, step, model }: OnnxContext,
   vectors: ItemVectors | null,
   files: Record<string, FileSignature>,
 ): Promise<void> {
@@ -164,6 +161,9 @@ async function writeTables(
     tables.set('history_vector', hostTensor('F32', shape, history));
     tables.set('found', hostTensor('U8', [data.schema.items], found));
   }
+  for (const { name, values, present, dim } of data.columns.itemVectors ?? [])
+    if (model.givenInputs?.includes(name) === true)
+      tables.set(`given.${name}`, hostTensor('F32', [present.length, dim], Float32Array.from(values)));
   const put = (name: string, tensors: ReadonlyMap<string, HostTensor>): Promise<FileSignature> =>
     writeTensors(nodeEnv, folder, name, tensors, metadata);
   files[onnxFiles.items] = await put(onnxFiles.items, tables);
@@ -197,6 +197,8 @@ function meaning(model: RecommenderModel, data: Dataset, { name }: OnnxPort): st
   const numbers = data.schema.features.filter(({ type }) => type === 'numeric').map((feature) => feature.name);
   const column = name.split('.').at(-1)!;
   if (name === 'item_vector') return `row of ${name} in ${onnxFiles.items} of the item that is scored`;
+  if (model.givenInputs?.includes(name) === true)
+    return `row of given.${name} in ${onnxFiles.items} of the item that is scored`;
   if (name === 'query_vector') return `output of ${onnxFiles.queryEncoder}`;
   if (name === 'flags') return `1 where the item has: ${(model.served?.modalities ?? []).join(', ')}`;
   if (name === 'numeric') return `numbers as trained: ${numbers.join(', ')}`;

@@ -12,13 +12,16 @@ import { imageAugment } from '../train/dataset_request.js';
 import { inPrecision } from '../train/evaluate.js';
 import { exportFiles, mismatch } from './export_files.js';
 import { type Fields, type FieldValue, fieldOf, type IdValue, idText } from './feature_values.js';
+import { givenBatches, sliceBatches, type VectorBatches } from './given_vectors.js';
 import { openServedModel, type ServedModel } from './served_model.js';
 
-/** An item as the data had it: texts and features by column name, and its picture as the bytes of an image file. */
+/** An item as the data had it: texts and features by column name, its picture as the bytes of an image file, given vectors by feature name. */
 export interface NewItem {
   readonly id: IdValue;
   readonly fields?: Fields;
   readonly picture?: Uint8Array | null;
+  /** What is absent is missing. */
+  readonly vectors?: Readonly<Record<string, Float32Array | null>> | null;
 }
 
 /** Rows for `Predictor.add`: vectors (n, width) and what else a request must know of the items. Plain data, to be posted to a thread. */
@@ -33,6 +36,8 @@ export interface EncodedItems {
   /** (n) 1 where the item has a text, and where it has a picture. */
   readonly text: Uint8Array;
   readonly image: Uint8Array;
+  /** Given vectors by feature name: which items brought one, and its values where the ranker reads them (none where they are only content). */
+  readonly given: VectorBatches;
   /** Ids whose picture could not be decoded: it counts as missing. */
   readonly unreadable: readonly string[];
 }
@@ -43,9 +48,13 @@ export class ItemEncoder implements Disposable {
   /** Opens an export whose encoder file is there. Throws what `Predictor.open` throws. */
   static async open(folder: string, { device = 'auto' }: { device?: DeviceName | 'auto' } = {}): Promise<ItemEncoder> {
     const opened = await openServedModel(folder, { device, uses: ['score', 'encode'] });
-    if (opened.model.served === null) {
+    if (opened.model.served === null && opened.given.inputs.length === 0) {
       opened.model.dispose();
-      throw mismatch(folder, ['expected a model with item content but this one has ids only'], exportFiles.encoder);
+      throw mismatch(
+        folder,
+        ['expected a model with item content or given vectors but this one has ids only'],
+        exportFiles.encoder,
+      );
     }
     return new ItemEncoder(opened);
   }
@@ -55,23 +64,32 @@ export class ItemEncoder implements Disposable {
     return this.opened.signature.step;
   }
 
-  /** Encodes items, `block` at a time, waiting for the device between blocks. ArgumentError for fields that the model does not know. */
+  /**
+   * Encodes items, `block` at a time, waiting for the device between blocks. A model of ids and given vectors encodes nothing: vectors of width 0.
+   * ArgumentError for fields and given vectors that the model does not know, and for vectors of another length or with values that are not finite.
+   */
   async encode(items: readonly NewItem[], { block = 64 }: { block?: number } = {}): Promise<EncodedItems> {
-    const { model, id, serving, precision, place } = this.opened;
+    const { model, id, serving, precision, place, given } = this.opened;
+    const { served } = model;
     const names = this.textNames;
+    const vectorsOf = givenBatches('ItemEncoder', given.features, items);
     for (const { fields = {} } of items) this.opened.resolver.checkNames('ItemEncoder', fields, ['item'], names);
     const text = new Uint8Array(items.length);
     const image = new Uint8Array(items.length);
     const parts: Float32Array[] = [];
     const unreadable: NewItem[] = [];
-    for (let at = 0; at < items.length; at += block) {
+    for (let at = 0; served !== null && at < items.length; at += block) {
       const part = items.slice(at, at + block);
-      const content = { text: this.texts(part), image: await this.pictures(part, unreadable) };
+      const content = {
+        text: this.texts(part),
+        image: await this.pictures(part, unreadable),
+        vectors: sliceBatches(vectorsOf, at, at + part.length),
+      };
       content.text?.offsets.subarray(1).forEach((end, i) => {
         text[at + i] = end > content.text!.offsets[i]! ? 1 : 0;
       });
       if (content.image !== null) image.set(content.image.present, at);
-      const rows = tidy(() => inPrecision(precision, () => model.served!.encode(content)));
+      const rows = tidy(() => inPrecision(precision, () => served.encode(content)));
       parts.push((await rows.values()) as Float32Array);
       rows.dispose();
       await place.synchronize();
@@ -90,6 +108,12 @@ export class ItemEncoder implements Disposable {
       vectors,
       text,
       image,
+      given: Object.fromEntries(
+        Object.entries(vectorsOf).map(([name, batch]) => [
+          name,
+          given.inputs.includes(name) ? batch : { ...batch, values: new Float32Array(0) },
+        ]),
+      ),
       unreadable: unreadable.map((item) => idText(item.id, column)),
     };
   }

@@ -8,21 +8,13 @@ import { ArgumentError, DisposedError, QueueFullError } from '../errors.js';
 import type { DeviceName } from '../tensor.js';
 import { tidy } from '../tidy.js';
 import { inPrecision } from '../train/evaluate.js';
-import { exportFiles, mismatch, readExportTensors } from './export_files.js';
-import {
-  EntityTable,
-  type FeatureRow,
-  type Fields,
-  fieldOf,
-  type IdValue,
-  idText,
-  tableFeatures,
-} from './feature_values.js';
+import { addItems } from './add_items.js';
+import { type FeatureRow, type Fields, fieldOf, type IdValue, idText, tableFeatures } from './feature_values.js';
 import { type EncodedItems, type ItemEncoder, type NewItem, words } from './item_encoder.js';
-import { unpackTexts } from './packed_text.js';
-import { openServedModel, type ServedModel } from './served_model.js';
+import { openState, release } from './open_state.js';
+import type { ServedModel } from './served_model.js';
 import { batchOf, type Part, type Prediction, type State, type Waiting } from './serving_batch.js';
-import { usableRows, type VectorAges, VectorStore } from './vector_store.js';
+import type { VectorAges } from './vector_store.js';
 
 export interface PredictorOptions {
   /** Default auto. */
@@ -181,32 +173,18 @@ export class Predictor implements AsyncDisposable {
   }
 
   /**
-   * Takes in vectors of an `ItemEncoder` of the same export; from then on requests see them. Throws `ExportMismatchError` for those of
-   * another one, `MemoryBankFullError` where there is no room.
+   * Takes in items of an `ItemEncoder` of the same export, with the given vectors that they bring; from then on requests see them. Throws
+   * `ExportMismatchError` for those of another one, `ArgumentError` for given vectors of another shape, `MemoryBankFullError` where there is
+   * no room.
    */
   add(encoded: EncodedItems): Promise<void> {
     return this.change(async () => {
-      const state = this.#state;
-      const { vectors, items, served, hopeless } = state;
-      if (encoded.id !== served.id)
-        throw mismatch(served.folder, [`vectors: expected those of export ${served.id} but received ${encoded.id}`]);
-      if (vectors === null) return;
-      const last = new Map(encoded.ids.map((id, i) => [id, i]));
-      const good = new Set(usableRows(encoded.vectors, vectors.width));
-      const chosen = [...last.values()].filter((i) => good.has(i));
-      const fresh = chosen.filter((i) => items.numberOf(encoded.ids[i]!) < 0).length;
-      vectors.requireRoom(items.size + fresh);
-      const numbers = Int32Array.from(chosen, (i) => items.put(encoded.ids[i]!, encoded.fields[i] ?? {}));
-      const rows = new Float32Array(chosen.length * vectors.width);
-      chosen.forEach((from, i) => {
-        rows.set(encoded.vectors.subarray(from * vectors.width, (from + 1) * vectors.width), i * vectors.width);
-      });
-      const pick = (flags: Uint8Array): Uint8Array => Uint8Array.from(chosen, (i) => flags[i]!);
-      await vectors.write(numbers, rows, pick(encoded.text), pick(encoded.image));
-      this.#counts.added += chosen.length;
-      this.#counts.refusedVectors += last.size - chosen.length;
-      for (const id of last.keys()) {
-        if (!vectors.has(items.numberOf(id))) hopeless.add(id);
+      const { vectors, items, hopeless } = this.#state;
+      const { ids, added, refused } = await addItems(this.#state, encoded);
+      this.#counts.added += added;
+      this.#counts.refusedVectors += refused;
+      for (const id of ids) {
+        if (vectors?.has(items.numberOf(id)) === false) hopeless.add(id);
         this.#pending.delete(id);
       }
     });
@@ -464,51 +442,6 @@ export class Predictor implements AsyncDisposable {
     state.requests--;
     if (state.retired && state.requests === 0) release(state);
   }
-}
-
-async function openState(
-  folder: string,
-  { device, room, mapped }: Required<PredictorOptions>,
-  like?: ServedModel,
-): Promise<State> {
-  const served = await openServedModel(folder, { device, uses: ['score'], ...(like === undefined ? {} : { like }) });
-  const { signature, model, resolver, place } = served;
-  try {
-    if (mapped && place.name !== 'cpu')
-      throw new ArgumentError(`Predictor: expected device cpu where vectors are mapped but received ${place.name}`, {
-        op: 'Predictor.open',
-        argument: 'mapped',
-      });
-    const table = async (source: 'item' | 'user', name: string): Promise<EntityTable> => {
-      const tensors = await readExportTensors(folder, signature, name);
-      return new EntityTable(source, await unpackTexts('ids', tensors), tensors, resolver);
-    };
-    const items = await table('item', exportFiles.items);
-    const users = await table('user', exportFiles.users);
-    const content = model.served;
-    const vectors =
-      content === null
-        ? null
-        : await VectorStore.open(folder, signature, { served: content, place, items: items.size + room, mapped });
-    return {
-      served,
-      items,
-      users,
-      vectors,
-      since: performance.now(),
-      hopeless: new Set(),
-      requests: 0,
-      retired: false,
-    };
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
-}
-
-function release({ served, vectors }: State): void {
-  served.model.dispose();
-  vectors?.[Symbol.dispose]();
 }
 
 /** Fields of the query by name. A text alone is the first text field. */

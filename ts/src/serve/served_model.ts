@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { parse } from 'yaml';
 import { Vocabulary, type VocabularyJson } from '../data/ids.js';
-import type { Schema } from '../data/schema.js';
+import { type EmbeddingFeature, featuresOf, type Schema } from '../data/schema.js';
 import { type TextField, type TextLayout, type TextPipeline, textPipeline } from '../data/text/text.js';
 import { loadTokenizer } from '../data/text/tokenizer.js';
 import { wordVocabularyFromJson } from '../data/text/word_vocabulary.js';
@@ -60,6 +60,13 @@ export interface ServedModel {
   readonly config: Config;
   readonly serving: ServingFile;
   readonly resolver: FeatureResolver;
+  readonly given: {
+    /** Features of given vectors. */
+    readonly features: readonly EmbeddingFeature[];
+    /** Names of those that the ranker reads as they are, and of those that are content. */
+    readonly inputs: readonly string[];
+    readonly content: readonly string[];
+  };
   readonly text: { readonly item: TextPipeline | null; readonly query: TextPipeline | null };
 }
 
@@ -108,6 +115,9 @@ export async function openServedModel(
     model.dispose();
     throw error;
   }
+  const features = featuresOf(serving.schema, 'embedding');
+  const among = (names: readonly string[]): string[] =>
+    features.flatMap(({ name }) => (names.includes(name) ? [name] : []));
   return {
     folder,
     signature,
@@ -118,6 +128,11 @@ export async function openServedModel(
     config,
     serving,
     resolver: new FeatureResolver(serving.schema, vocabularies, serving.fills),
+    given: {
+      features,
+      inputs: among(model.givenInputs ?? []),
+      content: among(model.served?.modalities ?? []),
+    },
     text,
   };
 }

@@ -1,6 +1,7 @@
 /** From waiting requests to the batch that an evaluation would have made of their rows. */
 import type { Batch, Jagged, TokenBatch } from '../data/loader/batch.js';
 import type { EntityTable, FeatureRow } from './feature_values.js';
+import type { GivenVectors } from './given_vectors.js';
 import { joinTexts } from './item_encoder.js';
 import type { ServedModel } from './served_model.js';
 import type { VectorStore } from './vector_store.js';
@@ -22,6 +23,10 @@ export interface State {
   readonly items: EntityTable;
   readonly users: EntityTable;
   readonly vectors: VectorStore | null;
+  /** Given vectors that the ranker reads as they are. */
+  readonly given: readonly GivenVectors[];
+  /** Items that there is room for: those of the table and new ones. */
+  readonly capacity: number;
   readonly since: number;
   /** Ids whose encoded vector was refused: asking again would not help. */
   readonly hopeless: Set<string>;
@@ -73,7 +78,7 @@ export function rowsOfNoEvent(
 }
 
 /** A batch as evaluation has it; item rows are rows of the vector table. */
-export function batchOf({ served, items, vectors }: State, parts: readonly Part[]): Batch {
+export function batchOf({ served, items, vectors, given }: State, parts: readonly Part[]): Batch {
   const { schema, historyLen } = served.serving;
   const size = parts.reduce((total, { from, to }) => total + to - from, 0);
   const owner = new Int32Array(size);
@@ -120,6 +125,8 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
       ? new Int32Array(0)
       : request.history.slice(-historyLen).map((item) => vectors.historyRow(item)),
   );
+  const content = vectors?.content(candidates) ?? { text: null, image: null, vectors: {} };
+  const inputs = Object.fromEntries(given.map((feature) => [feature.name, feature.gather(candidates)]));
   const texts = parts.flatMap(({ request }) => (request.query === null ? [] : [request.query]));
   return {
     ...rowsOfNoEvent(size),
@@ -130,7 +137,8 @@ export function batchOf({ served, items, vectors }: State, parts: readonly Part[
     items: {
       rows,
       index: Int32Array.from(rows.keys()),
-      ...(vectors?.content(candidates) ?? { text: null, image: null }),
+      ...content,
+      vectors: { ...content.vectors, ...inputs },
     },
     queries: texts.length === 0 ? null : { rows: Int32Array.from(parts.keys()), index: owner, text: joinTexts(texts) },
     history:

@@ -1,6 +1,5 @@
 /** Item vectors of an export on a device, read by item number, and the learned vector of items that have none. */
-import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
-import { MemoryBankFullError } from '../errors.js';
+import type { ItemBatch } from '../data/loader/batch.js';
 import { readPart, type TensorInFile, viewAs } from '../io/safetensors.js';
 import type { ServedContent } from '../models/model.js';
 import { ContentTable } from '../nn/content_table.js';
@@ -28,10 +27,10 @@ export class VectorStore implements Disposable {
   readonly #table: ContentTable;
   /** The row for items without a vector. */
   readonly missing: number;
-  /** By item number: its row, and whether it has a text and a picture. */
+  /** By item number: its row, and whether it has a text, a picture, and given vectors that are content. */
   readonly #rows: Int32Array;
-  readonly #text: Uint8Array;
-  readonly #image: Uint8Array;
+  readonly #flags: ReadonlyMap<string, Uint8Array>;
+  readonly #given: readonly string[];
   #nextRow: number;
   #count = 0;
 
@@ -39,7 +38,7 @@ export class VectorStore implements Disposable {
     private readonly served: ServedContent,
     private readonly place: DeviceControl,
     private readonly step: number,
-    { exported, missing, items, ages, file }: Layout,
+    { exported, missing, items, given, ages, file }: Layout,
   ) {
     this.width = missing.length;
     this.ages = ages;
@@ -49,8 +48,8 @@ export class VectorStore implements Disposable {
     this.missing = exported;
     this.#nextRow = exported + 1;
     this.#rows = new Int32Array(items).fill(NO_ROW);
-    this.#text = new Uint8Array(items);
-    this.#image = new Uint8Array(items);
+    this.#given = given;
+    this.#flags = new Map(['text', 'image', ...given].map((name) => [name, new Uint8Array(items)]));
     served.readFrom(this.#table);
     // A model may have learned exactly zero: then the row stays what it is, zero.
     this.commit(Int32Array.of(exported), missing);
@@ -58,7 +57,7 @@ export class VectorStore implements Disposable {
 
   /**
    * Copies the vectors of an export to the device in blocks, or with `mapped` leaves them in the file, whose pages processes share (CPU only).
-   * `items`: numbers that there is room for. Throws `ExportMismatchError`, `StorageError`.
+   * `items`: numbers that there is room for; `given`: names of given vectors that are content. Throws `ExportMismatchError`, `StorageError`.
    */
   static async open(
     folder: string,
@@ -67,8 +66,9 @@ export class VectorStore implements Disposable {
       served,
       place,
       items,
+      given,
       mapped: maps,
-    }: { served: ServedContent; place: DeviceControl; items: number; mapped: boolean },
+    }: { served: ServedContent; place: DeviceControl; items: number; given: readonly string[]; mapped: boolean },
   ): Promise<VectorStore> {
     const { tensors, left } = maps
       ? await leaveExportTensor(folder, signature, exportFiles.vectors, 'vectors')
@@ -76,7 +76,7 @@ export class VectorStore implements Disposable {
     const keys = Int32Array.from(viewAs(tensors.get('keys')!, 'I64'), Number);
     const missing = viewAs(tensors.get('missing')!, 'F32');
     const ages = agesOf(viewAs(tensors.get('ages')!, 'I32'));
-    const layout = { exported: keys.length, missing, items, ages, file: left };
+    const layout = { exported: keys.length, missing, items, given, ages, file: left };
     const store = new VectorStore(served, place, signature.step, layout);
     try {
       const rowBytes = 4 * missing.length;
@@ -98,12 +98,10 @@ export class VectorStore implements Disposable {
         steps[store.missing] = usable(missing) ? signature.step : -1;
         assign(store.#table.steps, steps);
       }
-      const flags = (name: string, into: Uint8Array): void => {
-        const found = tensors.get(name);
+      for (const [name, into] of store.#flags) {
+        const found = tensors.get(`present.${name}`);
         if (found !== undefined) viewAs(found, 'U8').forEach((flag, i) => (into[keys[i]!] = flag));
-      };
-      flags('present.text', store.#text);
-      flags('present.image', store.#image);
+      }
       store.#count = store.#rows.reduce((count, row) => count + Number(row !== NO_ROW), 0);
       return store;
     } catch (error) {
@@ -115,16 +113,6 @@ export class VectorStore implements Disposable {
   /** Items with a vector. */
   get count(): number {
     return this.#count;
-  }
-
-  /** Throws MemoryBankFullError where there is no room for so many item numbers. */
-  requireRoom(items: number): void {
-    const room = this.#rows.length;
-    if (items > room)
-      throw new MemoryBankFullError(
-        `Predictor: expected at most ${room} items but received ${items}; open with a larger room, or refresh with an export that has them`,
-        { rows: this.#count, slots: room },
-      );
   }
 
   has(item: number): boolean {
@@ -142,9 +130,10 @@ export class VectorStore implements Disposable {
   }
 
   /**
-   * Writes usable vectors (n, width) of items (n, distinct) in blocks; a request sees each from the moment it is written.
+   * Writes usable vectors (n, width) of items (n, distinct) in blocks, and what of each is there by name; a request sees each from the moment
+   * it is written.
    */
-  async write(items: Int32Array, vectors: Float32Array, text: Uint8Array, image: Uint8Array): Promise<void> {
+  async write(items: Int32Array, vectors: Float32Array, flags: ReadonlyMap<string, Uint8Array>): Promise<void> {
     const taken = items.map((item) => (this.has(item) ? this.#rows[item]! : this.#nextRow++));
     const rowOf = (i: number): number => taken[i]!;
     const order = Int32Array.from(items.keys()).sort((a, b) => rowOf(a) - rowOf(b));
@@ -155,8 +144,7 @@ export class VectorStore implements Disposable {
         const item = items[i]!;
         if (!this.has(item)) this.#count++;
         this.#rows[item] = rowOf(i);
-        this.#text[item] = text[i]!;
-        this.#image[item] = image[i]!;
+        for (const [name, into] of this.#flags) into[item] = flags.get(name)![i]!;
       }
       await this.place.synchronize();
     });
@@ -172,19 +160,22 @@ export class VectorStore implements Disposable {
     this.served.noteRows(rows, vectors);
   }
 
-  /** Texts and pictures of targets in the form of a batch. Nothing reads them but whether they are there: vectors come from the table. */
-  content(items: Int32Array): { text: TokenBatch; image: ImageBatch } {
+  /** Content of targets in the form of a batch. Nothing reads it but whether it is there: vectors come from the table. */
+  content(items: Int32Array): Required<Pick<ItemBatch, 'text' | 'image' | 'vectors'>> {
     const none = new Int32Array(0);
+    const there = (name: string): Uint8Array => {
+      const flags = this.#flags.get(name)!;
+      return Uint8Array.from(items, (item) => (this.has(item) ? flags[item]! : 0));
+    };
     const offsets = new Int32Array(items.length + 1);
-    const present = new Uint8Array(items.length);
-    items.forEach((item, i) => {
-      const held = this.has(item);
-      offsets[i + 1] = offsets[i]! + (held ? this.#text[item]! : 0);
-      present[i] = held ? this.#image[item]! : 0;
+    there('text').forEach((flag, i) => {
+      offsets[i + 1] = offsets[i]! + flag;
     });
+    const given = (name: string) => ({ values: new Float32Array(0), present: there(name), dim: 0 });
     return {
       text: { tokens: none, types: none, positions: none, offsets },
-      image: { pixels: new Uint8Array(0), present, size: 0 },
+      image: { pixels: new Uint8Array(0), present: there('image'), size: 0 },
+      vectors: Object.fromEntries(this.#given.map((name) => [name, given(name)])),
     };
   }
 
@@ -198,6 +189,7 @@ interface Layout {
   readonly exported: number;
   readonly missing: Float32Array;
   readonly items: number;
+  readonly given: readonly string[];
   readonly ages: VectorAges;
   /** Where the vectors lie, if they stay there. */
   readonly file: TensorInFile | null;
@@ -219,7 +211,7 @@ export function usableRows(rows: Float32Array, width: number): Int32Array {
 }
 
 /** The rows (n, width) at `positions`, as an array of their own. */
-function pickRows(rows: Float32Array, positions: Int32Array, width: number): Float32Array {
+export function pickRows(rows: Float32Array, positions: Int32Array, width: number): Float32Array {
   const picked = new Float32Array(positions.length * width);
   positions.forEach((i, k) => picked.set(rows.subarray(i * width, (i + 1) * width), k * width));
   return picked;

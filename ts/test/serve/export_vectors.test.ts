@@ -1,7 +1,8 @@
 /** Vectors of FREEDOM and of EM3's release, whose products are the scores. */
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConfigError } from '../../src/errors.js';
 import { readFbin, readRowIds } from '../../src/io/fbin.js';
 import { readNpy } from '../../src/io/npy.js';
 import { exportRun } from '../../src/serve/export_run.js';
@@ -116,6 +117,15 @@ describe('vectors whose products are the scores', () => {
       const event = events[i]!;
       expectScore(found[data.events.user[event]!]![data.events.item[event]!]!, logit);
     });
+  });
+
+  it('are what is left of a model that no predictor opens: the error says so', async () => {
+    const { run } = await exported('em3_release', 'train');
+    const out = `${run}.serving`;
+    const failed = exportRun({ run, out, device: 'cpu' });
+    await expect(failed).rejects.toThrow(ConfigError);
+    await expect(failed).rejects.toThrow(/--to serving: model.name em3_release: .*; --to npy gives those vectors$/);
+    expect(existsSync(out)).toBe(false);
   });
 
   it('of items with training events alone, beside all users', async () => {

@@ -150,6 +150,26 @@ describe.skipIf(runtime === null)(`a graph of two labels${why}`, () => {
   });
 });
 
+describe('given vectors that a graph reads as they are', () => {
+  it('are rows of items.safetensors, and the signature says so', async () => {
+    const { run } = await exported(files({ ranker: 'dnn', training: 'id_only', modalities: ['image'] }));
+    const out = `${run}.onnx`;
+    const items = await readSafetensors(join(out, 'items.safetensors'));
+    expect([...items.keys()].filter((name) => name.startsWith('given.'))).toEqual(['given.text']);
+    expect(items.get('given.text')!.shape).toEqual([24, 4]);
+    const { graphs } = JSON.parse(readFileSync(join(out, 'signature.json'), 'utf8')) as {
+      graphs: Record<string, { inputs: { name: string; is: string }[] }>;
+    };
+    const { is } = graphs['ranker.onnx']!.inputs.find(({ name }) => name === 'text')!;
+    expect(is).toBe('row of given.text in items.safetensors of the item that is scored');
+    const rows = viewAs(items.get('given.text')!, 'F32');
+    const known = new Set(Array.from({ length: 24 }, (_, item) => rows.slice(4 * item, 4 * item + 4).join()));
+    const samples = await readSafetensors(join(out, 'samples.safetensors'));
+    const sampled = viewAs(samples.get('text')!, 'F32');
+    for (let b = 0; b < sampled.length / 4; b++) expect(known).toContain(sampled.slice(4 * b, 4 * b + 4).join());
+  });
+});
+
 describe('models without a graph', () => {
   it.each(['freedom', 'em3_release'] as const)('%s is refused by name and leaves nothing behind', async (name) => {
     const { data, feature_cols: columns } = files({});
