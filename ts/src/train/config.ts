@@ -378,12 +378,13 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
   if (encoder.weights !== null && config.model.modalities.includes('text') && config.text.positions === 'per_field') {
     fail('text.positions', 'expected global with model.encoder.weights, which were trained so, but received per_field');
   }
-  const labelled = [config.data.label, ...config.data.more_labels].map(({ column }) => column);
-  labelled.slice(1).forEach((column, i) => {
-    const path = `data.more_labels.${i}.column`;
-    if (labelled.indexOf(column) <= i) fail(path, `expected a label of its own but ${column} is one already`);
-    if (column !== null && /(^|\.)(all|warm|cold)$/.test(column))
-      fail(path, `expected a name that no slice of metrics has but received ${column}`);
+  const more = config.data.more_labels.map(({ column, name }) => name ?? column);
+  more.forEach((name, i) => {
+    const path = `data.more_labels.${i}.${config.data.more_labels[i]!.name === null ? 'column' : 'name'}`;
+    if (name === config.data.label.column || more.indexOf(name) < i)
+      fail(path, `expected a label of its own, or a name for it, but ${name} is one already`);
+    if (/(^|\.)(all|warm|cold)$/.test(name))
+      fail(path, `expected a name that no slice of metrics has but received ${name}`);
   });
   if (config.data.more_labels.length > 0 && ranker !== 'mmoe') {
     fail('data.more_labels', `expected model.ranker mmoe, which learns several labels, but received ${ranker}`);

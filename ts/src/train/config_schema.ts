@@ -110,6 +110,12 @@ const data = z.strictObject({
       z.strictObject({
         column: z.string().describe('column of the label'),
         at_least: z.number().nullable().default(null).describe('as in label'),
+        name: z
+          .string()
+          .min(1)
+          .nullable()
+          .default(null)
+          .describe('what metrics and scores call it, for a second label of one column; null: as the column'),
       }),
     )
     .default([])

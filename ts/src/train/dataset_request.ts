@@ -30,18 +30,19 @@ export function datasetRequest(config: Config): DatasetRequest {
     throw new ConfigError('config: expected data.path or data.shop but received neither', { key: 'data' });
   const { kind, n, alpha } = train.negatives;
   const published = encoderSources(weightsKeys(config.model));
-  const features = config.feature_cols.map((column) =>
-    featureSpec(column, published.image?.options.size ?? DEFAULT_SIZE),
-  );
+  const features = config.feature_cols
+    .filter((column) => isRead(column, config))
+    .map((column) => featureSpec(column, published.image?.options.size ?? DEFAULT_SIZE));
   const options: LoadOptions = {
     userId: data.user_id,
     itemId: data.item_id,
     time: data.time,
     session: data.session,
     query: data.query_id,
-    labels: [data.label, ...data.more_labels].flatMap(({ column, at_least: atLeast }) =>
-      column === null ? [] : [{ column, atLeast }],
-    ),
+    labels: [
+      ...(data.label.column === null ? [] : [{ column: data.label.column, atLeast: data.label.at_least }]),
+      ...data.more_labels.map(({ column, at_least: atLeast, name }) => ({ column, atLeast, ...(name && { name }) })),
+    ],
     ...(features.length > 0 ? { features } : {}),
     split: splitRule(config),
     ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items', data.path) }),
@@ -88,6 +89,13 @@ export function datasetRequest(config: Config): DatasetRequest {
     },
   };
   return { where, options };
+}
+
+/** Texts and pictures of items are read where they are modalities of the model; pictures also where bad ones take their rows out of the data. */
+function isRead(column: FeatureColumn, { model, image }: Config): boolean {
+  const modalities = model.training === 'id_only' ? [] : model.modalities;
+  if (column.type === 'image') return modalities.includes('image') || image.on_bad_image === 'skip';
+  return column.type !== 'text' || column.source !== 'item' || modalities.includes('text');
 }
 
 /** How files of data are read. */

@@ -301,7 +301,11 @@ describe('rules between values', () => {
     ],
     [
       '{ data: { more_labels: [{ column: buy }, { column: buy }] }, model: { ranker: mmoe } }',
-      /data\.more_labels\[1\]\.column .*expected a label of its own but buy is one already/,
+      /data\.more_labels\[1\]\.column .*expected a label of its own, or a name for it, but buy is one already/,
+    ],
+    [
+      '{ data: { label: { column: rating, at_least: 4 }, more_labels: [{ column: rating, at_least: 5, name: rating }] }, model: { ranker: mmoe } }',
+      /data\.more_labels\[0\]\.name .*expected a label of its own, or a name for it, but rating is one already/,
     ],
     [
       '{ data: { more_labels: [{ column: cold }] }, model: { ranker: mmoe } }',
@@ -320,7 +324,7 @@ describe('rules between values', () => {
     expect(fromText(grouped).config.model.rankmixer.groups).toEqual([['a'], ['b']]);
     expect(
       fromText('data: { more_labels: [{ column: buy }] }\nmodel: { ranker: mmoe }').config.data.more_labels,
-    ).toEqual([{ column: 'buy', at_least: null }]);
+    ).toEqual([{ column: 'buy', at_least: null, name: null }]);
   });
 
   it('accepts the example of the documents', () => {

@@ -41,13 +41,31 @@ describe('datasetRequest', () => {
     );
   });
 
+  it('leaves out texts and pictures of items that the model does not read', () => {
+    const read = (object: Parameters<typeof request>[0]) =>
+      request({ data: { shop: {} }, ...object }).options.features!.flatMap(({ name, type }) =>
+        type === 'text' || type === 'image' ? [name] : [],
+      );
+    expect(read({})).toEqual(['query', 'title', 'tags', 'picture']);
+    expect(read({ model: { modalities: ['text'] } })).toEqual(['query', 'title', 'tags']);
+    expect(read({ model: { modalities: ['image'] } })).toEqual(['query', 'picture']);
+    expect(read({ model: { training: 'id_only' } })).toEqual(['query']);
+    // rows of items with bad pictures are left out: those of all modes are the same
+    expect(read({ model: { training: 'id_only' }, image: { on_bad_image: 'skip' } })).toEqual(['query', 'picture']);
+  });
+
   it('asks for labels beside the main one', () => {
-    const more = [{ column: 'buy' }, { column: 'rating', at_least: 4 }];
+    const more = [
+      { column: 'buy' },
+      { column: 'rating', at_least: 4 },
+      { column: 'rating', at_least: 5, name: 'loved' },
+    ];
     const { options } = request({ data: { shop: {}, more_labels: more }, model: { ranker: 'mmoe' } });
     expect(options.labels).toEqual([
       { column: 'click', atLeast: null },
       { column: 'buy', atLeast: null },
       { column: 'rating', atLeast: 4 },
+      { column: 'rating', atLeast: 5, name: 'loved' },
     ]);
   });
 
