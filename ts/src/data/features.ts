@@ -41,9 +41,12 @@ export type FeatureSpec =
   | (SpecBase &
       TableSpec & {
         readonly type: 'sequence';
+        /** The categorical feature whose earlier ids these are, oldest first: its vocabulary, and its table unless `shareEmbedding` is null. */
+        readonly of?: string | undefined;
         readonly splitter?: string;
         readonly maxLen: number;
-        readonly keep?: 'first' | 'last';
+        /** Default first, of earlier ids last. */
+        readonly keep?: 'first' | 'last' | undefined;
       })
   | (SpecBase & TableSpec & { readonly type: 'history'; readonly of: string; readonly maxLen: number })
   /** Fields of one source are laid out in one text, in this order. */
@@ -103,6 +106,17 @@ function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveConte
     if (shared === undefined) throw unknownFeature(spec.name, 'share_embedding', spec.shareEmbedding);
     return shared;
   };
+  /** The vocabulary of the categorical feature `of`, whose table is the only one that the feature may share. */
+  const vocabularyOf = (name: string, of: string, shareEmbedding: string | null): Vocabulary => {
+    if (features.get(of)?.type !== 'categorical') throw unknownFeature(name, 'of', of);
+    if (shareEmbedding !== null && !sameTable(features, shareEmbedding, of))
+      throw new DataError(
+        'DATA_SCHEMA',
+        `feature ${name}: expected share_embedding to name the table of ${of} but received ${shareEmbedding}`,
+        { feature: name },
+      );
+    return vocabularies.get(of)!;
+  };
 
   // Tables that others share come first; histories need the column they are of.
   const order = {
@@ -152,7 +166,8 @@ function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveConte
       });
     } else if (spec.type === 'sequence') {
       const { source, entity } = entityOf(spec, context);
-      const { maxLen, minCount = 1 } = spec;
+      const { of, maxLen, minCount = 1, keep = of === undefined ? 'first' : 'last' } = spec;
+      const { shareEmbedding = of ?? null } = spec;
       const lists = yield* entity.wordsPass(spec.name, spec.splitter ?? null);
       let truncated = 0;
       yield* slices(lists.length, (from, to) => {
@@ -160,12 +175,12 @@ function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveConte
           const words = lists[i]!;
           if (words.length <= maxLen) continue;
           truncated++;
-          lists[i] = spec.keep === 'last' ? words.slice(-maxLen) : words.slice(0, maxLen);
+          lists[i] = keep === 'last' ? words.slice(-maxLen) : words.slice(0, maxLen);
         }
       });
+      const shared = of === undefined ? sharedVocabulary(spec) : vocabularyOf(spec.name, of, shareEmbedding);
       const vocabulary =
-        sharedVocabulary(spec) ??
-        (yield* vocabularyOfLists(spec.name, lists, context.joined(source), context.train, minCount));
+        shared ?? (yield* vocabularyOfLists(spec.name, lists, context.joined(source), context.train, minCount));
       vocabularies.set(spec.name, vocabulary);
       const offsets = sharedInt32(lists.length + 1);
       yield* slices(lists.length, (from, to) => {
@@ -182,10 +197,12 @@ function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveConte
         name: spec.name,
         source,
         type: 'sequence',
+        ...(of === undefined ? {} : { of }),
         vocabularySize: vocabulary.size,
         embeddingDim: spec.embeddingDim ?? null,
-        shareEmbedding: spec.shareEmbedding ?? null,
-        maxLen: spec.maxLen,
+        shareEmbedding,
+        maxLen,
+        ...(keep === 'last' ? { keep } : {}),
       });
     } else if (spec.type === 'numeric') {
       const { source, entity } = entityOf(spec, context);
@@ -202,21 +219,8 @@ function* resolveTablesPass(specs: readonly FeatureSpec[], context: ResolveConte
       });
     } else if (spec.type === 'history') {
       const of = categorical.find((column) => column.name === spec.of && column.source === 'item');
-      const vocabulary = vocabularies.get(spec.of);
-      if (of === undefined || vocabulary === undefined) throw unknownFeature(spec.name, 'of', spec.of);
-      if (
-        spec.shareEmbedding != null &&
-        spec.shareEmbedding !== spec.of &&
-        !sameTable(features, spec.shareEmbedding, spec.of)
-      ) {
-        throw new DataError(
-          'DATA_SCHEMA',
-          `feature ${spec.name}: expected share_embedding to name the table of ${spec.of} but received ${spec.shareEmbedding}`,
-          {
-            feature: spec.name,
-          },
-        );
-      }
+      if (of === undefined) throw unknownFeature(spec.name, 'of', spec.of);
+      const vocabulary = vocabularyOf(spec.name, spec.of, spec.shareEmbedding ?? null);
       idHistories.push({ name: spec.name, rows: of.rows, maxLen: spec.maxLen });
       features.set(spec.name, {
         name: spec.name,

@@ -4,7 +4,7 @@ import { DataError } from '../errors.js';
 import { type Events, PARTS, TRAIN, userOrder } from './events.js';
 import { type HistoryParts, historyRange } from './history.js';
 import type { BatchColumns } from './loader/batch_source.js';
-import type { Schema } from './schema.js';
+import { featuresOf, type Schema } from './schema.js';
 import type { Split } from './split.js';
 import { atOnce, ownerSlices, type Pass, slices } from './turns.js';
 
@@ -46,7 +46,11 @@ function* leakReportPass(subject: LeakSubject): Pass<LeakCheck[]> {
   const asFeature = schema.features.find(({ name }) => labelColumns.includes(name) || schema.labels.includes(name));
   const inTwoParts = `${duplicates.across} equal (user, item, time) in two parts`;
   return [
-    check('L1', history.L1, 'histories hold only events before their target'),
+    check(
+      'L1',
+      history.L1,
+      ['histories hold only events before their target', ...(yield* givenHistories(subject))].join('; '),
+    ),
     check(
       'L2',
       history.L2,
@@ -145,12 +149,47 @@ function* historyViolations({ events, split, columns, positive, historyParts }: 
   return found;
 }
 
+/** Of each sequence of earlier ids, whose times nobody knows: how often, in train, it ends with the id of its own row. */
+function* givenHistories({ schema, columns, split, positive }: LeakSubject): Pass<string[]> {
+  const found: string[] = [];
+  const rowOfEvent = { inter: null, item: columns.item, user: columns.user, query: columns.query };
+  for (const { name, of } of featuresOf(schema, 'sequence')) {
+    if (of === undefined) continue;
+    const list = columns.sequences.find((column) => column.name === name)!;
+    const target = columns.categorical.find((column) => column.name === of)!;
+    const [listOf, targetOf] = [rowOfEvent[list.source], rowOfEvent[target.source]];
+    const [ends, rows] = [
+      [0, 0],
+      [0, 0],
+    ];
+    yield* slices(split.part.length, (from, to) => {
+      for (let i = from; i < to; i++) {
+        if (split.part[i] !== TRAIN) continue;
+        const at = listOf?.[i] ?? i;
+        const id = target.rows[targetOf?.[i] ?? i]!;
+        const label = positive[i] === 1 ? 1 : 0;
+        rows[label]!++;
+        if (id !== 0 && list.offsets[at + 1]! > list.offsets[at]! && list.values[list.offsets[at + 1]! - 1] === id)
+          ends[label]!++;
+      }
+    });
+    const share = (label: 0 | 1): string => `${((100 * ends[label]!) / Math.max(1, rows[label]!)).toFixed(1)} %`;
+    found.push(
+      `${name} is taken as given: it ends with the row's own ${of} in ${share(1)} of the positives of train and ${share(0)} of the others`,
+    );
+  }
+  return found;
+}
+
 /** Rows of embedding tables that events or items outside train have and train does not. */
 function* trainOnlyViolation({ columns, events, split, schema }: LeakSubject): Pass<string | null> {
-  // A feature that shares a table may show rows that only the table's owner has in train.
+  // A feature with the vocabulary of another one may show rows that only that one has in train.
   const sharing = new Set(
-    schema.features.map((feature) =>
-      'shareEmbedding' in feature && feature.shareEmbedding !== null ? feature.name : null,
+    schema.features.flatMap((feature) =>
+      ('shareEmbedding' in feature && feature.shareEmbedding !== null) ||
+      (feature.type === 'sequence' && feature.of !== undefined)
+        ? [feature.name]
+        : [],
     ),
   );
   const rowOfEvent = { inter: null, item: columns.item, user: columns.user, query: columns.query };

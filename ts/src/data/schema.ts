@@ -28,13 +28,17 @@ export interface NumericFeature extends FeatureBase {
   readonly deviation: number;
 }
 
-/** Several ids per row, the first (or, where the data say so, the last) `maxLen` kept. */
+/** Several ids per row, `maxLen` of them kept. */
 export interface SequenceFeature extends FeatureBase {
   readonly type: 'sequence';
+  /** The categorical feature whose earlier ids these are, oldest first: a history as the data give it. Absent: words of no order. */
+  readonly of?: string;
   readonly vocabularySize: number;
   readonly embeddingDim: number | null;
   readonly shareEmbedding: string | null;
   readonly maxLen: number;
+  /** Which end of a longer list is kept; absent: the first. */
+  readonly keep?: 'last';
 }
 
 /** Values of the item feature `of` over the user's earlier positives, oldest first, the last `maxLen` kept. */

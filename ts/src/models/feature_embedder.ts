@@ -35,28 +35,49 @@ export interface FeatureEmbedderOptions {
 
 /** A `RankerInput` with the id vectors by feature name, for products with content. */
 export interface EmbeddedFeatures extends RankerInput {
-  /** (B, D) of every categorical feature, of every sequence feature (mean), and of every feature that a history is made of. */
+  /** (B, D) of every categorical feature, of every sequence feature that is no history (mean), and of every feature that a history is of. */
   readonly embeddings: ReadonlyMap<string, Tensor>;
 }
 
 type TableFeature = CategoricalFeature | SequenceFeature | HistoryFeature;
 
+/** A feature that lists earlier ids of the feature `of`. */
+type PastFeature = HistoryFeature | (SequenceFeature & { readonly of: string });
+
+/** Features that become one history: their vectors side by side, row by row. */
+interface HistoryGroup {
+  readonly name: string;
+  readonly features: readonly PastFeature[];
+  /** Made of events, which have times. */
+  readonly timed: boolean;
+}
+
 /** Names that the embedder gives to vectors and histories of its own. */
 const numbersName = 'numeric';
 const historiesName = 'ids';
+/** Names of histories that no column may bear; the second is that of content. */
+const takenNames = [historiesName, 'content'];
+
+function isPast(feature: Feature): feature is PastFeature {
+  return feature.type === 'history' || (feature.type === 'sequence' && feature.of !== undefined);
+}
 
 function hasTable(feature: Feature): feature is TableFeature {
   return feature.type === 'categorical' || feature.type === 'sequence' || feature.type === 'history';
 }
 
-/** Id tables, numbers in one vector, and all id histories side by side in one history named `ids`. */
+/**
+ * Id tables, numbers in one vector, all histories of events side by side in one history named `ids`, and a history of its own for each
+ * sequence that lists earlier ids.
+ */
 export class FeatureEmbedder extends Module {
   /** Tables by the name of the feature that owns them. */
   readonly tables: Map<string, Embedding>;
   readonly #owner: ReadonlyMap<string, string>;
   readonly #categorical: readonly CategoricalFeature[];
+  /** Those that enter as their mean. */
   readonly #sequences: readonly SequenceFeature[];
-  readonly #histories: readonly HistoryFeature[];
+  readonly #histories: readonly HistoryGroup[];
   readonly #numeric: readonly NumericFeature[];
   readonly #given: readonly EmbeddingFeature[];
   readonly #dtype: Initializer['dtype'];
@@ -88,8 +109,15 @@ export class FeatureEmbedder extends Module {
     }
     this.#dtype = init.dtype;
     this.#categorical = used.filter((feature) => feature.type === 'categorical');
-    this.#sequences = used.filter((feature) => feature.type === 'sequence');
-    this.#histories = used.filter((feature) => feature.type === 'history');
+    this.#sequences = used.filter((feature) => feature.type === 'sequence').filter((feature) => !isPast(feature));
+    const past = used.filter(isPast);
+    const events = past.filter(({ type }) => type === 'history');
+    this.#histories = [
+      ...(events.length === 0 ? [] : [{ name: historiesName, features: events, timed: true }]),
+      ...past
+        .filter(({ type }) => type === 'sequence')
+        .map((feature) => ({ name: feature.name, features: [feature], timed: false })),
+    ];
     this.#numeric = used.filter((feature) => feature.type === 'numeric');
     this.#given = used.filter((feature) => feature.type === 'embedding');
 
@@ -114,16 +142,19 @@ export class FeatureEmbedder extends Module {
     };
     for (const feature of used) if (hasTable(feature)) place(feature);
 
-    for (const history of this.#histories) {
+    for (const history of past) {
       const of = featureNamed(schema, history.of);
       if (of.type !== 'categorical') return refuse(history.name, 'a history of an id feature', `type ${of.type}`);
       place(of);
-      const widths = [history.of, history.name].map((name) => this.tableOf(name).embeddingDim);
-      if (widths[0] !== widths[1])
-        refuse(history.name, `vectors of the width ${widths[0]} of ${history.of}`, `${widths[1]}`);
-      if (history.maxLen !== this.#histories[0]!.maxLen)
-        refuse(history.name, `the length ${this.#histories[0]!.maxLen} of the other histories`, `${history.maxLen}`);
+      const [target, own] = [history.of, history.name].map((name) => this.tableOf(name).embeddingDim);
+      const stated = history.type === 'sequence' && !oneWidth ? (history.embeddingDim ?? own) : own;
+      if (stated !== target) refuse(history.name, `vectors of the width ${target} of ${history.of}`, `${stated}`);
+      if (history.type === 'sequence' && takenNames.includes(history.name))
+        refuse(history.name, `another name than ${takenNames.join(', ')}`, history.name);
     }
+    for (const { name, maxLen } of events)
+      if (maxLen !== events[0]!.maxLen)
+        refuse(name, `the length ${events[0]!.maxLen} of the other histories`, `${maxLen}`);
   }
 
   private tableOf(feature: string): Embedding {
@@ -134,16 +165,17 @@ export class FeatureEmbedder extends Module {
   spec(): RankerSpec {
     const vectors = new Map<string, number>();
     const ids = new Map<string, number>();
-    for (const { name } of [...this.#categorical, ...this.#sequences, ...this.#histories]) {
-      const { numEmbeddings, embeddingDim } = this.tableOf(name);
-      ids.set(name, numEmbeddings);
-      if (!this.#histories.some((history) => history.name === name)) vectors.set(name, embeddingDim);
+    for (const { name } of [...this.#categorical, ...this.#sequences]) {
+      vectors.set(name, this.tableOf(name).embeddingDim);
+      ids.set(name, this.tableOf(name).numEmbeddings);
     }
+    const histories = this.#histories.map(({ name, features, timed }) => {
+      for (const feature of features) ids.set(feature.name, this.tableOf(feature.name).numEmbeddings);
+      const width = features.reduce((total, feature) => total + this.tableOf(feature.name).embeddingDim, 0);
+      return { name, width, ids: features.map((feature) => feature.name), timed };
+    });
     if (this.#numeric.length > 0) vectors.set(numbersName, this.#numeric.length);
     for (const { name, dim } of this.#given) vectors.set(name, dim);
-    const names = this.#histories.map(({ name }) => name);
-    const width = names.reduce((total, name) => total + this.tableOf(name).embeddingDim, 0);
-    const histories = names.length === 0 ? [] : [{ name: historiesName, width, ids: names, timed: true }];
     return { vectors, ids, histories, floats: this.#numeric.length > 0 ? [numbersName] : [] };
   }
 
@@ -173,7 +205,12 @@ export class FeatureEmbedder extends Module {
     }
     if (this.#numeric.length > 0) vectors.set(numbersName, this.numbers(batch, device));
     for (const { name } of this.#given) vectors.set(name, this.given(batch, name, device));
-    return { vectors, ids, embeddings, histories: this.histories(batch, ids, lookUp) };
+    return {
+      vectors,
+      ids,
+      embeddings,
+      histories: this.#histories.map((group) => this.history(group, batch, ids, lookUp)),
+    };
   }
 
   /** The numbers of each batch row side by side, (B, n). */
@@ -195,34 +232,32 @@ export class FeatureEmbedder extends Module {
     return gatherRows(unique, tensor(items.index, [items.index.length], { device }));
   }
 
-  private histories(
+  private history(
+    { name, features }: HistoryGroup,
     batch: Batch,
     ids: Map<string, IdInput>,
     lookUp: (name: string) => Tensor,
-  ): readonly HistoryInput[] {
-    const first = this.#histories[0];
-    if (first === undefined) return [];
-    const { offsets, gaps } = valueOf(batch.sequences, first.name);
-    const rows = this.#histories.map(({ name }) => {
+  ): HistoryInput {
+    const { offsets, gaps } = valueOf(batch.sequences, features[0]!.name);
+    const rows = features.map(({ name }) => {
       const history: Jagged = valueOf(batch.sequences, name);
       const indices = this.place(history.values);
       ids.set(name, { rows: indices, offsets: this.place(history.offsets) });
       return this.tableOf(name).forward(indices);
     });
     const target = concat(
-      this.#histories.map(({ of }) => lookUp(of)),
+      features.map(({ of }) => lookUp(of)),
       { axis: 1 },
     );
-    const same = (name: string): Tensor => this.sameAsTarget(batch, name);
+    const same = (name: string): Tensor => this.sameAsTarget(batch, features.find((feature) => feature.name === name)!);
     const known = gaps === undefined ? { same } : { same, gaps };
-    return [makeHistory({ name: historiesName, target, rows: concat(rows, { axis: 1 }), offsets, ...known })];
+    return makeHistory({ name, target, rows: concat(rows, { axis: 1 }), offsets, ...known });
   }
 
-  /** (T) 1 where the id of the history feature `name` is the target's, else 0. */
-  private sameAsTarget(batch: Batch, name: string): Tensor {
-    const history = this.#histories.find((feature) => feature.name === name)!;
+  /** (T) 1 where the id of the feature is the target's, else 0. */
+  private sameAsTarget(batch: Batch, { name, of }: PastFeature): Tensor {
     const { values, offsets } = valueOf(batch.sequences, name);
-    const target = valueOf(batch.categorical, history.of);
+    const target = valueOf(batch.categorical, of);
     const host = this.#dtype === 'float64' ? new Float64Array(values.length) : new Float32Array(values.length);
     target.forEach((id, b) => {
       for (let at = offsets[b]!; at < offsets[b + 1]!; at++) host[at] = values[at] === id ? 1 : 0;

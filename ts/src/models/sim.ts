@@ -33,7 +33,7 @@ export interface SimOptions {
    * product with the target in the space of the history; 'content' the cosine of the content vectors.
    */
   readonly search: 'hard' | 'soft' | 'content';
-  /** hard: the history feature that is compared, as a category; null: the last one of the id history [default]. */
+  /** hard: the history feature, or sequence of earlier ids, that is compared, as a category; null: the last one of the first id history [default]. */
   readonly hardFeature: string | null;
   /** k [sibling: 50]. */
   readonly topK: number;
@@ -176,13 +176,18 @@ export class Sim extends Ranker {
         { argument: 'search' },
       );
     };
-    const byIds = spec.histories.find(({ ids }) => ids !== undefined);
+    const { hardFeature } = sim;
+    const idHistories = spec.histories.filter(({ ids }) => ids !== undefined);
+    const byIds = idHistories.find(({ ids }) => (hardFeature === null ? ids!.length > 1 : ids!.includes(hardFeature)));
     const byContent = spec.histories.find(({ ids }) => ids === undefined);
-    const category = sim.hardFeature ?? (byIds?.ids!.length === 1 ? undefined : byIds?.ids!.at(-1));
-    if (sim.search === 'hard' && (category === undefined || byIds?.ids!.includes(category) !== true))
-      refuse(sim.hardFeature === null ? 'an id history with a category' : `an id history of ${sim.hardFeature}`);
+    if (sim.search === 'hard' && byIds === undefined)
+      refuse(hardFeature === null ? 'an id history with a category' : `an id history of ${hardFeature}`);
     if (sim.search === 'content' && byContent === undefined) refuse('a content history');
-    this.#category = category ?? '';
+    // One search chooses for all histories by their places, so these must list the same clicks.
+    const columns = idHistories.filter(({ timed = false }) => !timed);
+    if (sim.search !== 'soft' && columns.length > 0 && columns.length < spec.histories.length)
+      refuse('histories of events alone, or sequence columns alone');
+    this.#category = hardFeature ?? byIds?.ids!.at(-1) ?? '';
     this.#source = { hard: byIds?.name, soft: null, content: byContent?.name }[sim.search] ?? null;
     this.#options = sim;
     this.attention = spec.histories.map(

@@ -4,12 +4,12 @@ import { type Feature, type FeatureSource, featureNamed, type Schema } from '../
 import { ArgumentError, IdError } from '../errors.js';
 import { type HostTensor, viewAs } from '../io/safetensors.js';
 
-/** A value of a field: an id or word, a number, several words, or nothing. */
-export type FieldValue = string | number | bigint | readonly string[] | null;
-export type Fields = Readonly<Record<string, FieldValue>>;
-
 /** An id of a request: a string, a 64-bit integer or a safe integer. */
 export type IdValue = string | number | bigint;
+
+/** A value of a field: an id or word, a number, several ids or words, or nothing. */
+export type FieldValue = IdValue | readonly IdValue[] | null;
+export type Fields = Readonly<Record<string, FieldValue>>;
 
 /** The text of an id, exact. Throws IdError. */
 export function idText(value: IdValue | FieldValue, column: string): string {
@@ -77,7 +77,7 @@ export class FeatureResolver {
         if (!Array.isArray(words)) throw wrongKind(feature.name, 'a list of words', value);
         row.sequences.set(
           feature.name,
-          Int32Array.from(words.slice(0, feature.maxLen) as string[], (word) =>
+          Int32Array.from(keptWords(feature, words as readonly IdValue[]), (word) =>
             this.vocabularyRow(feature.name, idText(word, feature.name)),
           ),
         );
@@ -116,6 +116,11 @@ export class FeatureResolver {
         );
     }
   }
+}
+
+/** The end of a list that training kept. */
+function keptWords({ keep, maxLen }: Extract<Feature, { type: 'sequence' }>, words: readonly IdValue[]) {
+  return keep === 'last' ? words.slice(-maxLen) : words.slice(0, maxLen);
 }
 
 function wrongKind(name: string, expected: string, value: FieldValue): ArgumentError {

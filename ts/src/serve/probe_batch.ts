@@ -74,20 +74,22 @@ export async function probeBatch({ schema, columns, itemContent }: Dataset, opti
     categorical[name] = below(size, vocabularySize);
   for (const { name } of featuresOf(schema, 'numeric'))
     numeric[name] = Float32Array.from(normals(size, seed, ++stream));
-  for (const { name, vocabularySize, maxLen } of featuresOf(schema, 'sequence')) {
+  const repeat = ({ values, offsets }: Jagged, target: Int32Array): void => {
+    const again = draws(values.length);
+    for (let b = 0; b < size; b++)
+      for (let at = offsets[b]!; at < offsets[b + 1]!; at++) if (again[at]! < SAME_SHARE) values[at] = target[b]!;
+  };
+  for (const { name, of, vocabularySize, maxLen } of featuresOf(schema, 'sequence')) {
     const offsets = offsetsOf(maxLen);
     sequences[name] = { offsets, values: below(offsets[size]!, vocabularySize) };
+    if (of !== undefined) repeat(sequences[name], categorical[of]!);
   }
   const histories = featuresOf(schema, 'history');
   const shared = histories.length === 0 ? null : offsetsOf(histories[0]!.maxLen);
   const sharedGaps = shared === null ? null : gaps(shared[size]!);
   for (const { name, of, vocabularySize } of histories) {
-    const values = below(shared![size]!, vocabularySize);
-    const again = draws(values.length);
-    for (let b = 0; b < size; b++)
-      for (let at = shared![b]!; at < shared![b + 1]!; at++)
-        if (again[at]! < SAME_SHARE) values[at] = categorical[of]![b]!;
-    sequences[name] = { values, offsets: shared!, gaps: sharedGaps! };
+    sequences[name] = { values: below(shared![size]!, vocabularySize), offsets: shared!, gaps: sharedGaps! };
+    repeat(sequences[name], categorical[of]!);
   }
   const rows = options.items.slice(0, size);
   const identity = Int32Array.from({ length: size }, (_, b) => b);

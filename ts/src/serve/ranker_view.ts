@@ -2,7 +2,7 @@
  * What a ranker reads of a batch, on the host and by name: the inputs of an exported graph. Lists of rows are jagged here; a graph gets them
  * padded, each row's entries first (oldest first), and `<list>.present` says which places hold one.
  */
-import type { Batch, Jagged } from '../data/loader/batch.js';
+import type { Batch } from '../data/loader/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
 import { ArgumentError } from '../errors.js';
 import type { RuntimeTensor } from '../io/onnx_runtime.js';
@@ -85,9 +85,10 @@ export function rankerView(
     const given = batch.items.vectors?.[name];
     if (given !== undefined) dense.set(name, { values: gathered(given.values, dim, batch.items.index), width: dim });
   }
-  for (const { name, maxLen } of featuresOf(schema, 'sequence'))
-    lists.set(name, idList(new Map([[name, batch.sequences[name]!]]), maxLen));
-  addIdHistories(schema, batch, lists);
+  for (const { name, of, maxLen } of featuresOf(schema, 'sequence'))
+    lists.set(name, idList(batch, of === undefined ? [{ name }] : [{ name, of }], maxLen));
+  const events = featuresOf(schema, 'history');
+  if (events.length > 0) lists.set('history', idList(batch, events, events[0]!.maxLen));
   const { served } = model;
   if (served === null || vectors === null) return { size, dense, lists };
   const { width, targets } = vectors;
@@ -112,23 +113,22 @@ export function rankerView(
   return { size, dense, lists };
 }
 
-/** Id lists that share their offsets, one column each. */
-function idList(columns: ReadonlyMap<string, Jagged>, length: number): ViewList {
-  const first = [...columns.values()][0]!;
-  const found = new Map<string, ViewColumn>();
-  for (const [name, { values }] of columns) found.set(name, { values, width: null });
-  if (first.gaps !== undefined) found.set('gap_buckets', { values: gapBuckets(first.gaps), width: null });
-  return { length, offsets: first.offsets, columns: found, same: new Map() };
-}
-
-function addIdHistories(schema: Schema, batch: Batch, lists: Map<string, ViewList>): void {
-  const features = featuresOf(schema, 'history');
-  if (features.length === 0) return;
-  const columns = new Map(features.map(({ name }) => [name, batch.sequences[name]!]));
-  const same = new Map(
-    features.map(({ name, of }) => [name, { values: batch.sequences[name]!.values, target: batch.categorical[of]! }]),
-  );
-  lists.set('history', { ...idList(columns, features[0]!.maxLen), same });
+/** Id lists that share their offsets, one column each. `of`: the feature whose earlier ids a list holds. */
+function idList(
+  { sequences, categorical }: Batch,
+  features: readonly { readonly name: string; readonly of?: string }[],
+  length: number,
+): ViewList {
+  const { offsets, gaps } = sequences[features[0]!.name]!;
+  const columns = new Map<string, ViewColumn>();
+  const same = new Map<string, { values: Int32Array; target: Int32Array }>();
+  for (const { name, of } of features) {
+    const { values } = sequences[name]!;
+    columns.set(name, { values, width: null });
+    if (of !== undefined) same.set(name, { values, target: categorical[of]! });
+  }
+  if (gaps !== undefined) columns.set('gap_buckets', { values: gapBuckets(gaps), width: null });
+  return { length, offsets, columns, same };
 }
 
 /** The inputs of a graph by name: dense columns as they are, lists padded with zeros, with `<list>.present`. */

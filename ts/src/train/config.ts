@@ -337,8 +337,8 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
     if (names.has(column.name)) fail(`${path}.name`, `expected each feature once but ${column.name} comes again`);
     names.add(column.name);
     for (const key of ['of', 'share_embedding'] as const) {
-      const target = key in column ? (column as Partial<Record<typeof key, string>>)[key] : undefined;
-      if (target !== undefined && !categorical.has(target)) {
+      const target = key in column ? (column as Partial<Record<typeof key, string | null>>)[key] : null;
+      if (target != null && !categorical.has(target)) {
         fail(`${path}.${key}`, `expected a categorical feature but received '${target}'`);
       }
     }

@@ -183,15 +183,28 @@ const featureColumn = z.discriminatedUnion('type', [
     name,
     type: z.literal('sequence'),
     source,
+    of: z
+      .string()
+      .optional()
+      .describe(
+        'categorical feature whose earlier ids the values are, oldest first: rankers read them as a history without times whose target is that feature; without it, the mean of their vectors',
+      ),
     splitter: z.string().min(1).default(' ').describe('between two values of a text column'),
     padding: z
       .enum(['post', 'pre'])
-      .default('post')
-      .describe('which end a longer sequence keeps: post its first values, pre its last; none is padded'),
-    max_len: count(1).default(8).describe(ours('values kept')),
+      .nullable()
+      .default(null)
+      .describe(
+        'which end a longer sequence keeps: post its first values, pre its last; none is padded; null: post, with of pre',
+      ),
+    max_len: count(1).nullable().default(null).describe(ours('values kept; null: 8, with of 50')),
     embedding_dim: embeddingDim,
     min_count: minCount,
-    share_embedding: z.string().optional().describe('categorical feature whose table is used'),
+    share_embedding: z
+      .string()
+      .nullable()
+      .optional()
+      .describe('categorical feature whose table is used; with of that feature unless null, which is an own table'),
   }),
   z.strictObject({
     name,
@@ -593,7 +606,9 @@ const sim = z.strictObject({
     .string()
     .nullable()
     .default(null)
-    .describe(ours('hard: history feature that is the category; null: the last one')),
+    .describe(
+      ours('hard: history or sequence feature that is the category; null: the last one of the histories of events'),
+    ),
   top_k: count(1).default(50).describe('events that are read'),
   time_gaps: z.boolean().default(true).describe('adds a vector of the time gap'),
 });

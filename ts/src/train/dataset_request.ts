@@ -130,19 +130,11 @@ function featureSpec(column: FeatureColumn, pictureSize: number): FeatureSpec {
     case 'numeric':
       return { name, type, source: column.source, transform: column.transform };
     case 'sequence': {
-      const { source, splitter, max_len: maxLen, embedding_dim: embeddingDim, min_count: minCount } = column;
-      const keep = column.padding === 'pre' ? 'last' : 'first';
-      return {
-        name,
-        type,
-        source,
-        splitter,
-        maxLen,
-        keep,
-        embeddingDim,
-        minCount,
-        shareEmbedding: column.share_embedding,
-      };
+      const { source, of, splitter, embedding_dim: embeddingDim, min_count: minCount } = column;
+      const { padding, share_embedding: shareEmbedding } = column;
+      const maxLen = column.max_len ?? (of === undefined ? 8 : 50);
+      const keep = padding === null ? undefined : padding === 'pre' ? 'last' : 'first';
+      return { name, type, source, of, splitter, maxLen, keep, embeddingDim, minCount, shareEmbedding };
     }
     case 'history':
       return { name, type, of: column.of, shareEmbedding: column.share_embedding, maxLen: column.max_len };

@@ -311,11 +311,17 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
   const group = keys.text('group_id');
   const columns = data.list('feature_cols').filter(isConfigMap);
   const minCount = data.number('min_categr_count') ?? 1;
-  const features = columns.flatMap((column) => fuxictrFeatures(column, data, minCount));
+  const pairs = dinPairs(keys);
+  const features = withTargets(
+    columns.flatMap((column) => fuxictrFeatures(column, data, minCount)),
+    pairs,
+    keys,
+  );
   const names = features.map(({ name }) => name);
+  const target = pairs.map(([, name]) => name).find((name) => names.includes(name));
   const idOf = (kind: 'user' | 'item'): string => {
     const found =
-      names.find((name) => name === `${kind}_id` || name === `${kind}id`) ?? (kind === 'user' ? group : undefined);
+      [`${kind}_id`, `${kind}id`, kind].find((name) => names.includes(name)) ?? (kind === 'user' ? group : target);
     if (found === undefined)
       data.miss(
         'feature_cols',
@@ -332,8 +338,12 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
   for (const key of ['embedding_regularizer', 'net_regularizer'])
     keys.refuse(key, 'an L2 term over whole tables is not added');
   keys.refuse('batch_norm', 'rankers have no batch norm');
-  keys.refuse('din_sequence_field', 'din reads histories that are made of events, not of a sequence column');
-  keys.refuse('din_target_field', 'din reads histories that are made of events, not of a sequence column');
+  for (const key of ['dnn_activations', 'hidden_activations'])
+    keys.expect(key, 'relu', 'the MLPs of rankers have relu');
+  keys.expect('attention_hidden_activations', 'dice', 'the attention unit has Dice');
+  keys.refuse('attention_output_activation', 'the attention unit ends with a linear layer');
+  keys.refuse('attention_dropout', 'the attention unit has no dropout');
+  keys.refuse('din_use_softmax', 'attention weights are raw, as in the paper');
   const optimizer = keys.text('optimizer');
   if (optimizer !== undefined && optimizer !== 'adam') keys.miss('optimizer', optimizer, 'trained with adamw');
   const ranker = rankerOf(keys);
@@ -429,6 +439,46 @@ function fuxictrFeatures(column: ConfigMap, data: Keys, defaultMinCount: number)
   });
   data.unmatched.push(...keys.rest());
   return features;
+}
+
+/** Each name of `din_sequence_field` with its entry of `din_target_field`: names, or groups of names. */
+function dinPairs(keys: Keys): [sequence: string, target: string][] {
+  const groups = (key: string): string[][] =>
+    keys.list(key).map((entry) => (Array.isArray(entry) ? entry : [entry]).map(String));
+  const [sequences, targets] = [groups('din_sequence_field'), groups('din_target_field')];
+  const shared = sequences.filter((group) => group.length > 1);
+  if (shared.length > 0)
+    keys.miss('din_sequence_field', shared, 'each sequence of a group is a history with an attention of its own');
+  const [names, ofs] = [sequences.flat(), targets.flat()];
+  for (const name of names.slice(ofs.length))
+    keys.miss('din_sequence_field', name, 'no din_target_field belongs to it');
+  for (const name of ofs.slice(names.length))
+    keys.miss('din_target_field', name, 'no din_sequence_field belongs to it');
+  return names.flatMap((name, i) => (ofs[i] === undefined ? [] : [[name, ofs[i]]]));
+}
+
+/** The features, where the sequences of `pairs` say whose earlier ids they are. */
+function withTargets(features: FeatureColumns, pairs: readonly (readonly [string, string])[], keys: Keys) {
+  const named = (name: string | null | undefined) => features.find((feature) => feature.name === name);
+  const owner = (name: string): string => {
+    const feature = named(name);
+    return (feature !== undefined && 'share_embedding' in feature ? feature.share_embedding : null) ?? name;
+  };
+  const targets = new Map<string, string>();
+  for (const [name, of] of pairs) {
+    const pooled = 'it enters as the mean of its vectors';
+    if (named(name)?.type !== 'sequence') keys.miss('din_sequence_field', name, 'no sequence column is called so');
+    else if (named(of)?.type !== 'categorical')
+      keys.miss('din_target_field', of, `no categorical column is called so: of ${name}, ${pooled}`);
+    else if (owner(name) !== name && owner(name) !== owner(of))
+      keys.miss('din_sequence_field', name, `its table is not that of ${of}: ${pooled}`);
+    else targets.set(name, of);
+  }
+  return features.map((feature) => {
+    const of = targets.get(feature.name);
+    if (of === undefined || feature.type !== 'sequence') return feature;
+    return { ...feature, of, ...(feature.share_embedding === undefined ? { share_embedding: null } : {}) };
+  });
 }
 
 /** `monitor: AUC`, or a map of metrics and signs, of which the first chooses. */

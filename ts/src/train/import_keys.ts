@@ -80,6 +80,12 @@ export class Keys {
     if (!nothing) this.miss(key, value, reason);
   }
 
+  /** Tells a key that is set to something else than what ours does anyway, in whatever case. */
+  expect(key: string, ours: string, reason: string): void {
+    const values = this.list(key);
+    if (!values.every((value) => String(value).toLowerCase() === ours)) this.miss(key, this.take(key), reason);
+  }
+
   rest(): readonly Unmatched[] {
     for (const [key, value] of Object.entries(this.values))
       if (!this.#asked.has(key) && value !== null) this.miss(key, value, '');

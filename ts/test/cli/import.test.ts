@@ -252,7 +252,10 @@ DIN_1:
       { name: 'user_id', type: 'categorical', min_count: 2 },
       { name: 'item_id', type: 'categorical', min_count: 2 },
       { name: 'hour', type: 'numeric' },
-      { name: 'seen', type: 'sequence', splitter: '^', max_len: 100, padding: 'pre', share_embedding: 'item_id' },
+      {
+        ...{ name: 'seen', type: 'sequence', of: 'item_id', share_embedding: 'item_id' },
+        ...{ splitter: '^', max_len: 100, padding: 'pre' },
+      },
       { name: 'brand', type: 'categorical', source: 'item', min_count: 1 },
     ]);
     expect(config.model).toMatchObject({
@@ -268,10 +271,76 @@ DIN_1:
       weight_decay: 0,
     });
     expect(told.sort()).toEqual(
-      ['shop_x1.valid_data', 'feature_cols.hour.preprocess', 'monitor', 'embedding_regularizer', 'batch_norm']
-        .concat(['din_sequence_field', 'din_target_field'])
-        .sort(),
+      ['shop_x1.valid_data', 'feature_cols.hour.preprocess', 'monitor', 'embedding_regularizer', 'batch_norm'].sort(),
     );
+  });
+
+  describe('fuxictr: histories of din', () => {
+    const dataset = yaml(`
+d:
+  feature_cols:
+    - { name: [user, ad, cate], type: categorical }
+    - { name: ad_his, type: sequence, share_embedding: ad }
+    - { name: cate_his, type: sequence, share_embedding: cate }
+    - { name: own, type: sequence }
+    - { name: tags, type: sequence }
+  label_col: { name: clk }
+`);
+    const of = async (keys: string) => {
+      const model = yaml(`m: { model: DIN, dataset_id: d, ${keys} }\n`);
+      const { config, told } = await imported('fuxictr', dataset, model, '--expid', 'm');
+      const columns = config.feature_cols.flatMap((column) =>
+        column.type === 'sequence' && column.of !== undefined
+          ? [[column.name, column.of, column.share_embedding] as const]
+          : [],
+      );
+      return { ids: [config.data.user_id, config.data.item_id], columns, told };
+    };
+    const both = [
+      ['ad_his', 'ad', 'ad'],
+      ['cate_his', 'cate', 'cate'],
+    ];
+
+    it('are the sequences of din_sequence_field, their target the item id', async () => {
+      expect(await of('din_sequence_field: ad_his, din_target_field: ad')).toEqual({
+        ids: ['user', 'ad'],
+        columns: both.slice(0, 1),
+        told: [],
+      });
+      const lists = await of('din_sequence_field: [ad_his, cate_his], din_target_field: [ad, cate]');
+      expect(lists).toEqual({ ids: ['user', 'ad'], columns: both, told: [] });
+      const own = await of('din_sequence_field: [own], din_target_field: [cate]');
+      expect(own).toEqual({ ids: ['user', 'cate'], columns: [['own', 'cate', null]], told: [] });
+    });
+
+    it('of a group stand alone, and it is told', async () => {
+      const groups = await of('din_sequence_field: [[ad_his, cate_his], own], din_target_field: [[ad, cate], ad]');
+      expect(groups.columns).toEqual([...both, ['own', 'ad', null]]);
+      expect(groups.told).toEqual(['din_sequence_field']);
+    });
+
+    it('are told where there is no such column, no target, or another table', async () => {
+      const { columns, told } = await of(
+        'din_sequence_field: [none, cate_his, tags, own], din_target_field: [ad, ad, tags]',
+      );
+      expect(columns).toEqual([]);
+      expect(told.sort()).toEqual([...Array<string>(3).fill('din_sequence_field'), 'din_target_field']);
+    });
+
+    it('settings of its networks that ours have anyway are not told, others are', async () => {
+      const pairs = 'din_sequence_field: [ad_his], din_target_field: [ad]';
+      const ours = 'dnn_activations: [ReLU, relu], attention_hidden_activations: Dice, attention_dropout: 0';
+      expect((await of(`${pairs}, ${ours}, attention_output_activation: null, din_use_softmax: False`)).told).toEqual(
+        [],
+      );
+      const others = 'dnn_activations: Dice, attention_hidden_activations: ReLU, attention_dropout: 0.1';
+      expect((await of(`${pairs}, ${others}, din_use_softmax: True`)).told).toEqual([
+        'dnn_activations',
+        'attention_hidden_activations',
+        'attention_dropout',
+        'din_use_softmax',
+      ]);
+    });
   });
 
   it('refuses what it cannot read, and a file that is there', async () => {

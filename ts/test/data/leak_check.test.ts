@@ -10,6 +10,7 @@ import {
 } from '../../src/data/leak_check.js';
 import type { BatchColumns } from '../../src/data/loader/batch_source.js';
 import { negativeTable } from '../../src/data/loader/negatives.js';
+import type { SequenceFeature } from '../../src/data/schema.js';
 import { splitEvents } from '../../src/data/split.js';
 import { DataError } from '../../src/errors.js';
 import { eventsOf, randomEvents } from './random_events.js';
@@ -102,6 +103,24 @@ describe('leak check', () => {
       return { histories: { ...histories!, test: { ...log, row: log.row.toReversed(), time: log.time.map(() => 0) } } };
     });
     expect(violated(swapped)).toContain('L1');
+  });
+
+  it('L1: says how often a sequence of earlier ids ends with the id of its row', () => {
+    const clicks = {
+      name: 'clicks',
+      source: 'inter',
+      values: Int32Array.from([2, 1, 1, 1, 3, 3]),
+      offsets: Int32Array.from([0, 2, 3, 4, 5, 6, 6, 6, 6]),
+    } as const;
+    const { schema, ...rest } = subject(() => ({ sequences: [clicks] }));
+    const feature: SequenceFeature = {
+      ...{ name: 'clicks', source: 'inter', type: 'sequence', of: 'item_id', vocabularySize: 4, maxLen: 9 },
+      ...{ embeddingDim: null, shareEmbedding: null },
+    };
+    const report = checkLeaks({ ...rest, schema: { ...schema, features: [...schema.features, feature] } });
+    expect(report[0]!.detail).toBe(
+      "histories hold only events before their target; clicks is taken as given: it ends with the row's own item_id in 50.0 % of the positives of train and 0.0 % of the others",
+    );
   });
 
   it('L2: events of a later part in a history', () => {

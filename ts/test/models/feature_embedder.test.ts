@@ -3,7 +3,7 @@ import { FeatureEmbedder } from '../../src/models/feature_embedder.js';
 import { Initializer } from '../../src/nn/module.js';
 import { tidy } from '../../src/tidy.js';
 import { rowsOf, valuesOf, worstDifference } from '../values.js';
-import { batchOf, rowsWith, schemaOf, smallSchema } from './small_batch.js';
+import { batchOf, columnSchema, rowsWith, schemaOf, smallSchema } from './small_batch.js';
 
 const init = new Initializer(1, 'float64');
 
@@ -56,6 +56,47 @@ describe('FeatureEmbedder', () => {
     expect(mask).toBeNull();
   });
 
+  it('makes a history of its own, without times, of each sequence of earlier ids', async () => {
+    using embedder = new FeatureEmbedder(init, columnSchema, { embeddingDim: 2 });
+    expect([...embedder.tables.keys()]).toEqual(['user', 'item', 'category', 'tags']);
+    const spec = embedder.spec();
+    expect([...spec.vectors.keys()]).toEqual(['user', 'item', 'category', 'tags', 'numeric']);
+    expect(spec.histories).toEqual([
+      { name: 'clicks', width: 2, ids: ['clicks'], timed: false },
+      { name: 'clicked_categories', width: 2, ids: ['clicked_categories'], timed: false },
+    ]);
+    const rows = rowsWith([0, 3, 1]);
+    const input = embedder.forward(batchOf(rows));
+    expect([...input.ids.keys()].sort()).toEqual([...spec.ids.keys()].sort());
+    const [clicks, categories] = input.histories;
+    expect([[...clicks!.hostOffsets], [...categories!.hostOffsets]]).toEqual([
+      [0, 0, 3, 4],
+      [0, 0, 2, 2],
+    ]);
+    expect(clicks!.gaps).toBeUndefined();
+    expect(await valuesOf(clicks!.target)).toEqual(await valuesOf(input.vectors.get('item')!));
+    const items = rowsOf(await valuesOf(embedder.tables.get('item')!.table), 2);
+    const earlier = rows.flatMap((row) => row.items.flatMap((item) => [...items[item]!]));
+    expect([...(await valuesOf(clicks!.rows))]).toEqual(earlier);
+    const same = rows.flatMap((row) => row.items.map((item) => (item === row.item ? 1 : 0)));
+    expect([...(await valuesOf(clicks!.same!('clicks')))]).toEqual(same);
+  });
+
+  it('gives such histories beside those of events', () => {
+    const schema = schemaOf([...smallSchema.features, ...columnSchema.features.slice(-2)]);
+    using embedder = new FeatureEmbedder(init, schema, { embeddingDim: 2 });
+    const names = embedder.spec().histories.map(({ name }) => name);
+    expect(names).toEqual(['ids', 'clicks', 'clicked_categories']);
+    tidy(() => {
+      const { histories } = embedder.forward(batchOf(rowsWith([2, 3])));
+      expect(histories.map(({ name, gaps }) => [name, gaps?.length])).toEqual([
+        ['ids', 5],
+        ['clicks', undefined],
+        ['clicked_categories', undefined],
+      ]);
+    });
+  });
+
   it('pools a history by dot products with the target, once', async () => {
     using embedder = new FeatureEmbedder(init, smallSchema, { embeddingDim: 2 });
     const history = embedder.forward(batchOf(rowsWith([0, 3]))).histories[0]!;
@@ -94,6 +135,14 @@ describe('FeatureEmbedder', () => {
     expect(() => embed(changed('item_history', { vocabularySize: 8 }))).toThrow(
       /the 7 rows of item but received 8 rows/,
     );
+    const column = (change: object) =>
+      schemaOf(
+        columnSchema.features.map((feature) => (feature.name === 'clicks' ? { ...feature, ...change } : feature)),
+      );
+    expect(() => embed(column({ of: 'price' }))).toThrow(/clicks: expected a history of an id feature but .* numeric/);
+    expect(() => embed(column({ embeddingDim: 4 }))).toThrow(/clicks: expected .* width 2 of item but received 4/);
+    expect(() => embed(column({ shareEmbedding: null, embeddingDim: 4 }))).toThrow(/width 2 of item but received 4/);
+    expect(() => embed(column({ name: 'content' }))).toThrow(/expected another name than ids, content/);
     using embedder = embed(smallSchema);
     const batch = batchOf(rowsWith([1]));
     expect(() => tidy(() => embedder.forward({ ...batch, numeric: {} }))).toThrow(

@@ -1,5 +1,6 @@
 /** What holds for every ranker. */
 import { afterAll, describe, expect, it } from 'vitest';
+import type { Schema } from '../../src/data/schema.js';
 import { defaultDlrm } from '../../src/models/dlrm.js';
 import { FeatureEmbedder } from '../../src/models/feature_embedder.js';
 import { makeHistory } from '../../src/models/history.js';
@@ -14,7 +15,7 @@ import { device, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { expectGradients } from '../module_gradients.js';
 import { valuesOf, worstDifference } from '../values.js';
-import { amazonSchema, batchOf, rowsWith, smallSchema } from './small_batch.js';
+import { amazonSchema, batchOf, columnSchema, rowsWith, smallSchema } from './small_batch.js';
 
 const init = new Initializer(3, 'float64');
 const evaluation = { training: false };
@@ -35,7 +36,7 @@ const small: RankerOptions = {
   mmoe: { experts: 2, expertMlp: [5], towerMlp: [4], taskWeight: 1 },
 };
 const groups = [['user', 'numeric'], ['item', 'category', 'tags'], ['ids history']];
-const variants: readonly { title: string; name: RankerName; options: RankerOptions }[] = [
+const variants: readonly { title: string; name: RankerName; options: RankerOptions; schema?: Schema }[] = [
   ...names.map((name) => ({ title: name, name, options: small })),
   { title: 'dnn, batch norm', name: 'dnn', options: { ...small, batchNorm: true } },
   { title: 'din, softmax, Dice', name: 'din', options: { ...small, attentionSoftmax: true, activation: 'dice' } },
@@ -59,16 +60,23 @@ const variants: readonly { title: string; name: RankerName; options: RankerOptio
   },
   { title: 'sim, hard', name: 'sim', options: { ...small, sim: { ...sim, search: 'hard' } } },
   { title: 'sim, no gaps', name: 'sim', options: { ...small, sim: { ...sim, timeGaps: false } } },
+  ...names.map((name) => ({ title: `${name}, sequence columns`, name, options: small, schema: columnSchema })),
+  {
+    title: 'sim, hard, sequence columns',
+    name: 'sim',
+    options: { ...small, sim: { ...sim, search: 'hard', hardFeature: 'clicked_categories' } },
+    schema: columnSchema,
+  },
 ];
 
-function built(name: RankerName, options: RankerOptions) {
-  const embedder = new FeatureEmbedder(init.at('features'), smallSchema, { embeddingDim: 3, std: 0.5 });
+function built(name: RankerName, options: RankerOptions, schema = smallSchema) {
+  const embedder = new FeatureEmbedder(init.at('features'), schema, { embeddingDim: 3, std: 0.5 });
   const ranker = makeRanker(name, init.at('ranker'), embedder.spec(), options);
   return { embedder, ranker };
 }
 
-describe.each(variants)('$title', ({ name, options }) => {
-  const { embedder, ranker } = built(name, options);
+describe.each(variants)('$title', ({ name, options, schema }) => {
+  const { embedder, ranker } = built(name, options, schema);
   afterAll(() => {
     embedder.dispose();
     ranker.dispose();

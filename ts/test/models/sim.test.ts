@@ -88,6 +88,37 @@ describe('chooseRows', () => {
   });
 });
 
+describe('Sim over sequence columns', () => {
+  const options: RankerOptions = { mlp: [6], dropout: 0, crossLayers: 1, attentionMlp: [5] };
+  const column = (name: string) => ({ name, width: D, ids: [name], timed: false });
+  const events = { name: 'ids', width: D, ids: ['items', 'categories'], timed: true };
+  const make = (histories: RankerSpec['histories'], sim: Partial<SimOptions>) =>
+    new Sim(
+      init,
+      { vectors: new Map([['user', 3]]), histories, ids: new Map() },
+      { ...options, sim: { ...defaultSim, ...sim } },
+    );
+
+  it('has no vectors of times', () => {
+    using sim = make([column('clicks')], { search: 'soft' });
+    expect(sim.attention.map(({ gaps }) => gaps)).toEqual([null]);
+  });
+
+  it('refuses to choose clicks of a column by the places of others', () => {
+    const hard = { search: 'hard', hardFeature: 'categories' } as const;
+    using columns = make([column('clicks'), column('categories')], hard);
+    expect(columns.attention).toHaveLength(2);
+    expect(() => make([column('clicks')], { search: 'hard' })).toThrow(
+      /an id history with a category but .* clicks of/,
+    );
+    expect(() => make([events, column('clicks')], hard)).toThrow(
+      /search hard: expected histories of events alone, or sequence columns alone but received ids of .*; clicks of clicks/,
+    );
+    const content = { name: 'content', width: 3, timed: true };
+    expect(() => make([column('clicks'), content], { search: 'content' })).toThrow(/histories of events alone/);
+  });
+});
+
 describe('Sim', () => {
   const options: RankerOptions = { mlp: [6], dropout: 0, crossLayers: 1, attentionMlp: [5] };
   const spec: RankerSpec = {

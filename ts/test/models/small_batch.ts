@@ -1,6 +1,6 @@
 /** A small schema with every kind of feature that rankers read, and batches of it. */
 import type { Batch, Jagged } from '../../src/data/loader/batch.js';
-import type { CategoricalFeature, Feature, HistoryFeature, Schema } from '../../src/data/schema.js';
+import type { CategoricalFeature, Feature, HistoryFeature, Schema, SequenceFeature } from '../../src/data/schema.js';
 import { streamOf, uniforms } from '../../src/random.js';
 
 function categorical(name: string, vocabularySize: number): CategoricalFeature {
@@ -30,6 +30,18 @@ export const smallSchema = schemaOf([
   history('item', 7),
   history('category', 4),
   { type: 'meta', name: 'title', source: 'item' },
+]);
+
+function earlierIds(name: string, of: string, vocabularySize: number): SequenceFeature {
+  const own = { name, of, vocabularySize, shareEmbedding: of, keep: 'last' as const };
+  return { type: 'sequence', source: 'inter', embeddingDim: null, maxLen: 9, ...own };
+}
+
+/** Histories that stand in columns of the data: earlier items, and categories of all of them but the oldest. */
+export const columnSchema = schemaOf([
+  ...smallSchema.features.filter(({ type }) => type !== 'history'),
+  earlierIds('clicks', 'item', 7),
+  earlierIds('clicked_categories', 'category', 4),
 ]);
 
 /** The id fields and histories of the AmazonElectronics recipe: 63,806 rows in two tables of one width. */
@@ -108,6 +120,8 @@ export function batchOf(rows: readonly Row[]): Batch {
     numeric: { price: floats((row) => row.price), age: floats((row) => row.age) },
     sequences: {
       tags: jagged(rows.map((row) => row.tags)),
+      clicks: jagged(rows.map((row) => row.items)),
+      clicked_categories: jagged(rows.map((row) => row.categories.slice(1))),
       item_history: withGaps(jagged(rows.map((row) => row.items))),
       category_history: withGaps(jagged(rows.map((row) => row.categories))),
     },

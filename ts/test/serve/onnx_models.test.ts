@@ -78,14 +78,14 @@ describe.skipIf(runtime === null)(`graphs of models of a shop${why}`, () => {
 const folder = mkdtempSync(join(tmpdir(), 'galago-onnx-data-'));
 beforeAll(() => {
   const items = 24;
-  const events = Array.from(
-    { length: 200 },
-    (_, i) => `u${i % 8}\ti${(5 * i + (i >> 3)) % items}\t${(i * i) % 3 ? 1 : 0}\t${i % 4 ? 0 : 1}\t${i}`,
-  );
+  const events = Array.from({ length: 200 }, (_, i) => {
+    const seen = Array.from({ length: i % 7 }, (_, k) => `i${(i + 3 * k * k) % items}`);
+    return `u${i % 8}\ti${(5 * i + (i >> 3)) % items}\t${(i * i) % 3 ? 1 : 0}\t${i % 4 ? 0 : 1}\t${i}\t${seen.join(' ')}`;
+  });
   const name = folder.split('/').at(-1)!;
   writeFileSync(
     join(folder, `${name}.inter`),
-    `user_id:token\titem_id:token\tclick:float\tbuy:float\ttimestamp:float\n${events.join('\n')}\n`,
+    `user_id:token\titem_id:token\tclick:float\tbuy:float\ttimestamp:float\tseen:token_seq\n${events.join('\n')}\n`,
   );
   const rows = Array.from({ length: items }, (_, i) => `i${i}\tc${i % 3}\t${i / 4}\tt${i % 2} t${i % 5}`);
   writeFileSync(
@@ -121,6 +121,12 @@ function files(model: ModelInput, more: Pick<ConfigInput, 'data' | 'eval'> = {})
   };
 }
 
+/** A history of a column beside those of events. */
+function withColumn(model: ModelInput): ConfigInput {
+  const { feature_cols: columns = [], ...rest } = files(model);
+  return { ...rest, feature_cols: [...columns, { name: 'seen', type: 'sequence', of: 'item_id', max_len: 4 }] };
+}
+
 const several = { data: { more_labels: [{ column: 'buy' }] } };
 const fileCases: [string, ConfigInput][] = [
   ['given vectors as content', files({ ranker: 'din' })],
@@ -129,6 +135,9 @@ const fileCases: [string, ConfigInput][] = [
   ['given vectors, ids alone', files({ ranker: 'dcnv2', training: 'id_only' })],
   ['SIM, hard search', files({ ranker: 'sim', sim: { search: 'hard', top_k: 2 } })],
   ['MMoE of two labels', files({ ranker: 'mmoe' }, several)],
+  ['DIN, a history in a column', withColumn({ ranker: 'din' })],
+  ['SIM, a history in a column', withColumn({ ranker: 'sim', sim: { top_k: 3 } })],
+  ['LONGER, a history in a column', withColumn({ ranker: 'longer', longer: { width: 16, latest: 2 } })],
   ['LONGER of two histories', files({ ranker: 'longer', longer: { width: 16, latest: 2 } })],
 ];
 

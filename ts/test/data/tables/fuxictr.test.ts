@@ -30,7 +30,7 @@ function folderOf(changed: Record<string, string> = {}): string {
   return folder;
 }
 
-function load(folder: string, padding: 'pre' | 'post' = 'pre') {
+function load(folder: string, seen: object = { padding: 'pre', share_embedding: 'item_id' }) {
   const { where, options } = datasetRequest(
     resolveConfig({
       object: {
@@ -45,7 +45,7 @@ function load(folder: string, padding: 'pre' | 'post' = 'pre') {
           { name: 'user_id', type: 'categorical' },
           { name: 'item_id', type: 'categorical' },
           { name: 'hour', type: 'numeric', transform: 'none' },
-          { name: 'seen', type: 'sequence', splitter: '^', max_len: 2, padding, share_embedding: 'item_id' },
+          { name: 'seen', type: 'sequence', splitter: '^', max_len: 2, ...seen },
           { name: 'brand', type: 'categorical', source: 'item' },
           { name: 'price', type: 'numeric', source: 'item', transform: 'none' },
           { name: 'tags', type: 'sequence', source: 'item', splitter: '^', max_len: 8 },
@@ -77,7 +77,7 @@ describe('a file per part and an item table (FuxiCTR)', () => {
 
   it('keeps the last values of a long sequence with padding pre, the first with post', async () => {
     const seen = async (padding: 'pre' | 'post'): Promise<number[]> => {
-      await using data = await load(folderOf(), padding);
+      await using data = await load(folderOf(), { padding, share_embedding: 'item_id' });
       const { values, offsets } = data.columns.sequences.find(({ name }) => name === 'seen')!;
       const item = data.columns.categorical.find(({ name }) => name === 'item_id')!.rows;
       return [...values.subarray(offsets[1], offsets[2])].map((row) => [...item].indexOf(row));
@@ -85,6 +85,40 @@ describe('a file per part and an item table (FuxiCTR)', () => {
     const [i1, i2, unknown] = [0, 1, 2]; // i3 is in no train row as an item: the row of unknown ids, which i3 is the first to have
     expect(await seen('pre')).toEqual([i2, unknown]);
     expect(await seen('post')).toEqual([i1, i2]);
+  });
+
+  it('reads a sequence of earlier ids by the vocabulary and table of their feature, and keeps its latest', async () => {
+    const seen = async (changes: object = {}) => {
+      await using data = await load(folderOf(), { of: 'item_id', ...changes });
+      expect(data.vocabularies.get('seen')).toBe(data.vocabularies.get('item_id'));
+      const { offsets, values } = data.columns.sequences.find(({ name }) => name === 'seen')!;
+      const feature = data.schema.features.find(({ name }) => name === 'seen')!;
+      return { feature, second: [...values.subarray(offsets[1], offsets[2])], leaks: data.leakChecks[0]!.detail };
+    };
+    const { feature, second, leaks } = await seen();
+    expect(feature).toEqual({
+      ...{ name: 'seen', source: 'inter', type: 'sequence', of: 'item_id', vocabularySize: 4, embeddingDim: null },
+      ...{ shareEmbedding: 'item_id', maxLen: 2, keep: 'last' },
+    });
+    expect(second).toEqual([2, 0]); // i2, and i3, which is no item of train
+    expect(leaks).toContain("seen is taken as given: it ends with the row's own item_id in 0.0 % of the positives");
+    expect((await seen({ padding: 'post' })).second).toEqual([1, 2]);
+    expect((await seen({ share_embedding: null })).feature).toMatchObject({ shareEmbedding: null, vocabularySize: 4 });
+  });
+
+  it('refuses earlier ids of what is no id feature, or in another table', async () => {
+    await expect(async () => load(folderOf(), { of: 'hour' })).rejects.toThrow(
+      /feature_cols\[3\].of .*: expected a categorical feature but received 'hour'/,
+    );
+    await expect(load(folderOf(), { of: 'item_id', share_embedding: 'user_id' })).rejects.toThrow(
+      /feature seen: expected share_embedding to name the table of item_id but received user_id/,
+    );
+    const features = [{ name: 'seen', type: 'sequence', of: 'none', splitter: '^', maxLen: 2 }] as const;
+    const parts = ['train.csv', 'valid.csv', 'test.csv'];
+    const options = { features, labels: [{ column: 'clk' }], time: null, split: 'given', tables: { parts } } as const;
+    await expect(loadDataset(folderOf(), { ...options, workers: 0 })).rejects.toThrow(
+      /feature seen: expected of to name a categorical feature .* but received none/,
+    );
   });
 
   it('takes integers in one part and fractions in another, and a part without a value', async () => {
