@@ -52,8 +52,9 @@ export { auc } from './metrics/auc.js';
 export { metricDefinitions } from './metrics/definitions.js';
 export { evaluateSlices, type SliceMetrics } from './metrics/slices.js';
 // models
+export type { TrainingMode } from './models/content_ranker.js';
 export type { DlrmOptions } from './models/dlrm.js';
-export { defaultEm3Options, Em3, type Em3Options, em3, type TrainingMode } from './models/em3.js';
+export { defaultEm3Options, Em3, type Em3Options, em3 } from './models/em3.js';
 export {
   type EncoderAdapters,
   type EncoderName,

@@ -105,6 +105,7 @@ export class LemurContent extends Module {
   readonly query: TextEncoder | null;
   readonly bank: MemoryBank;
   readonly record: BankRecord;
+  readonly width: number;
   readonly #options: LemurContentOptions;
   readonly #items: number;
   readonly #init: Initializer;
@@ -143,6 +144,7 @@ export class LemurContent extends Module {
       throw new ConfigError('lemur: expected a bank of float32 for history_grad joined but received bfloat16', {
         key: 'model.bank.dtype',
       });
+    this.width = width;
     this.#options = options;
     this.#items = schema.items;
     this.#init = init;
@@ -344,7 +346,7 @@ export class LemurContent extends Module {
     return this.query?.vectors(text, context) ?? null;
   }
 
-  commit(factor: Tensor | null): void {
+  commit(_now: number, factor: Tensor | null): void {
     this.bank.commit({ factor });
   }
 
@@ -494,7 +496,7 @@ function at(rows: Int32Array, positions: Int32Array): Int32Array {
 
 /** Item rows (n) as 64-bit keys. */
 function bankKeys(rows: Int32Array): BigInt64Array {
-  const words = new Int32Array(2 * rows.length); // little-endian: low word first, the high one is 0
+  const words = new Int32Array(2 * rows.length); // little-endian: low word first, the high one is 0, so that -1 is no item's key
   for (let i = 0; i < rows.length; i++) words[2 * i] = rows[i]!;
   return new BigInt64Array(words.buffer);
 }
