@@ -70,7 +70,7 @@ export async function encodeItems(
     await device(model.device).synchronize();
     done += block.value.length;
   }
-  onProgress?.('encoding', keys.length, keys.length);
+  if (done > 0) onProgress?.('encoding', keys.length, keys.length);
 }
 
 /** Logits of every row that `loader` gives; `items` are those that targets and histories may name. */
