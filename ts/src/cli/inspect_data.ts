@@ -5,11 +5,11 @@ import { atomicOptions } from '../data/load_dataset.js';
 import { findStem, readAtomicFolder, readAtomicHeader } from '../data/tables/atomic.js';
 import type { DataFiles } from '../data/tables/data_files.js';
 import { type Codes, encodeColumn } from '../data/tables/id_codes.js';
-import { MMREC_VECTORS, PART_COLUMN, readMmrec } from '../data/tables/mmrec.js';
+import { mmrecVectors, PART_COLUMN, readMmrec } from '../data/tables/mmrec.js';
 import { readTable } from '../data/tables/read_table.js';
 import { type Column, splitTokens, type Table } from '../data/tables/table.js';
 import { findTables } from '../data/tables/table_folder.js';
-import { readNpyHeader } from '../io/npy.js';
+import { findVectors } from '../data/tables/vectors.js';
 import { resolveConfig } from '../train/config.js';
 import type { Config } from '../train/config_schema.js';
 import { fileOptions } from '../train/dataset_request.js';
@@ -172,21 +172,17 @@ async function mmrecTables(
 ): Promise<Found> {
   const user = columns.includes(keys.user) ? keys.user : 'userID';
   const item = columns.includes(keys.item) ? keys.item : 'itemID';
-  const vectors: Found['vectors'][number][] = [];
-  for (const file of Object.values(MMREC_VECTORS).filter((name) => files.includes(name))) {
-    const { shape, dtype } = await readNpyHeader(join(folder, file));
-    vectors.push({ file, shape, dtype });
-  }
-  const fewest = vectors.toSorted((a, b) => a.shape[0]! - b.shape[0]!)[0];
+  const vectors = await findVectors(mmrecVectors(files), folder);
   const { inter, item: table } = await readMmrec(folder, stem, {
     ...options,
     userId: user,
     itemId: item,
     numbers: [PART_COLUMN, 'rating', keys.time ?? 'timestamp'],
-    vectors: fewest === undefined ? null : { file: fewest.file, rows: fewest.shape[0]! },
+    vectors,
   });
   return {
-    ...{ name: stem, folder, inter, item: table, others: [], ignored: [], vectors },
+    ...{ name: stem, folder, inter, item: table, others: [], ignored: [] },
+    vectors: vectors.map(({ spec, rows, dim, dtype }) => ({ file: spec.file, shape: [rows, dim], dtype })),
     keys: { ...keys, user, item },
   };
 }

@@ -15,7 +15,7 @@ import type { SplitRule } from './split.js';
 import { type AtomicFolderOptions, findStem, readAtomicFolder } from './tables/atomic.js';
 import { concatTablesPass } from './tables/concat_tables.js';
 import type { DataFiles } from './tables/data_files.js';
-import { isMmrec, MMREC_VECTORS, PART_COLUMN, readMmrec } from './tables/mmrec.js';
+import { isMmrec, mmrecVectors, PART_COLUMN, readMmrec } from './tables/mmrec.js';
 import { type ReadTableOptions, readTable } from './tables/read_table.js';
 import type { Column, Table } from './tables/table.js';
 import { findTables, type TableFolder, type TableNames } from './tables/table_folder.js';
@@ -180,13 +180,13 @@ async function datasetFromMmrec(
   const features: readonly FeatureSpec[] = options.features ?? [
     { name: userId, type: 'categorical' },
     { name: itemId, type: 'categorical' },
-    ...Object.entries(MMREC_VECTORS)
-      .filter(([, file]) => files.includes(file))
-      .map(([name, file]): FeatureSpec => ({ name, type: 'embedding', file })),
+    ...mmrecVectors(files),
   ];
-  const vectors = (await findVectors(features, folder)).filter(({ ids }) => ids === null);
-  const fewest = vectors.toSorted((a, b) => a.rows - b.rows)[0];
-  const looked = await inputFiles([join(folder, `${stem}.inter`), ...vectors.map((file) => file.path)]);
+  const vectors = await findVectors(features, folder);
+  const looked = await inputFiles([
+    join(folder, `${stem}.inter`),
+    ...vectors.filter(({ ids }) => ids === null).map((file) => file.path),
+  ]);
   const { inter, item, part } = await readMmrec(folder, stem, {
     ...atomicOptions(options.files),
     signal: options.signal,
@@ -195,7 +195,7 @@ async function datasetFromMmrec(
     required: askedFor(options),
     exact: [options.time ?? 'timestamp'],
     numbers: ['timestamp', 'rating', options.time ?? 'timestamp', ...labels.map(({ column }) => column)],
-    vectors: fewest === undefined ? null : { file: fewest.spec.file, rows: fewest.rows },
+    vectors,
   });
   const source: DataSource = {
     name: stem,

@@ -4,7 +4,7 @@
  */
 import type { Batch } from '../data/loader/batch.js';
 import { featuresOf, type Schema } from '../data/schema.js';
-import { ArgumentError } from '../errors.js';
+import { ArgumentError, OnnxExportError } from '../errors.js';
 import type { RuntimeTensor } from '../io/onnx_runtime.js';
 import { presence } from '../models/batch_inputs.js';
 import { lastEntries } from '../models/history.js';
@@ -72,31 +72,31 @@ export function rankerView(
   const dense = new Map<string, ViewColumn>();
   const lists = new Map<string, ViewList>();
   for (const { name } of featuresOf(schema, 'categorical'))
-    dense.set(name, { values: batch.categorical[name]!, width: null });
+    put(dense, name, { values: batch.categorical[name]!, width: null });
   const numbers = featuresOf(schema, 'numeric');
   if (numbers.length > 0) {
     const values = new Float32Array(size * numbers.length);
     numbers.forEach(({ name }, column) => {
       for (let b = 0; b < size; b++) values[b * numbers.length + column] = batch.numeric[name]![b]!;
     });
-    dense.set('numeric', { values, width: numbers.length });
+    put(dense, 'numeric', { values, width: numbers.length });
   }
   for (const { name, dim } of featuresOf(schema, 'embedding')) {
     const given = batch.items.vectors?.[name];
-    if (given !== undefined) dense.set(name, { values: gathered(given.values, dim, batch.items.index), width: dim });
+    if (given !== undefined) put(dense, name, { values: gathered(given.values, dim, batch.items.index), width: dim });
   }
   for (const { name, of, maxLen } of featuresOf(schema, 'sequence'))
-    lists.set(name, idList(batch, of === undefined ? [{ name }] : [{ name, of }], maxLen));
+    put(lists, name, idList(batch, of === undefined ? [{ name }] : [{ name, of }], maxLen));
   const events = featuresOf(schema, 'history');
-  if (events.length > 0) lists.set('history', idList(batch, events, events[0]!.maxLen));
+  if (events.length > 0) put(lists, 'history', idList(batch, events, events[0]!.maxLen));
   const { served } = model;
   if (served === null || vectors === null) return { size, dense, lists };
   const { width, targets } = vectors;
   const items = batch.items.index.map((item) => batch.items.rows[item]!);
-  dense.set('item_vector', { values: gathered(targets, width, items), width });
+  put(dense, 'item_vector', { values: gathered(targets, width, items), width });
   const { modalities } = served;
-  dense.set('flags', { values: presence(batch, modalities), width: modalities.length });
-  if (queries !== null) dense.set('query_vector', { values: queries, width });
+  put(dense, 'flags', { values: presence(batch, modalities), width: modalities.length });
+  if (queries !== null) put(dense, 'query_vector', { values: queries, width });
   for (const { name, length } of served.histories) {
     if (batch.history === null)
       throw new ArgumentError(`export: expected batches with histories for ${name} but received none`, {
@@ -108,9 +108,19 @@ export function rankerView(
       [foundColumn, { values: values.map((item) => (item >= 0 && vectors.found[item] === 1 ? 0 : -1)), width: null }],
     ]);
     if (gaps !== undefined) columns.set('gap_buckets', { values: gapBuckets(gaps), width: null });
-    lists.set(`${name}_items`, { length, offsets, columns, same: new Map() });
+    put(lists, `${name}_items`, { length, offsets, columns, same: new Map() });
   }
   return { size, dense, lists };
+}
+
+/** Features stand beside the inputs that graphs always name so: `numeric`, `history`, `item_vector` and the like. */
+function put<T>(inputs: Map<string, T>, name: string, input: T): void {
+  if (inputs.has(name))
+    throw new OnnxExportError(
+      `export: --to onnx: expected another name than ${name} of a feature, which graphs have for an input of their own`,
+      { feature: name },
+    );
+  inputs.set(name, input);
 }
 
 /** Id lists that share their offsets, one column each. `of`: the feature whose earlier ids a list holds. */

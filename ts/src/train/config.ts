@@ -385,8 +385,12 @@ function checkReferences(config: Config, placeOf: (path: string) => string): voi
       fail(path, `expected a label of its own, or a name for it, but ${name} is one already`);
     if (/(^|\.)(all|warm|cold)$/.test(name))
       fail(path, `expected a name that no slice of metrics has but received ${name}`);
+    if (names.has(name) && path.endsWith('name'))
+      fail(path, `expected a name that no feature has but received ${name}`);
   });
-  if (config.data.more_labels.length > 0 && ranker !== 'mmoe') {
+  if (more.length > 0 && config.data.label.column === null)
+    fail('data.more_labels', 'expected a column of the main label (data.label.column) beside others but received null');
+  if (more.length > 0 && ranker !== 'mmoe') {
     fail('data.more_labels', `expected model.ranker mmoe, which learns several labels, but received ${ranker}`);
   }
   if (config.train.order === 'time') {

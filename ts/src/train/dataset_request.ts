@@ -33,6 +33,13 @@ export function datasetRequest(config: Config): DatasetRequest {
   const features = config.feature_cols
     .filter((column) => isRead(column, config))
     .map((column) => featureSpec(column, published.image?.options.size ?? DEFAULT_SIZE));
+  if (features.length === 0 && config.feature_cols.length > 0) {
+    const names = config.feature_cols.map(({ name }) => name).join(', ');
+    throw new ConfigError(
+      `config: expected feature_cols of which the model reads some but received ${names}, all texts or pictures that are none of its modalities`,
+      { key: 'feature_cols' },
+    );
+  }
   const options: LoadOptions = {
     userId: data.user_id,
     itemId: data.item_id,
@@ -43,7 +50,7 @@ export function datasetRequest(config: Config): DatasetRequest {
       ...(data.label.column === null ? [] : [{ column: data.label.column, atLeast: data.label.at_least }]),
       ...data.more_labels.map(({ column, at_least: atLeast, name }) => ({ column, atLeast, ...(name && { name }) })),
     ],
-    ...(features.length > 0 ? { features } : {}),
+    ...(config.feature_cols.length > 0 ? { features } : {}),
     split: splitRule(config),
     ...(data.cold_items === null ? {} : { coldItems: itemList(data.cold_items, 'data.cold_items', data.path) }),
     seed: train.seed,

@@ -70,7 +70,7 @@ export async function encodeItems(
     await device(model.device).synchronize();
     done += block.value.length;
   }
-  onProgress?.('encoding', keys.length, keys.length);
+  if (done > 0) onProgress?.('encoding', keys.length, keys.length);
 }
 
 /** Logits of every row that `loader` gives; `items` are those that targets and histories may name. */
@@ -109,9 +109,8 @@ export async function predict(
     await encodeItems(model, data, 'overlay', items, step, { precision, onProgress });
     for await (const batch of loader) {
       onProgress?.('scoring', at, n);
-      const main = Object.keys(batch.labels)[0]!;
       const logits = tidy(() =>
-        inPrecision(precision, () => [...(model.predictTasks?.(batch, step) ?? [[main, model.predict(batch, step)]])]),
+        inPrecision(precision, () => [...(model.predictTasks?.(batch, step) ?? [['', model.predict(batch, step)]])]),
       ) as [string, Tensor][];
       for (const [name] of logits.slice(1)) {
         others[name] ??= { logits: new Float64Array(n), labels: new Float32Array(n) };
@@ -134,7 +133,7 @@ export async function predict(
 }
 
 function copyRows(batch: Batch, data: Dataset, result: Predictions, at: number): void {
-  result.labels.set(Object.values(batch.labels)[0]!, at);
+  result.labels.set(batch.labels[data.schema.labels[0]!]!, at);
   result.user.set(batch.user, at);
   result.session.set(batch.session, at);
   result.events.set(batch.events, at);

@@ -34,8 +34,8 @@ function metricsOf(
 ): Pick<ConfigInput, 'eval'>['eval'] & object {
   const cuts = keys.numbers('topk') ?? [];
   const metrics = new Set<string>();
-  for (const name of keys.list('metrics')) {
-    const stem = String(name).toLowerCase();
+  for (const name of keys.words('metrics')) {
+    const stem = name.toLowerCase();
     if (stem in CLICKS && !ranks) metrics.add(CLICKS[stem]!);
     else if (stem in RANKING && ranks) for (const k of cuts) metrics.add(`${RANKING[stem]}@${k}`);
     else keys.miss('metrics', name, `no such metric ${ranks ? 'of a full ranking' : 'of labeled rows'}`);
@@ -134,7 +134,7 @@ export function importRecbole(values: ConfigMap): Imported {
   sampling.refuse('candidate_num', 'negatives do not follow the scores');
   const [order, groupBy] = [args.text('order'), args.text('group_by')];
   const valid = validMetric(keys, 'valid_metric', ranks, ranks ? 'MRR@10' : undefined);
-  const parts = keys.list('benchmark_filename').map(String);
+  const parts = keys.words('benchmark_filename');
   // RecBole splits nothing where the parts have files.
   const splitMap = args.map('split') ?? undefined;
   const split = (parts.length > 0 ? { given: true } : splitMap) as NonNullable<ConfigInput['eval']>['split'];
@@ -277,22 +277,12 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
     'save_best_only',
     'debug_mode',
   );
-  keys.ignore(
-    'model_id',
-    'dataset_id',
-    'task',
-    'loss',
-    'shuffle',
-    'monitor_mode',
-    'version',
-    'gpu',
-    'embedding_initializer',
-  );
-  const id = String(experiment['dataset_id'] ?? '');
+  keys.ignore('model_id', 'task', 'loss', 'shuffle', 'monitor_mode', 'version', 'gpu', 'embedding_initializer');
+  const [id = ''] = keys.words('dataset_id');
   const dataset = datasets[id];
   if (!isConfigMap(dataset))
     throw new ConfigError(
-      `import: expected data set ${id} among ${Object.keys(datasets).join(', ')} but there is none`,
+      `import: expected dataset_id of ${expid} to be one of ${Object.keys(datasets).join(', ')} but received ${id || 'none'}`,
       {
         key: 'dataset_id',
       },
@@ -330,7 +320,10 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
       );
     return found ?? `${kind}_id`;
   };
-  const [labelColumn, ...moreLabels] = data.list('label_col');
+  const [label = 'label', ...more] = data.words(
+    'label_col',
+    data.list('label_col').map((entry) => (isConfigMap(entry) ? (entry['name'] ?? null) : entry)),
+  );
   const valid = fuxictrMonitor(keys);
   const mlp = ['dnn_hidden_units', 'hidden_units', 'parallel_dnn_hidden_units', 'stacked_dnn_hidden_units']
     .map((key) => keys.numbers(key))
@@ -347,9 +340,8 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
   const optimizer = keys.text('optimizer');
   if (optimizer !== undefined && optimizer !== 'adam') keys.miss('optimizer', optimizer, 'trained with adamw');
   const ranker = rankerOf(keys);
-  const more = moreLabels.filter(isConfigMap).map(({ name }) => String(name));
   if (ranker !== 'mmoe') for (const name of more) data.miss('label_col', name, 'one label is learnt: the first');
-  const metrics = keys.list('metrics').flatMap((name) => metricName(String(name)) ?? []);
+  const metrics = keys.words('metrics').flatMap((name) => metricName(name) ?? []);
   const config: ConfigInput = {
     data: given({
       path: folder ?? undefined,
@@ -363,7 +355,7 @@ export function importFuxictr(datasets: ConfigMap, models: ConfigMap, expid: str
       item_id: idOf('item'),
       time: null,
       dtypes: columns.flatMap(fuxictrKinds),
-      label: { column: isConfigMap(labelColumn) ? String(labelColumn['name']) : 'label' },
+      label: { column: label },
       more_labels: ranker === 'mmoe' && more.length > 0 ? more.map((column) => ({ column })) : undefined,
       allow_duplicates: files[1] === files[2] ? true : undefined,
     }),
@@ -400,12 +392,14 @@ type FeatureColumns = NonNullable<ConfigInput['feature_cols']>;
 function fuxictrKinds({ name, dtype, active }: ConfigMap): { column: string; dtype: 'token' | 'float' }[] {
   const kind = dtype === 'str' ? 'token' : dtype === 'float' ? 'float' : null;
   if (kind === null || active === false) return [];
-  return (Array.isArray(name) ? name : [name ?? null]).map((column) => ({ column: String(column), dtype: kind }));
+  const names = (Array.isArray(name) ? name : [name]).filter((column) => typeof column === 'string');
+  return names.map((column) => ({ column, dtype: kind }));
 }
 
 /** One entry of `feature_cols`, which may name several columns of one kind. */
 function fuxictrFeatures(column: ConfigMap, data: Keys, defaultMinCount: number): FeatureColumns {
-  const names = (Array.isArray(column['name']) ? column['name'] : [column['name'] ?? null]).map(String);
+  const { name = null } = column;
+  const names = data.words('feature_cols', Array.isArray(name) ? name : [name]);
   const keys = new Keys(column, `feature_cols.${names[0]}.`);
   keys.ignore('name', 'dtype', 'na_value', 'fill_na', 'vocab_size');
   if (keys.take('active') === false) return [];
@@ -443,8 +437,8 @@ function fuxictrFeatures(column: ConfigMap, data: Keys, defaultMinCount: number)
 
 /** Each name of `din_sequence_field` with its entry of `din_target_field`: names, or groups of names. */
 function dinPairs(keys: Keys): [sequence: string, target: string][] {
-  const groups = (key: string): string[][] =>
-    keys.list(key).map((entry) => (Array.isArray(entry) ? entry : [entry]).map(String));
+  const groups = (key: string): (string | null)[][] =>
+    keys.list(key).map((entry) => (Array.isArray(entry) ? entry : [entry]).map((name) => keys.word(key, name)));
   const [sequences, targets] = [groups('din_sequence_field'), groups('din_target_field')];
   const shared = sequences.filter((group) => group.length > 1);
   if (shared.length > 0)
@@ -454,7 +448,7 @@ function dinPairs(keys: Keys): [sequence: string, target: string][] {
     keys.miss('din_sequence_field', name, 'no din_target_field belongs to it');
   for (const name of ofs.slice(names.length))
     keys.miss('din_target_field', name, 'no din_sequence_field belongs to it');
-  return names.flatMap((name, i) => (ofs[i] === undefined ? [] : [[name, ofs[i]]]));
+  return names.flatMap((name, i) => (name === null || ofs[i] == null ? [] : [[name, ofs[i]]]));
 }
 
 /** The features, where the sequences of `pairs` say whose earlier ids they are. */

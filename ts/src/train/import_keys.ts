@@ -55,6 +55,17 @@ export class Keys {
     return value === null ? [] : Array.isArray(value) ? value : [value];
   }
 
+  /** A name or number of a list as text; anything else is told and null. */
+  word(key: string, value: ConfigValue): string | null {
+    if (typeof value === 'string' || typeof value === 'number') return String(value);
+    this.miss(key, value, 'expected a text');
+    return null;
+  }
+
+  words(key: string, values: readonly ConfigValue[] = this.list(key)): string[] {
+    return values.flatMap((value) => this.word(key, value) ?? []);
+  }
+
   /** Numbers of a list; undefined for none. */
   numbers(key: string): number[] | undefined {
     const numbers = this.list(key).filter((value) => typeof value === 'number');
@@ -83,7 +94,8 @@ export class Keys {
   /** Tells a key that is set to something else than what ours does anyway, in whatever case. */
   expect(key: string, ours: string, reason: string): void {
     const values = this.list(key);
-    if (!values.every((value) => String(value).toLowerCase() === ours)) this.miss(key, this.take(key), reason);
+    if (!values.every((value) => typeof value === 'string' && value.toLowerCase() === ours))
+      this.miss(key, this.take(key), reason);
   }
 
   rest(): readonly Unmatched[] {

@@ -145,6 +145,36 @@ d: { feature_cols: [{ name: [user_id, item_id], type: categorical }], label_col:
     expect(await of('DNN')).toEqual([[], ['d.label_col']]);
   });
 
+  it('tells names that are maps or nothing, and takes the others', async () => {
+    const dataset = yaml(`
+d:
+  label_col: clk
+  feature_cols:
+    - { name: [user_id, { a: 1 }], type: categorical, dtype: str }
+    - { type: categorical }
+    - { name: item_id, type: categorical }
+    - { name: [h, g], type: sequence, share_embedding: item_id }
+`);
+    const model = yaml(`
+A:
+  { model: DIN, dataset_id: d, metrics: [AUC, { a: 1 }], dnn_activations: { a: 1 },
+    din_sequence_field: [{ a: 1 }, g], din_target_field: [item_id, item_id] }
+`);
+    const { config, told } = await imported('fuxictr', dataset, model, '--expid', 'A');
+    expect(config.data.label.column).toBe('clk');
+    expect(config.feature_cols.map(({ name }) => name)).toEqual(['user_id', 'item_id', 'h', 'g']);
+    expect(config.feature_cols.map((column) => 'of' in column && column.of)).toEqual([false, false, false, 'item_id']);
+    expect(told.toSorted()).toEqual([
+      'd.feature_cols',
+      'd.feature_cols',
+      'din_sequence_field',
+      'dnn_activations',
+      'metrics',
+    ]);
+    const recbole = await imported('recbole', yaml('metrics: [{ a: 1 }]\nbenchmark_filename: [train, { a: 1 }]\n'));
+    expect(recbole.told).toEqual(['benchmark_filename', 'metrics']);
+  });
+
   it('mmrec: several files, lists of settings, the feature files', async () => {
     const overall = yaml(`
 seed: [999]

@@ -139,6 +139,17 @@ describe('inspect', () => {
       interactions: { users: 2, items: 2, items_without_events: 2 },
       vectors: [{ file: 'image_feat.npy', shape: [4, 3], dtype: 'float64' }],
     });
+    // a list says whose the vectors are: as in training, item numbers may go beyond their rows
+    writeFileSync(
+      join(data, 'image_feat.npy'),
+      encodeNpy({ dtype: 'float32', shape: [2, 1], data: new Float32Array(2) }),
+    );
+    expect((await captured(['inspect', data])).exitCode).toBe(65);
+    writeFileSync(join(data, 'ids.txt'), '0\n2\n');
+    expect((await captured(['inspect', data])).exitCode).toBe(0);
+    writeFileSync(join(data, 'image_feat.npy'), encodeNpy({ dtype: 'float32', shape: [2], data: new Float32Array(2) }));
+    const flat = await captured(['inspect', data]);
+    expect([flat.exitCode, flat.stderr]).toEqual([65, expect.stringContaining('vectors of shape (rows, width)')]);
   });
 
   it('F14: says where pictures are, how many decode, and why the others do not', async () => {

@@ -308,6 +308,14 @@ describe('rules between values', () => {
       /data\.more_labels\[0\]\.name .*expected a label of its own, or a name for it, but rating is one already/,
     ],
     [
+      '{ data: { label: { column: null }, more_labels: [{ column: buy }] }, model: { ranker: mmoe } }',
+      /data\.more_labels .*expected a column of the main label .* received null/,
+    ],
+    [
+      '{ data: { more_labels: [{ column: buy, name: a }] }, feature_cols: [{ name: a, type: numeric }], model: { ranker: mmoe } }',
+      /data\.more_labels\[0\]\.name .*expected a name that no feature has but received a/,
+    ],
+    [
       '{ data: { more_labels: [{ column: cold }] }, model: { ranker: mmoe } }',
       /data\.more_labels\[0\]\.column .*expected a name that no slice of metrics has but received cold/,
     ],

@@ -54,6 +54,15 @@ describe('datasetRequest', () => {
     expect(read({ model: { training: 'id_only' }, image: { on_bad_image: 'skip' } })).toEqual(['query', 'picture']);
   });
 
+  it('refuses features of which the model reads none', () => {
+    const title = { name: 'title', type: 'text' } as const;
+    const only = { data: { path: 'x' }, feature_cols: [title] };
+    expect(request(only).options.features).toHaveLength(1);
+    expect(() => request({ ...only, model: { training: 'id_only' } })).toThrow(
+      /feature_cols of which the model reads some but received title/,
+    );
+  });
+
   it('asks for labels beside the main one', () => {
     const more = [
       { column: 'buy' },

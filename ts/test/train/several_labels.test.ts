@@ -48,6 +48,16 @@ describe('a model of two labels', () => {
     expect(flatMetrics(slices)['buy.warm.gAUC']).toBe(slices['buy.warm']!.gAUC);
   });
 
+  it('takes the first as the main one, whatever the names', async () => {
+    const labels = [{ column: 'click' }, { column: 'buy', name: '4' }];
+    await using named = await tinyData({ labels });
+    using model = tinyEm3(named, { training: 'id_only', ranker: 'mmoe' });
+    await using trainer = new Trainer({ model, data: named, device: 'cpu', settings });
+    const { labels: main, events, others } = await trainer.predict('valid');
+    expect([...main]).toEqual(Array.from(events, (event) => tinyShop.events.click[event]!));
+    expect([...others['4']!.labels]).toEqual(Array.from(events, (event) => tinyShop.events.buy[event]!));
+  });
+
   it('tells of both before it trains on a window', async () => {
     using model = tinyEm3(data, { training: 'id_only', ranker: 'mmoe' });
     using folder = temporaryFolder();

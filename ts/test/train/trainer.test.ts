@@ -193,6 +193,27 @@ describe('a training run', () => {
     expect(await bytesByName(model.state())).toEqual(best);
   });
 
+  it('tells where an evaluation stands: items where an encoder reads them, then rows', async () => {
+    const told = async (changes: Changes) => {
+      using model = tinyEm3(data, changes);
+      const calls: [string, number, number][] = [];
+      const onProgress = (...call: [string, number, number]) => void calls.push(call);
+      await using trainer = new Trainer({ model, data, settings, onProgress });
+      const { logits } = await trainer.predict('valid');
+      for (const [doing, done, of] of calls) {
+        if (doing === 'scoring') expect(of).toBe(logits.length);
+        expect(done).toBeLessThanOrEqual(of);
+      }
+      const ends = calls.filter(([, done, of]) => done === of).map(([doing]) => doing);
+      return [[...new Set(calls.map(([doing]) => doing))], ends];
+    };
+    expect(await told({ training: 'end_to_end' })).toEqual([
+      ['encoding', 'scoring'],
+      ['encoding', 'scoring'],
+    ]);
+    expect(await told({ training: 'id_only' })).toEqual([['scoring'], ['scoring']]);
+  });
+
   it('ends with null metrics where valid has one class', async () => {
     const values = data.columns.labels[0]!.values;
     const before = values.slice();

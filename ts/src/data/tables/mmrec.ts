@@ -4,15 +4,24 @@
  */
 import { join } from 'node:path';
 import { DataError } from '../../errors.js';
+import type { SpecOf } from '../features.js';
 import { inTurns, type Pass, slices } from '../turns.js';
 import { type AtomicOptions, type AtomicType, readAtomicFile, readAtomicHeader } from './atomic.js';
 import type { Table } from './table.js';
+import type { VectorFile } from './vectors.js';
 
 /** The column that says the part: 0 train, 1 valid, 2 test. */
 export const PART_COLUMN = 'x_label';
 
 /** Feature files that MMRec data bring, by the name their feature gets where none is asked for. */
-export const MMREC_VECTORS: Readonly<Record<string, string>> = { image: 'image_feat.npy', text: 'text_feat.npy' };
+const MMREC_VECTORS = { image: 'image_feat.npy', text: 'text_feat.npy' } as const;
+
+/** The vectors that a folder of these files brings. */
+export function mmrecVectors(files: readonly string[]): SpecOf<'embedding'>[] {
+  return Object.entries(MMREC_VECTORS)
+    .filter(([, file]) => files.includes(file))
+    .map(([name, file]) => ({ name, type: 'embedding', file }));
+}
 
 export interface MmrecData {
   readonly inter: Table;
@@ -28,8 +37,8 @@ export interface MmrecOptions
   readonly itemId: string;
   /** Columns of numbers: time and labels. */
   readonly numbers: readonly string[];
-  /** A file of vectors and its number of rows: no item id may reach it. Null: no limit. */
-  readonly vectors: { readonly file: string; readonly rows: number } | null;
+  /** Files of vectors: no item id may reach the rows of one that has no list of ids. */
+  readonly vectors: readonly VectorFile[];
 }
 
 /** Whether an `.inter` file is MMRec's: it has the column of the part. */
@@ -42,11 +51,12 @@ export async function isMmrec(file: string, options: AtomicOptions = {}): Promis
  * (7, not 07 or -7), and for one that the vectors have no row for.
  */
 export async function readMmrec(folder: string, stem: string, options: MmrecOptions): Promise<MmrecData> {
-  const { userId, itemId, numbers, vectors, required = [], ...files } = options;
+  const { userId, itemId, numbers, required = [], ...files } = options;
+  const [fewest = null] = options.vectors.filter(({ ids }) => ids === null).sort((a, b) => a.rows - b.rows);
   const path = join(folder, `${stem}.inter`);
   const types: Record<string, AtomicType> = {};
   for (const name of await readAtomicHeader(path, files)) types[name] = numbers.includes(name) ? 'float' : 'token';
-  const below = vectors === null ? '' : ` below ${vectors.rows}, the rows of ${vectors.file},`;
+  const below = fewest === null ? '' : ` below ${fewest.rows}, the rows of ${fewest.spec.file},`;
   const inter = await readAtomicFile(path, {
     ...files,
     types,
@@ -55,7 +65,7 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
       [PART_COLUMN]: (text) => (/^[012](\.0*)?$/.test(text) ? null : '0 (train), 1 (valid) or 2 (test)'),
       [itemId]: (text) => {
         const item = /^(0|[1-9]\d{0,8})$/.test(text) ? Number(text) : -1;
-        if (item < 0 || (vectors !== null && item >= vectors.rows)) return `an item number${below || ' of at least 0'}`;
+        if (item < 0 || (fewest !== null && item >= fewest.rows)) return `an item number${below || ' of at least 0'}`;
         return null;
       },
     },
@@ -70,7 +80,7 @@ export async function readMmrec(folder: string, stem: string, options: MmrecOpti
         column: PART_COLUMN,
       },
     );
-  const items = vectors?.rows ?? (await inTurns(itemsOf(path, inter, itemId), files.signal));
+  const items = fewest?.rows ?? (await inTurns(itemsOf(path, inter, itemId), files.signal));
   return {
     inter,
     part: Uint8Array.from(label.values as ArrayLike<string | number>, Number),

@@ -3,7 +3,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { ArgumentError, DataError } from '../../errors.js';
-import { npyToFloat32, readNpy, readNpyHeader } from '../../io/npy.js';
+import { type NpyDtype, npyToFloat32, readNpy, readNpyHeader } from '../../io/npy.js';
 import type { FeatureSpec, SpecOf } from '../features.js';
 import type { VectorBatch } from '../loader/batch.js';
 import { type BatchMemory, ownMemory } from '../loader/batch_memory.js';
@@ -25,6 +25,7 @@ export interface VectorFile {
   readonly path: string;
   readonly rows: number;
   readonly dim: number;
+  readonly dtype: NpyDtype;
   readonly ids: string | null;
 }
 
@@ -55,7 +56,7 @@ export async function findVectors(specs: readonly FeatureSpec[], folder: string 
         `feature ${spec.name}: expected float vectors of shape (rows, width) but ${path} holds ${dtype} of shape (${shape.join(', ')})`,
         { file: path, feature: spec.name },
       );
-    found.push({ spec, path, rows: rows!, dim: dim!, ids: await idFile(spec, path) });
+    found.push({ spec, path, rows: rows!, dim: dim!, dtype, ids: await idFile(spec, path) });
   }
   return found;
 }
