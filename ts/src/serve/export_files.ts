@@ -268,6 +268,13 @@ export async function leaveExportTensor(
   return { tensors, left };
 }
 
+/** Checks the files of the folders `tokenizer`, `encoder_config` and `picture_config`, which their own readers open by path. */
+export async function checkCopiedFiles(folder: string, signature: Signature): Promise<void> {
+  const folders = [exportFiles.tokenizer, exportFiles.encoderConfig, exportFiles.pictureConfig];
+  for (const name of Object.keys(signature.files))
+    if (folders.some((copied) => name.startsWith(`${copied}/`))) await readExportFile(folder, signature, name);
+}
+
 /** The value of a JSON file, checked against the signature. */
 export async function readExportJson(folder: string, signature: Signature, name: string): Promise<unknown> {
   return JSON.parse(Buffer.from(await readExportFile(folder, signature, name)).toString('utf8'));
