@@ -4,7 +4,16 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ArgumentError, ModelFileError, StorageError } from '../../src/errors.js';
-import { encodeFbin, parseFbin, type RowIds, readFbin, readRowIds, writeFbin, writeIdLines, writeRowIds } from '../../src/io/fbin.js';
+import {
+  encodeFbin,
+  parseFbin,
+  type RowIds,
+  readFbin,
+  readRowIds,
+  writeFbin,
+  writeIdLines,
+  writeRowIds,
+} from '../../src/io/fbin.js';
 
 let folder = '';
 beforeAll(async () => {
