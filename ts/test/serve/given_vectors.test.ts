@@ -226,6 +226,14 @@ describe('an export whose ranker reads given vectors', () => {
     }
   });
 
+  it('refuses blocks of no items', async () => {
+    using encoder = await ItemEncoder.open(content, cpu);
+    for (const block of [0, -1, 0.5, Number.NaN])
+      await expect(encoder.encode(items({}), { block })).rejects.toThrow(
+        `ItemEncoder: expected block to be a positive integer but received ${block}`,
+      );
+  });
+
   it('refuses given vectors of another name, length or kind, and values that are not finite', async () => {
     using encoder = await ItemEncoder.open(ids, cpu);
     const refusal = (vectors: object): Promise<EncodedItems> =>
