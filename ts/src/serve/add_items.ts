@@ -27,13 +27,14 @@ export async function addItems(state: State, encoded: EncodedItems): Promise<Add
   const brings = (i: number): boolean => given.some(({ name }) => encoded.given[name]?.present[i] === 1);
   const chosen = [...last.values()].filter((i) => vectors === null || usable.has(i) || brings(i));
   requireRoom(state, chosen.filter((i) => items.numberOf(encoded.ids[i]!) < 0).length);
-  for (const i of chosen) {
-    const item = items.put(encoded.ids[i]!, encoded.fields[i] ?? {});
+  const numbers = items.put(chosen.map((i) => ({ id: encoded.ids[i]!, fields: encoded.fields[i] ?? {} })));
+  chosen.forEach((i, k) => {
     for (const feature of given) {
       const batch = encoded.given[feature.name];
-      if (batch?.present[i] === 1) feature.put(item, batch.values.subarray(i * feature.dim, (i + 1) * feature.dim));
+      if (batch?.present[i] === 1)
+        feature.put(numbers[k]!, batch.values.subarray(i * feature.dim, (i + 1) * feature.dim));
     }
-  }
+  });
   if (vectors === null) return { ids: [...last.keys()], added: chosen.length, refused: 0 };
   const written = Int32Array.from(chosen.filter((i) => usable.has(i)));
   const flags = new Map([
