@@ -265,6 +265,15 @@ describe('an export whose ranker reads given vectors', () => {
     expect(predictor.stats().unknownValues).toBe(2);
   });
 
+  it('refuses vectors of another width', async () => {
+    await using predictor = await Predictor.open(content, cpu);
+    using encoder = await ItemEncoder.open(content, cpu);
+    const two = await encoder.encode(items({ image_feat: givenRow('image_feat', 1) }, {}));
+    await expect(predictor.add({ ...two, ids: two.ids.slice(1) })).rejects.toThrow(
+      `Predictor.add: expected vectors of 1 x ${two.width} numbers but received ${2 * two.width}`,
+    );
+  });
+
   it('forgets who waited where it goes over to an export that encodes nothing', async () => {
     await using predictor = await Predictor.open(content, cpu);
     await predictor.predict(request);
@@ -307,6 +316,9 @@ describe('an export whose ranker reads given vectors', () => {
     );
     await expect(predictor.add(altered({ ...given, values: new Float32Array(3) }))).rejects.toThrow(
       'Predictor.add: expected given.text_feat of 1 x 4 numbers but received 3',
+    );
+    await expect(predictor.add({ ...good, text: new Uint8Array(0) })).rejects.toThrow(
+      'Predictor.add: expected text to say of 1 items which have one but received 0',
     );
     expect(predictor.stats().added).toBe(0);
     await predictor.add(good);
