@@ -102,20 +102,25 @@ export async function writeRowIds(
   const bytes =
     ids instanceof BigInt64Array
       ? encodeNpy({ dtype: 'int64', shape: [ids.length], data: BigInt64Array.from(ids) })
-      : Buffer.from(idLines(ids), 'utf8');
+      : idLines(ids);
   await guard('remove', join(folder, other), () => env.remove(join(folder, other)));
   await replaceFile(env, join(folder, name), bytes);
   return name;
 }
 
-function idLines(ids: readonly string[]): string {
+/** Writes ids as `ids.txt` has them. Errors: as `writeRowIds`. */
+export async function writeIdLines(path: string, ids: readonly string[], env: Env = nodeEnv): Promise<void> {
+  await replaceFile(env, path, idLines(ids));
+}
+
+function idLines(ids: readonly string[]): Uint8Array {
   const index = ids.findIndex((id) => /[\n\r]/.test(id) || /\p{Surrogate}/u.test(id));
   if (index >= 0)
     throw new ArgumentError(
       `fbin: expected ids of one line of Unicode text but received ${JSON.stringify(ids[index])} at index ${index}`,
       { op: 'fbin', argument: 'ids', index },
     );
-  return ids.map((id) => `${id}\n`).join('');
+  return Buffer.from(ids.map((id) => `${id}\n`).join(''), 'utf8');
 }
 
 /**

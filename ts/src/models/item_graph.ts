@@ -22,7 +22,7 @@ const NORM_EPS = 1e-12;
 export async function nearestItems(vectors: Tensor, k: number): Promise<Int32Array> {
   const n = vectors.shape[0]!;
   const found = new Int32Array(n * k);
-  const unit = noGrad(() => normalize(vectors, { eps: NORM_EPS }));
+  const unit = tidy(() => noGrad(() => normalize(vectors, { eps: NORM_EPS })));
   const block = Math.max(1, Math.floor(BLOCK_SCORES / Math.max(n, 1)));
   try {
     for (let start = 0; start < n; start += block) {

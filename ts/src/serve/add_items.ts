@@ -21,19 +21,20 @@ export async function addItems(state: State, encoded: EncodedItems): Promise<Add
   if (encoded.id !== served.id)
     throw mismatch(served.folder, [`vectors: expected those of export ${served.id} but received ${encoded.id}`]);
   if (vectors === null && given.length === 0) return { ids: [], added: 0, refused: 0 };
-  checkGiven(state, encoded);
+  checkShapes(state, encoded);
   const last = new Map(encoded.ids.map((id, i) => [id, i]));
   const usable = new Set(vectors === null ? [] : usableRows(encoded.vectors, vectors.width));
   const brings = (i: number): boolean => given.some(({ name }) => encoded.given[name]?.present[i] === 1);
   const chosen = [...last.values()].filter((i) => vectors === null || usable.has(i) || brings(i));
   requireRoom(state, chosen.filter((i) => items.numberOf(encoded.ids[i]!) < 0).length);
-  for (const i of chosen) {
-    const item = items.put(encoded.ids[i]!, encoded.fields[i] ?? {});
+  const numbers = items.put(chosen.map((i) => ({ id: encoded.ids[i]!, fields: encoded.fields[i] ?? {} })));
+  chosen.forEach((i, k) => {
     for (const feature of given) {
       const batch = encoded.given[feature.name];
-      if (batch?.present[i] === 1) feature.put(item, batch.values.subarray(i * feature.dim, (i + 1) * feature.dim));
+      if (batch?.present[i] === 1)
+        feature.put(numbers[k]!, batch.values.subarray(i * feature.dim, (i + 1) * feature.dim));
     }
-  }
+  });
   if (vectors === null) return { ids: [...last.keys()], added: chosen.length, refused: 0 };
   const written = Int32Array.from(chosen.filter((i) => usable.has(i)));
   const flags = new Map([
@@ -50,13 +51,20 @@ export async function addItems(state: State, encoded: EncodedItems): Promise<Add
 }
 
 /** `EncodedItems` may come from another thread, or be made by hand. */
-function checkGiven({ given, served }: State, { ids, given: brought }: EncodedItems): void {
-  const refuse = (name: string, expected: string, got: string): never => {
+function checkShapes({ given, vectors: store, served }: State, encoded: EncodedItems): void {
+  const { ids, given: brought, vectors, text, image } = encoded;
+  const fail = (argument: string, expected: string, got: string): never => {
     throw new ArgumentError(`Predictor.add: expected ${expected} but received ${got}`, {
       op: 'Predictor.add',
-      argument: `given.${name}`,
+      argument,
     });
   };
+  if (store !== null && vectors.length !== ids.length * store.width)
+    fail('vectors', `vectors of ${ids.length} x ${store.width} numbers`, String(vectors.length));
+  for (const [name, flags] of Object.entries({ text, image }))
+    if (flags.length !== ids.length)
+      fail(name, `${name} to say of ${ids.length} items which have one`, String(flags.length));
+  const refuse = (name: string, expected: string, got: string): never => fail(`given.${name}`, expected, got);
   for (const { name, dim } of given) {
     const batch = brought[name];
     if (batch === undefined) continue;

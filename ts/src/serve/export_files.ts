@@ -177,6 +177,12 @@ function readHashed(folder: string, name: string): Promise<{ bytes: Uint8Array; 
   });
 }
 
+/** What the signature says of a file that is there. */
+export async function signFile(folder: string, name: string): Promise<FileSignature> {
+  const { bytes, sha256 } = await readHashed(folder, name);
+  return { bytes: bytes.length, sha256 };
+}
+
 /** SHA-256 of a file that is not kept. */
 function hashFile(folder: string, name: string): Promise<string> {
   return opened(folder, name, async (file) => {
@@ -266,6 +272,13 @@ export async function leaveExportTensor(
   if (left === undefined) diff.push(`${name}: expected a tensor ${leave}`);
   if (diff.length > 0 || left === undefined) throw mismatch(folder, diff, name);
   return { tensors, left };
+}
+
+/** Checks the files of the folders `tokenizer`, `encoder_config` and `picture_config`, which their own readers open by path. */
+export async function checkCopiedFiles(folder: string, signature: Signature): Promise<void> {
+  const folders = [exportFiles.tokenizer, exportFiles.encoderConfig, exportFiles.pictureConfig];
+  for (const name of Object.keys(signature.files))
+    if (folders.some((copied) => name.startsWith(`${copied}/`))) await readExportFile(folder, signature, name);
 }
 
 /** The value of a JSON file, checked against the signature. */

@@ -1,11 +1,11 @@
 /** Writes what serving needs: weights that score, item vectors, tables, vocabularies, and the signature that ties them together. */
-import { copyFile, mkdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
 import type { ImageBatch, TokenBatch } from '../data/loader/batch.js';
 import { featuresOf } from '../data/schema.js';
 import { ConfigError } from '../errors.js';
-import { nodeEnv } from '../io/env.js';
+import { guard, nodeEnv, storageError, systemCode } from '../io/env.js';
 import { packageVersion } from '../io/package_root.js';
 import { type HostTensor, hostTensor } from '../io/safetensors.js';
 import type { ItemContent } from '../models/content.js';
@@ -95,11 +95,13 @@ export async function exportModel(
     files[exportFiles.vocabulary] = await text(exportFiles.vocabulary, JSON.stringify({ vocabularies, words }));
     files[exportFiles.serving] = await text(exportFiles.serving, JSON.stringify(servingFile(data)));
     files[exportFiles.config] = await text(exportFiles.config, config.toYaml());
-    if (tokenizer !== null && words === null) await copyTokenizer(config.config.text.tokenizer, draft);
+    const copy = async (folder: string, sources: Sources): Promise<void> =>
+      void Object.assign(files, await copyPresent(draft, folder, sources));
+    if (tokenizer !== null && words === null)
+      await copy(exportFiles.tokenizer, await tokenizerFiles(config.config.text.tokenizer));
     const { encoder } = config.config.model;
-    if (encoder.weights !== null) await copyArchitecture(encoder.weights, join(draft, exportFiles.encoderConfig));
-    if (encoder.image.weights !== null)
-      await copyArchitecture(encoder.image.weights, join(draft, exportFiles.pictureConfig));
+    if (encoder.weights !== null) await copy(exportFiles.encoderConfig, architectureFiles(encoder.weights));
+    if (encoder.image.weights !== null) await copy(exportFiles.pictureConfig, architectureFiles(encoder.image.weights));
     const signature: Signature = {
       format: 'galago-export-1',
       step,
@@ -277,26 +279,38 @@ function fillOf({ columns }: Dataset, name: string): number {
   return columns.parts.train.length === 0 ? 0 : total / columns.parts.train.length;
 }
 
-async function copyTokenizer(source: string, draft: string): Promise<void> {
-  const folder = (await stat(source)).isDirectory() ? source : dirname(source);
-  const target = join(draft, exportFiles.tokenizer);
-  await mkdir(target);
-  const names = (await stat(source)).isDirectory()
-    ? ['tokenizer.json', 'vocab.txt', 'tokenizer_config.json']
-    : [basename(source), 'tokenizer_config.json'];
-  await copyPresent(names, folder, target);
+/** Paths of files by the name of their copies. */
+type Sources = Readonly<Record<string, string>>;
+
+async function tokenizerFiles(source: string): Promise<Sources> {
+  const whole = (await stat(source)).isDirectory();
+  const folder = whole ? source : dirname(source);
+  const from = (...names: string[]): Sources => Object.fromEntries(names.map((name) => [name, join(folder, name)]));
+  if (whole) return from('tokenizer.json', 'vocab.txt', 'tokenizer_config.json');
+  return {
+    ...from('tokenizer_config.json'),
+    [basename(source) === 'vocab.txt' ? 'vocab.txt' : 'tokenizer.json']: source,
+  };
 }
 
 /** What a published encoder is made of, without its weights. */
-async function copyArchitecture(source: string, target: string): Promise<void> {
-  await mkdir(target);
-  await copyPresent(['config.json', 'preprocessor_config.json'], source, target);
+function architectureFiles(folder: string): Sources {
+  return Object.fromEntries(['config.json', 'preprocessor_config.json'].map((name) => [name, join(folder, name)]));
 }
 
-async function copyPresent(names: readonly string[], source: string, target: string): Promise<void> {
-  for (const name of names) {
-    await copyFile(join(source, name), join(target, name)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
+/** Copies those of the files that there are into a new folder of the draft. */
+async function copyPresent(draft: string, folder: string, sources: Sources): Promise<Record<string, FileSignature>> {
+  const path = join(draft, folder);
+  await guard('mkdir', path, () => nodeEnv.makeDirectory(path));
+  const files: Record<string, FileSignature> = {};
+  for (const [name, source] of Object.entries(sources)) {
+    const bytes = await nodeEnv.read(source).catch((error: unknown) => {
+      if (systemCode(error) === 'ENOENT') return null;
+      throw storageError('read', source, error);
     });
+    if (bytes !== null)
+      files[`${folder}/${name}`] = await writeExportFile(nodeEnv, draft, `${folder}/${name}`, [bytes]);
   }
+  await guard('fsync', path, () => nodeEnv.syncDirectory(path));
+  return files;
 }

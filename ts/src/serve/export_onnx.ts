@@ -6,6 +6,7 @@
 
 import type { Dataset } from '../data/dataset.js';
 import type { Batch } from '../data/loader/batch.js';
+import { featuresOf } from '../data/schema.js';
 import { OnnxExportError } from '../errors.js';
 import { nodeEnv } from '../io/env.js';
 import { writeRowIds } from '../io/fbin.js';
@@ -18,7 +19,7 @@ import { tidy } from '../tidy.js';
 import { configDigest, type ResolvedConfig } from '../train/config.js';
 import { encodeItems } from '../train/evaluate.js';
 import { readTensors } from '../train/state.js';
-import { type FileSignature, writeExportFile, writeTensors } from './export_files.js';
+import { type FileSignature, signFile, writeExportFile, writeTensors } from './export_files.js';
 import { type FormatContext, noRanker, rowIds } from './export_formats.js';
 import { entityTensors } from './export_model.js';
 import { type GraphCheck, graphDifference, onnxFiles, PARITY_ROWS, PARITY_TOLERANCE } from './onnx_check.js';
@@ -172,7 +173,8 @@ async function writeTables(
   const words = tokenizer?.kind === 'words' ? tokenizer : null;
   const text = JSON.stringify({ vocabularies: Object.fromEntries(data.vocabularies), words });
   files[onnxFiles.vocabulary] = await writeExportFile(nodeEnv, folder, onnxFiles.vocabulary, [Buffer.from(text)]);
-  await writeRowIds(folder, rowIds(data.items.ids));
+  const ids = await writeRowIds(folder, rowIds(data.items.ids));
+  files[ids] = await signFile(folder, ids);
 }
 
 /** The first rows that were compared, as inputs of the ranker by name, and their scores. */
@@ -209,6 +211,31 @@ function meaning(model: RecommenderModel, data: Dataset, { name }: OnnxPort): st
   return `rows of vocabulary ${column} in ${onnxFiles.vocabulary}`;
 }
 
+/** The same of an input of an encoder. */
+function contentMeaning({ text, schema }: Dataset, { name, shape }: OnnxPort): string {
+  if (featuresOf(schema, 'embedding').some((feature) => feature.name === name))
+    return `given vector ${name} of the item`;
+  const end = name.lastIndexOf('.');
+  switch (name.slice(end + 1)) {
+    case 'tokens': {
+      const words = (text.item ?? text.query)?.tokenizer.kind === 'words';
+      return words
+        ? `places of words in words of ${onnxFiles.vocabulary}, plus 4; 0 pad, 1 unknown, 2 start, 3 separator`
+        : 'token ids of text.tokenizer';
+    }
+    case 'types':
+      return 'number of the field that a token is of';
+    case 'positions':
+      return 'place of a token in its text (or field: text.positions)';
+    case 'pixels':
+      return 'red, green and blue, from 0 to 255';
+    default:
+      return shape.length === 1
+        ? `1 where the item has: ${name.slice(0, end)}`
+        : 'places of a text that hold a token: the first ones';
+  }
+}
+
 function signatureOf(
   { config, data, model, step }: OnnxContext,
   checks: readonly GraphCheck[],
@@ -218,9 +245,10 @@ function signatureOf(
   const graphs = checks.map(({ file, graph }) => [
     file,
     {
-      inputs: graph.inputs.map((port) =>
-        file === onnxFiles.ranker ? { ...port, is: meaning(model, data, port) } : port,
-      ),
+      inputs: graph.inputs.map((port) => ({
+        ...port,
+        is: file === onnxFiles.ranker ? meaning(model, data, port) : contentMeaning(data, port),
+      })),
       outputs: graph.outputs,
     },
   ]);

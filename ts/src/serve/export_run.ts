@@ -1,6 +1,6 @@
 /** From a run folder to an export: for galago's predictor, or in the forms that other programs read. */
-import { writeFile } from 'node:fs/promises';
 import { ArgumentError, ConfigError } from '../errors.js';
+import { writeIdLines } from '../io/fbin.js';
 import { writeNpy } from '../io/npy.js';
 import type { OnnxRuntime } from '../io/onnx_runtime.js';
 import { saveEncoderAdapters } from '../models/encoder_adapters.js';
@@ -11,6 +11,7 @@ import {
   type ExportFormat,
   type FormatContext,
   type IdVectors,
+  type SearchVectors,
   searchVectors,
   writeVectors,
   writeWeights,
@@ -66,6 +67,9 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
   await using opened = await openRun(run, options);
   const { model, data, step, config, checkpoint } = opened;
   const items = exportedItems(data, which);
+  const { vectors = null } = options;
+  // First: a model without any is refused before a folder appears, and the form hf merges low-rank updates into the model.
+  const searched = vectors === null ? null : await searchVectors({ model, data, step, items });
   let exported: ExportedModel | null = null;
   let parity: Parity | null = null;
   if (out !== null && formats.has('serving'))
@@ -74,7 +78,7 @@ export async function exportRun(options: ExportRunOptions): Promise<ExportedRun>
     parity = await createFolder(out, (folder) =>
       writeFormats({ model, data, step, items, folder, config, onNote, openRuntime: options.openRuntime }, formats),
     );
-  if (options.vectors != null) await writeVectorFile({ model, data, step, items }, options.vectors);
+  if (vectors !== null && searched !== null) await writeVectorFile(searched, vectors);
   return { checkpoint, step, exported, parity };
 }
 
@@ -102,12 +106,11 @@ async function writeAdapters({ model: { adapters }, folder }: FormatContext): Pr
 }
 
 /** Vectors for search indexes: `.npy`, and the ids in row order. */
-async function writeVectorFile(context: Omit<FormatContext, 'folder'>, file: string): Promise<void> {
-  const { items, users } = await searchVectors(context);
+async function writeVectorFile({ items, users }: SearchVectors, file: string): Promise<void> {
   const stem = file.replace(/\.npy$/, '');
   const write = async ({ ids, width, values }: IdVectors, path: string, idFile: string): Promise<void> => {
     await writeNpy(path, { dtype: 'float32', shape: [ids.length, width], data: values });
-    await writeFile(idFile, ids.map((id) => `${id}\n`).join(''));
+    await writeIdLines(idFile, ids);
   };
   await write(items, file, `${stem}.ids.txt`);
   if (users !== null) await write(users, `${stem}.users.npy`, `${stem}.users.ids.txt`);

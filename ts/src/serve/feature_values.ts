@@ -1,6 +1,6 @@
 /** Raw values of requests and of the tables behind them to what a batch holds, as training resolved them. */
 import { type Id, UNKNOWN_ROW, type Vocabulary } from '../data/ids.js';
-import { type Feature, type FeatureSource, featureNamed, type Schema } from '../data/schema.js';
+import type { Feature, FeatureSource, Schema } from '../data/schema.js';
 import { ArgumentError, IdError } from '../errors.js';
 import { type HostTensor, viewAs } from '../io/safetensors.js';
 
@@ -62,14 +62,14 @@ export class FeatureResolver {
     return row;
   }
 
-  /** The features of `source` from `fields`; what is not given is unknown, or the train mean. ArgumentError for a value of another kind. */
-  resolve(source: FeatureSource, fields: Fields): FeatureRow {
+  /** These features from `fields`; what is not given is unknown, or the train mean. ArgumentError for a value of another kind. */
+  resolve(features: readonly TableFeature[], fields: Fields): FeatureRow {
     const row = {
       categorical: new Map<string, number>(),
       numeric: new Map<string, number>(),
       sequences: new Map<string, Int32Array>(),
     };
-    for (const feature of tableFeatures(this.schema, source)) {
+    for (const feature of features) {
       const value = fieldOf(fields, feature.name);
       if (feature.type === 'numeric') row.numeric.set(feature.name, this.number(feature, value));
       else if (feature.type === 'sequence') {
@@ -158,9 +158,18 @@ export class EntityTable {
     }
     this.#columns = columns;
     this.#lists = lists;
-    const unknown = resolver.unknown;
-    this.#absent = resolver.resolve(source, {});
-    resolver.unknown = unknown;
+    this.#absent = this.resolved({});
+  }
+
+  /** A row of its own, not of a request, whose unknown values are counted. */
+  private resolved(fields: Fields): FeatureRow {
+    const { resolver, source } = this;
+    const { unknown } = resolver;
+    try {
+      return resolver.resolve(tableFeatures(resolver.schema, source), fields);
+    } finally {
+      resolver.unknown = unknown;
+    }
   }
 
   /** Rows held. */
@@ -172,16 +181,36 @@ export class EntityTable {
     return this.#numbers.get(id) ?? -1;
   }
 
-  /** Takes in a new id with its fields, or new fields of an added one; returns its number. */
-  put(id: string, fields: Fields): number {
-    const known = this.#numbers.get(id);
-    if (known !== undefined && known < this.#base) return known;
-    const number = known ?? this.size;
-    const feature = this.source === 'item' ? this.resolver.schema.itemId : this.resolver.schema.userId;
-    const row = this.resolver.resolve(this.source, feature === null ? fields : { ...fields, [feature]: id });
-    this.#added[number - this.#base] = row;
-    this.#numbers.set(id, number);
-    return number;
+  /**
+   * Takes in new ids with their fields, or new fields of added ones, all or none; returns their numbers. Rows of the export stay as they are.
+   * ArgumentError that names the id, for a value of another kind.
+   */
+  put(entries: readonly { readonly id: string; readonly fields: Fields }[]): Int32Array {
+    const { source } = this;
+    const { itemId, userId } = this.resolver.schema;
+    const feature = source === 'item' ? itemId : userId;
+    const rows = entries.map(({ id, fields }) => {
+      const known = this.numberOf(id);
+      if (known >= 0 && known < this.#base) return null;
+      try {
+        return this.resolved(feature === null ? fields : { ...fields, [feature]: id });
+      } catch (error) {
+        if (!(error instanceof ArgumentError || error instanceof IdError)) throw error;
+        throw new ArgumentError(
+          `${source} ${id}: ${error.message}`,
+          { ...error.fields, [source]: id },
+          { cause: error },
+        );
+      }
+    });
+    return Int32Array.from(entries, ({ id }, i) => {
+      const row = rows[i]!;
+      const number = this.numberOf(id) < 0 ? this.size : this.numberOf(id);
+      if (row === null) return number;
+      this.#added[number - this.#base] = row;
+      this.#numbers.set(id, number);
+      return number;
+    });
   }
 
   private other(number: number): FeatureRow {
@@ -205,9 +234,4 @@ export class EntityTable {
     const { values, offsets } = this.#lists.get(name)!;
     return values.subarray(offsets[number], offsets[number + 1]);
   }
-}
-
-/** The row of the item feature that a history feature is made of. */
-export function historyTarget(schema: Schema, of: string): string {
-  return featureNamed(schema, of).name;
 }

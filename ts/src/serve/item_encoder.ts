@@ -71,6 +71,11 @@ export class ItemEncoder implements Disposable {
   async encode(items: readonly NewItem[], { block = 64 }: { block?: number } = {}): Promise<EncodedItems> {
     const { model, id, serving, precision, place, given } = this.opened;
     const { served } = model;
+    if (!Number.isSafeInteger(block) || block < 1)
+      throw new ArgumentError(`ItemEncoder: expected block to be a positive integer but received ${block}`, {
+        op: 'ItemEncoder',
+        argument: 'block',
+      });
     const names = this.textNames;
     const vectorsOf = givenBatches('ItemEncoder', given.features, items);
     for (const { fields = {} } of items) this.opened.resolver.checkNames('ItemEncoder', fields, ['item'], names);
@@ -118,14 +123,19 @@ export class ItemEncoder implements Disposable {
     };
   }
 
+  /** Texts of items that the data have, also those that the model does not read. */
   private get textNames(): string[] {
-    return this.opened.text.item?.fields.map(({ name }) => name) ?? [];
+    const columns = this.opened.config.feature_cols.filter(
+      (column) => column.type === 'text' && column.source === 'item',
+    );
+    const read = this.opened.text.item?.fields ?? [];
+    return [...new Set([...read, ...columns].map(({ name }) => name))];
   }
 
   private texts(items: readonly NewItem[]): TokenBatch | null {
     const pipeline = this.opened.text.item;
     if (pipeline === null) return null;
-    const names = this.textNames;
+    const names = pipeline.fields.map(({ name }) => name);
     return joinTexts(
       items.map(({ fields = {} }) =>
         pipeline.encode(Object.fromEntries(names.map((name) => [name, words(name, fieldOf(fields, name))]))),

@@ -11,7 +11,7 @@ import { ModuleTranslation } from './onnx_modules.js';
 import { type Probe, TraceTranslation } from './onnx_trace.js';
 import { traceOps } from './op_trace.js';
 import { probeBatch } from './probe_batch.js';
-import { type ItemVectors, type RankerView, rankerView, type ViewSource } from './ranker_view.js';
+import { type ItemVectors, nameTaken, type RankerView, rankerView, type ViewSource } from './ranker_view.js';
 
 /** Batch sizes of the two probes. */
 const PROBE_SIZES = [5, 7] as const;
@@ -99,6 +99,9 @@ export async function rankerGraph(
   const graph = new OnnxGraph('ranker');
   const modules = new ModuleTranslation(graph, model, weights);
   const translation = new TraceTranslation(modules, [probes[0]!, probes[1]!]);
-  for (const [name, value] of translation.results()) graph.output(name, value, 'float32', ['batch']);
+  for (const [name, value] of translation.results()) {
+    if (graph.inputs.some((input) => input.name === name)) throw nameTaken(name);
+    graph.output(name, value, 'float32', ['batch']);
+  }
   return graph;
 }

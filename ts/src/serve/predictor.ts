@@ -174,8 +174,8 @@ export class Predictor implements AsyncDisposable {
 
   /**
    * Takes in items of an `ItemEncoder` of the same export, with the given vectors that they bring; from then on requests see them. Throws
-   * `ExportMismatchError` for those of another one, `ArgumentError` for given vectors of another shape, `MemoryBankFullError` where there is
-   * no room.
+   * `ExportMismatchError` for those of another one, `ArgumentError` for given vectors of another shape and fields of another kind,
+   * `MemoryBankFullError` where there is no room; then none of the items is taken in.
    */
   add(encoded: EncodedItems): Promise<void> {
     return this.change(async () => {
@@ -220,7 +220,8 @@ export class Predictor implements AsyncDisposable {
       this.#state = next;
       this.#counts.refreshes++;
       this.#unknownBefore += old.served.resolver.unknown;
-      for (const id of this.#pending) if (next.vectors?.has(next.items.numberOf(id)) === true) this.#pending.delete(id);
+      for (const id of this.#pending)
+        if (next.vectors?.has(next.items.numberOf(id)) !== false) this.#pending.delete(id);
       old.retired = true;
       if (old.requests === 0) release(old);
     });
@@ -331,20 +332,25 @@ export class Predictor implements AsyncDisposable {
     const fields = queryFields(served, query);
     const number = user === null ? -1 : users.numberOf(idText(user, schema.userId ?? 'user'));
     if (number < 0) this.#counts.unknownUsers++;
-    const rows = [resolver.resolve('inter', context), resolver.resolve('query', fields)];
+    const rows = [
+      resolver.resolve(tableFeatures(schema, 'inter'), context),
+      resolver.resolve(tableFeatures(schema, 'query'), fields),
+    ];
     const row = {
       categorical: new Map(rows.flatMap(({ categorical }) => [...categorical])),
       numeric: new Map(rows.flatMap(({ numeric }) => [...numeric])),
       sequences: new Map(rows.flatMap(({ sequences }) => [...sequences])),
     };
     const own = tableFeatures(schema, 'user');
-    const given = own.some(({ name }) => Object.hasOwn(context, name)) ? resolver.resolve('user', context) : null;
+    const given = resolver.resolve(
+      own.filter(({ name }) => Object.hasOwn(context, name)),
+      context,
+    );
     for (const { name, type } of own) {
-      const from = Object.hasOwn(context, name) && given !== null ? given : null;
       if (type === 'categorical')
-        row.categorical.set(name, from?.categorical.get(name) ?? users.categorical(name, number));
-      else if (type === 'numeric') row.numeric.set(name, from?.numeric.get(name) ?? users.numeric(name, number));
-      else row.sequences.set(name, from?.sequences.get(name) ?? users.sequence(name, number));
+        row.categorical.set(name, given.categorical.get(name) ?? users.categorical(name, number));
+      else if (type === 'numeric') row.numeric.set(name, given.numeric.get(name) ?? users.numeric(name, number));
+      else row.sequences.set(name, given.sequences.get(name) ?? users.sequence(name, number));
     }
     if (!serving.queries || text.query === null) return { row, query: null };
     const names = text.query.fields.map(({ name }) => name);

@@ -62,6 +62,14 @@ function gathered(rows: Float32Array, width: number, keys: Int32Array): Float32A
   return values;
 }
 
+/** For a feature whose name is that of something else in a graph. */
+export function nameTaken(name: string): OnnxExportError {
+  return new OnnxExportError(
+    `export: --to onnx: feature ${name}: expected another name, graphs have an input or output ${name} of their own`,
+    { feature: name, key: 'feature_cols' },
+  );
+}
+
 /** The view of one batch. `queries` (B, width): vectors of the query of each row, where the model reads them. */
 export function rankerView(
   { model, schema, vectors }: ViewSource,
@@ -71,32 +79,37 @@ export function rankerView(
   const { size } = batch;
   const dense = new Map<string, ViewColumn>();
   const lists = new Map<string, ViewList>();
+  const put = (name: string, column: ViewColumn): void => {
+    if (dense.has(name)) throw nameTaken(name);
+    dense.set(name, column);
+  };
   for (const { name } of featuresOf(schema, 'categorical'))
-    put(dense, name, { values: batch.categorical[name]!, width: null });
+    put(name, { values: batch.categorical[name]!, width: null });
   const numbers = featuresOf(schema, 'numeric');
   if (numbers.length > 0) {
     const values = new Float32Array(size * numbers.length);
     numbers.forEach(({ name }, column) => {
       for (let b = 0; b < size; b++) values[b * numbers.length + column] = batch.numeric[name]![b]!;
     });
-    put(dense, 'numeric', { values, width: numbers.length });
+    put('numeric', { values, width: numbers.length });
   }
   for (const { name, dim } of featuresOf(schema, 'embedding')) {
     const given = batch.items.vectors?.[name];
-    if (given !== undefined) put(dense, name, { values: gathered(given.values, dim, batch.items.index), width: dim });
+    if (given !== undefined) put(name, { values: gathered(given.values, dim, batch.items.index), width: dim });
   }
   for (const { name, of, maxLen } of featuresOf(schema, 'sequence'))
-    put(lists, name, idList(batch, of === undefined ? [{ name }] : [{ name, of }], maxLen));
+    lists.set(name, idList(batch, of === undefined ? [{ name }] : [{ name, of }], maxLen));
   const events = featuresOf(schema, 'history');
-  if (events.length > 0) put(lists, 'history', idList(batch, events, events[0]!.maxLen));
+  const past = lists.has('history') ? 'history_events' : 'history';
+  if (events.length > 0) lists.set(past, idList(batch, events, events[0]!.maxLen));
   const { served } = model;
   if (served === null || vectors === null) return { size, dense, lists };
   const { width, targets } = vectors;
   const items = batch.items.index.map((item) => batch.items.rows[item]!);
-  put(dense, 'item_vector', { values: gathered(targets, width, items), width });
+  put('item_vector', { values: gathered(targets, width, items), width });
   const { modalities } = served;
-  put(dense, 'flags', { values: presence(batch, modalities), width: modalities.length });
-  if (queries !== null) put(dense, 'query_vector', { values: queries, width });
+  put('flags', { values: presence(batch, modalities), width: modalities.length });
+  if (queries !== null) put('query_vector', { values: queries, width });
   for (const { name, length } of served.histories) {
     if (batch.history === null)
       throw new ArgumentError(`export: expected batches with histories for ${name} but received none`, {
@@ -108,19 +121,9 @@ export function rankerView(
       [foundColumn, { values: values.map((item) => (item >= 0 && vectors.found[item] === 1 ? 0 : -1)), width: null }],
     ]);
     if (gaps !== undefined) columns.set('gap_buckets', { values: gapBuckets(gaps), width: null });
-    put(lists, `${name}_items`, { length, offsets, columns, same: new Map() });
+    lists.set(`${name}_items`, { length, offsets, columns, same: new Map() });
   }
   return { size, dense, lists };
-}
-
-/** Features stand beside the inputs that graphs always name so: `numeric`, `history`, `item_vector` and the like. */
-function put<T>(inputs: Map<string, T>, name: string, input: T): void {
-  if (inputs.has(name))
-    throw new OnnxExportError(
-      `export: --to onnx: expected another name than ${name} of a feature, which graphs have for an input of their own`,
-      { feature: name },
-    );
-  inputs.set(name, input);
 }
 
 /** Id lists that share their offsets, one column each. `of`: the feature whose earlier ids a list holds. */

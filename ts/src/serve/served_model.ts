@@ -15,6 +15,7 @@ import { type Config, type ConfigInput, resolveConfig } from '../train/config.js
 import type { Precision } from '../train/evaluate.js';
 import { fromHost, storedDtype } from '../train/state.js';
 import {
+  checkCopiedFiles,
   exportFiles,
   mismatch,
   readExportFile,
@@ -83,6 +84,7 @@ export async function openServedModel(
 ): Promise<ServedModel> {
   const place = device(name);
   const signature = await readSignature(folder);
+  await checkCopiedFiles(folder, signature);
   const serving = (await readExportJson(folder, signature, exportFiles.serving)) as ServingFile;
   const { config } = resolveConfig({
     object: withArchitectures(

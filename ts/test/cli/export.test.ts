@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readFbin, readRowIds } from '../../src/io/fbin.js';
@@ -82,6 +82,23 @@ describe('galago export', () => {
     expect(exitCode).toBe(78);
     expect(stderr).toMatch(/expected a model with item content for item vectors/);
     expect(readdirSync(run.folder)).toEqual(['run']);
+    const beside = await captured([
+      'export',
+      ...['--run', run.path, '--out', out, '--vectors', join(run.folder, 'v.npy'), '--device', 'cpu'],
+    ]);
+    expect(beside.exitCode).toBe(78);
+    expect(readdirSync(run.folder)).toEqual(['run']);
+  });
+
+  it('names the file of ids that cannot be written, as a failure of storage', async () => {
+    using run = await trainedRun();
+    mkdirSync(join(run.folder, 'v.ids.txt'));
+    const { exitCode, stderr } = await captured([
+      'export',
+      ...['--run', run.path, '--vectors', join(run.folder, 'v.npy'), '--device', 'cpu'],
+    ]);
+    expect(exitCode).toBe(74);
+    expect(stderr).toMatch(/v\.ids\.txt/);
   });
 
   it.each([

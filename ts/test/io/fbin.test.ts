@@ -4,7 +4,16 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ArgumentError, ModelFileError, StorageError } from '../../src/errors.js';
-import { encodeFbin, parseFbin, type RowIds, readFbin, readRowIds, writeFbin, writeRowIds } from '../../src/io/fbin.js';
+import {
+  encodeFbin,
+  parseFbin,
+  type RowIds,
+  readFbin,
+  readRowIds,
+  writeFbin,
+  writeIdLines,
+  writeRowIds,
+} from '../../src/io/fbin.js';
 
 let folder = '';
 beforeAll(async () => {
@@ -129,7 +138,8 @@ describe('ids of rows', () => {
 
   it('with line ends or half characters are refused by index, and nothing is written', async () => {
     for (const bad of ['a\nb', 'a\r', '\ud800'])
-      await expect(writeRowIds(folder, ['fine', bad])).rejects.toThrow(/at index 1/);
+      for (const write of [writeRowIds(folder, ['fine', bad]), writeIdLines(join(folder, 'ids.txt'), ['fine', bad])])
+        await expect(write).rejects.toThrow(/at index 1/);
     expect((await readdir(folder)).filter((file) => file.startsWith('ids'))).toEqual([]);
   });
 

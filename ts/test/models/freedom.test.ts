@@ -9,7 +9,7 @@ import { ArgumentError, ConfigError } from '../../src/errors.js';
 import { em3Release, type Freedom, type FreedomOptions, freedom } from '../../src/models/freedom.js';
 import { distinctEdges, itemGraph, keptEdges, nearestItems, userItemGraph } from '../../src/models/item_graph.js';
 import type { SparseEntries } from '../../src/ops/sparse_matmul.js';
-import { assign, tensor } from '../../src/tensor.js';
+import { assign, device, tensor } from '../../src/tensor.js';
 import { tidy } from '../../src/tidy.js';
 import { encodeItems } from '../../src/train/evaluate.js';
 import { denseGrad } from '../harness.js';
@@ -106,6 +106,20 @@ describe('graphs of FREEDOM', () => {
     );
     expectClose(graph, graphs().items);
     for (const row of graph) expect(row.reduce((sum, x) => sum + x, 0)).toBeCloseTo(1, 12);
+  });
+
+  it('leave nothing behind of the search for neighbours', async () => {
+    const vectors = tensor(
+      Float32Array.from({ length: 21 }, (_, i) => Math.sin(i)),
+      [7, 3],
+    );
+    await nearestItems(vectors, 2);
+    await device('cpu').synchronize();
+    const { live } = device('cpu').memory();
+    await nearestItems(vectors, 2);
+    await device('cpu').synchronize();
+    expect(device('cpu').memory().live).toBeLessThanOrEqual(live);
+    vectors.dispose();
   });
 
   it('users and items: symmetric, scaled by degrees, an edge once however often it was clicked', () => {

@@ -1,8 +1,6 @@
 /** Histories that stand in columns of the data, in service: each ranker scores a request as the evaluation scores its row. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { OnnxExportError } from '../../src/errors.js';
 import { openOnnxRuntime } from '../../src/io/onnx_runtime.js';
 import { exportRun } from '../../src/serve/export_run.js';
 import { Predictor } from '../../src/serve/predictor.js';
@@ -73,30 +71,6 @@ describe('train, serve and ONNX agree on histories of columns', () => {
     const { parity } = await exportRun({ run, out: `${run} onnx`, to: ['onnx'], device: 'cpu' });
     if (parity === null || parity === 'not run') throw new Error('expected a comparison');
     expect(parity.max_difference['ranker.onnx']).toBeLessThan(1e-5);
-  });
-
-  it('a column that is called as an input of graphs is refused by name', async () => {
-    const data = join(folder.path, 'other names');
-    mkdirSync(data);
-    for (const part of ['train', 'valid', 'test']) {
-      const text = readFileSync(join(folder.path, `${part}.csv`), 'utf8');
-      writeFileSync(join(data, `${part}.csv`), text.replace('click_his', 'history'));
-    }
-    const run = join(data, 'run');
-    const { config: given } = config({ ranker: 'dnn' });
-    const object: ConfigInput = {
-      ...given,
-      data: { ...given.data, path: data, items: null },
-      feature_cols: [
-        { name: 'item', type: 'categorical' },
-        { name: 'events', type: 'history', of: 'item', share_embedding: 'item' },
-        { name: 'history', type: 'sequence', of: 'item', splitter: '^' },
-      ],
-    };
-    (await trainRun(resolveConfig({ object }), { runDir: run })).model.dispose();
-    const exported = exportRun({ run, out: `${run} onnx`, to: ['onnx'], device: 'cpu' });
-    await expect(exported).rejects.toThrow(OnnxExportError);
-    await expect(exported).rejects.toThrow('expected another name than history of a feature');
   });
 
   it('a hard search without a category is refused by name', async () => {

@@ -41,6 +41,8 @@ beforeAll(() => {
     join(folder, 'set.item'),
     `item_id:token\tcategory:token\tprice:float\ttitle:token_seq\n${rows.join('\n')}\n`,
   );
+  const users = Array.from({ length: 8 }, (_, u) => `u${u}\tcity${u % 3}\t${20 + u}`);
+  writeFileSync(join(folder, 'set.user'), `user_id:token\tcity:token\tage:float\n${users.join('\n')}\n`);
   for (const name of ['image_feat', 'text_feat'] as const) {
     const data = Float32Array.from(Array.from({ length: GIVEN }, (_, item) => [...givenRow(name, item)]).flat());
     writeFileSync(join(folder, `${name}.npy`), encodeNpy({ dtype: 'float32', shape: [GIVEN, dims[name]], data }));
@@ -71,6 +73,8 @@ async function trained(model: ModelInput): Promise<string> {
         { name: 'item_id', type: 'categorical' },
         { name: 'category', type: 'categorical', source: 'item' },
         { name: 'price', type: 'numeric', source: 'item' },
+        { name: 'city', type: 'categorical', source: 'user' },
+        { name: 'age', type: 'numeric', source: 'user' },
         { name: 'title', type: 'text', source: 'item', max_len: 4 },
         { name: 'history', type: 'history', of: 'item_id', share_embedding: 'item_id', max_len: 9 },
         { name: 'image_feat', type: 'embedding', file: 'image_feat.npy' },
@@ -226,6 +230,66 @@ describe('an export whose ranker reads given vectors', () => {
     }
   });
 
+  it('takes in all items of a call or none: a field of another kind is refused by item, and leaves scores as they are', async () => {
+    for (const folder of [ids, content]) {
+      await using predictor = await Predictor.open(folder, cpu);
+      using encoder = await ItemEncoder.open(folder, cpu);
+      const before = await predictor.predict(request);
+      const vectors = { text_feat: givenRow('text_feat', 3), image_feat: givenRow('image_feat', 3) };
+      const priced = (price: string | number): NewItem[] => [
+        { id: 'new0', fields: { price: 2 }, vectors },
+        { id: 'new1', fields: { price }, vectors },
+      ];
+      const refused = predictor.add(await encoder.encode(priced('cheap')));
+      await expect(refused).rejects.toThrow('item new1: feature price: expected a finite number but received cheap');
+      await expect(refused).rejects.toThrow(ArgumentError);
+      const { items, added, unknownValues } = predictor.stats();
+      expect({ items, added }).toEqual({ items: ITEMS, added: 0 });
+      expect((await predictor.predict(request)).scores).toEqual(before.scores);
+      await predictor.add(await encoder.encode(priced(3)));
+      // Those of requests alone are counted.
+      expect(predictor.stats()).toMatchObject({ items: ITEMS + 2, added: 2, unknownValues });
+      expect((await predictor.predict(request)).scores).not.toEqual(before.scores);
+    }
+  });
+
+  it('counts as unknown what a request says and nobody knew, not what it leaves to the user table', async () => {
+    await using predictor = await Predictor.open(ids, cpu);
+    const scoresIn = async (context: PredictRequest['context']): Promise<Float32Array> =>
+      (await predictor.predict({ ...request, ...(context && { context }) })).scores;
+    const known = await scoresIn({});
+    expect(await scoresIn({ city: 'city1' })).toEqual(known);
+    expect(predictor.stats().unknownValues).toBe(0);
+    expect(await scoresIn({ city: 'nowhere' })).not.toEqual(known);
+    expect(await scoresIn({ city: null })).not.toEqual(known);
+    expect(predictor.stats().unknownValues).toBe(2);
+  });
+
+  it('refuses vectors of another width', async () => {
+    await using predictor = await Predictor.open(content, cpu);
+    using encoder = await ItemEncoder.open(content, cpu);
+    const two = await encoder.encode(items({ image_feat: givenRow('image_feat', 1) }, {}));
+    await expect(predictor.add({ ...two, ids: two.ids.slice(1) })).rejects.toThrow(
+      `Predictor.add: expected vectors of 1 x ${two.width} numbers but received ${2 * two.width}`,
+    );
+  });
+
+  it('forgets who waited where it goes over to an export that encodes nothing', async () => {
+    await using predictor = await Predictor.open(content, cpu);
+    await predictor.predict(request);
+    expect(predictor.pending()).toEqual(['new0', 'new1', 'new2']);
+    await predictor.refresh(ids);
+    expect(predictor.pending()).toEqual([]);
+  });
+
+  it('refuses blocks of no items', async () => {
+    using encoder = await ItemEncoder.open(content, cpu);
+    for (const block of [0, -1, 0.5, Number.NaN])
+      await expect(encoder.encode(items({}), { block })).rejects.toThrow(
+        `ItemEncoder: expected block to be a positive integer but received ${block}`,
+      );
+  });
+
   it('refuses given vectors of another name, length or kind, and values that are not finite', async () => {
     using encoder = await ItemEncoder.open(ids, cpu);
     const refusal = (vectors: object): Promise<EncodedItems> =>
@@ -252,6 +316,9 @@ describe('an export whose ranker reads given vectors', () => {
     );
     await expect(predictor.add(altered({ ...given, values: new Float32Array(3) }))).rejects.toThrow(
       'Predictor.add: expected given.text_feat of 1 x 4 numbers but received 3',
+    );
+    await expect(predictor.add({ ...good, text: new Uint8Array(0) })).rejects.toThrow(
+      'Predictor.add: expected text to say of 1 items which have one but received 0',
     );
     expect(predictor.stats().added).toBe(0);
     await predictor.add(good);

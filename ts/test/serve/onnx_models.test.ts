@@ -80,12 +80,12 @@ beforeAll(() => {
   const items = 24;
   const events = Array.from({ length: 200 }, (_, i) => {
     const seen = Array.from({ length: i % 7 }, (_, k) => `i${(i + 3 * k * k) % items}`);
-    return `u${i % 8}\ti${(5 * i + (i >> 3)) % items}\t${(i * i) % 3 ? 1 : 0}\t${i % 4 ? 0 : 1}\t${i}\t${seen.join(' ')}`;
+    return `u${i % 8}\ti${(5 * i + (i >> 3)) % items}\t${(i * i) % 3 ? 1 : 0}\t${i % 4 ? 0 : 1}\t${i}\t${seen.join(' ')}\t${seen.join(' ')}\ts${i % 3}`;
   });
   const name = folder.split('/').at(-1)!;
   writeFileSync(
     join(folder, `${name}.inter`),
-    `user_id:token\titem_id:token\tclick:float\tbuy:float\ttimestamp:float\tseen:token_seq\n${events.join('\n')}\n`,
+    `user_id:token\titem_id:token\tclick:float\tbuy:float\ttimestamp:float\tseen:token_seq\thistory:token_seq\tscore:token\n${events.join('\n')}\n`,
   );
   const rows = Array.from({ length: items }, (_, i) => `i${i}\tc${i % 3}\t${i / 4}\tt${i % 2} t${i % 5}`);
   writeFileSync(
@@ -127,6 +127,13 @@ function withColumn(model: ModelInput): ConfigInput {
   return { ...rest, feature_cols: [...columns, { name: 'seen', type: 'sequence', of: 'item_id', max_len: 4 }] };
 }
 
+/** A column that bears a name of graphs. */
+function withNamed(column: NonNullable<ConfigInput['feature_cols']>[number]): ConfigInput {
+  const { feature_cols: columns = [], ...rest } = files({ ranker: 'din', training: 'id_only' });
+  const clicks = columns.map((each) => (each.name === 'history' ? { ...each, name: 'clicks' } : each));
+  return { ...rest, feature_cols: [...clicks, column] };
+}
+
 const several = { data: { more_labels: [{ column: 'buy' }] } };
 const fileCases: [string, ConfigInput][] = [
   ['given vectors as content', files({ ranker: 'din' })],
@@ -138,6 +145,10 @@ const fileCases: [string, ConfigInput][] = [
   ['DIN, a history in a column', withColumn({ ranker: 'din' })],
   ['SIM, a history in a column', withColumn({ ranker: 'sim', sim: { top_k: 3 } })],
   ['LONGER, a history in a column', withColumn({ ranker: 'longer', longer: { width: 16, latest: 2 } })],
+  [
+    'a column history beside a history of events',
+    withNamed({ name: 'history', type: 'sequence', of: 'item_id', max_len: 4 }),
+  ],
   ['LONGER of two histories', files({ ranker: 'longer', longer: { width: 16, latest: 2 } })],
 ];
 
@@ -180,6 +191,14 @@ describe('given vectors that a graph reads as they are', () => {
 });
 
 describe('models without a graph', () => {
+  it('a feature with the name of an output is refused by name', async () => {
+    const failed = exported(withNamed({ name: 'score', type: 'categorical' }));
+    await expect(failed).rejects.toThrow(OnnxExportError);
+    await expect(failed).rejects.toThrow(
+      'feature score: expected another name, graphs have an input or output score of their own',
+    );
+  });
+
   it.each(['freedom', 'em3_release'] as const)('%s is refused by name and leaves nothing behind', async (name) => {
     const { data, feature_cols: columns } = files({});
     const object: ConfigInput = {

@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward } from '../../src/autograd.js';
 import { datasetFromShop } from '../../src/data/load_dataset.js';
 import { generateShop } from '../../src/data/shop/shop.js';
-import { ArgumentError, ConfigError, ModelFileError } from '../../src/errors.js';
+import { wordPieceFromVocabulary } from '../../src/data/text/tokenizer.js';
+import { ArgumentError, ConfigError, ExportMismatchError, ModelFileError } from '../../src/errors.js';
 import { readSafetensors } from '../../src/io/safetensors.js';
 import { em3 } from '../../src/models/em3.js';
 import type { RecommenderModel } from '../../src/models/model.js';
@@ -224,10 +225,35 @@ describe('a run with published encoders', () => {
     result.model.dispose();
     await exportRun({ run, out });
     rmSync(source, { recursive: true });
+    for (const name of ['encoder_config/config.json', 'tokenizer/vocab.txt']) {
+      const path = join(out, name);
+      const whole = readFileSync(path);
+      writeFileSync(path, `${whole.toString()} `);
+      await expect(ItemEncoder.open(out)).rejects.toThrow(`${name}: expected SHA-256`);
+      rmSync(path);
+      await expect(ItemEncoder.open(out)).rejects.toThrow(`${name} is missing`);
+      await expect(ItemEncoder.open(out)).rejects.toThrow(ExportMismatchError);
+      writeFileSync(path, whole);
+    }
     using encoder = await ItemEncoder.open(out, { device: 'cpu' });
     const { vectors, text } = await encoder.encode([{ id: 'new', fields: { title: 'premium lamp', tags: 'wool' } }]);
     expect([...text]).toEqual([1]);
     expect(vectors.every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe('a run with a tokenizer in a file', () => {
+  it('whose name is none of a folder is exported so that it opens', async () => {
+    const tokenizer = join(root.path, 'words-2.json');
+    writeFileSync(tokenizer, JSON.stringify(wordPieceFromVocabulary(vocabulary.join('\n'), true, tokenizer)));
+    const run = join(root.path, 'tokenized');
+    const out = `${run}.export`;
+    (await trainRun(config({ modalities: ['text'] }, { text: { tokenizer } }), { runDir: run })).model.dispose();
+    await exportRun({ run, out });
+    rmSync(tokenizer);
+    using encoder = await ItemEncoder.open(out, { device: 'cpu' });
+    const { text } = await encoder.encode([{ id: 'new', fields: { title: 'premium lamp' } }]);
+    expect([...text]).toEqual([1]);
   });
 });
 
