@@ -186,10 +186,20 @@ export abstract class ContentRanker<Options extends ContentRankerOptions> extend
   protected rowSpec(): Map<string, number> {
     const vectors = new Map<string, number>(this.features.spec().vectors);
     if (this.content === null) return vectors;
-    vectors.set('content', this.content.width);
-    vectors.set('flags', this.options.content.modalities.length);
-    if (this.content.query !== null) vectors.set('query', this.content.width);
+    this.addWidth(vectors, 'content', this.content.width);
+    this.addWidth(vectors, 'flags', this.options.content.modalities.length);
+    if (this.content.query !== null) this.addWidth(vectors, 'query', this.content.width);
     return vectors;
+  }
+
+  /** Adds an input of the ranker beside the features. Errors: `ConfigError` where a feature has its name. */
+  protected addWidth(vectors: Map<string, number>, name: string, width: number): void {
+    if (vectors.has(name))
+      throw new ConfigError(
+        `${this.traits.name}: expected another name of feature ${name}: the ranker has an input ${name} beside the features`,
+        { key: 'feature_cols', feature: name },
+      );
+    vectors.set(name, width);
   }
 
   /** Sizes of what `seen` gives to the ranker. */
@@ -198,8 +208,8 @@ export abstract class ContentRanker<Options extends ContentRankerOptions> extend
     if (this.content === null) return base;
     const { width, query } = this.content;
     const vectors = this.rowSpec();
-    if (query !== null) vectors.set('query*content', width);
-    if (this.widthOf(this.#user) === width) vectors.set('user*content', width);
+    if (query !== null) this.addWidth(vectors, 'query*content', width);
+    if (this.widthOf(this.#user) === width) this.addWidth(vectors, 'user*content', width);
     const { histories, floats = [] } = this.addHistorySpecs(vectors);
     return {
       ...base,

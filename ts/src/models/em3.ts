@@ -144,9 +144,9 @@ export class Em3 extends ContentRanker<Em3Options> implements RecommenderModel {
     const { historyLen } = this.options;
     const { width } = this.content!;
     if (historyLen === 0) return { histories: [] };
-    vectors.set('content*interest', width);
-    vectors.set('cosines', historyLen);
-    vectors.set('sortedCosines', historyLen);
+    this.addWidth(vectors, 'content*interest', width);
+    this.addWidth(vectors, 'cosines', historyLen);
+    this.addWidth(vectors, 'sortedCosines', historyLen);
     return { histories: [{ name: 'content', width, timed: true }], floats: ['cosines', 'sortedCosines'] };
   }
 

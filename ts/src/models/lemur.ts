@@ -183,10 +183,10 @@ export class Lemur extends ContentRanker<LemurOptions> implements RecommenderMod
   protected addHistorySpecs(vectors: Map<string, number>): Pick<RankerSpec, 'histories'> {
     const { width } = this.content!;
     for (const { name, decoder, tier, cosines } of this.sequences) {
-      vectors.set(`${name}.interest`, decoder.width);
-      if (decoder.width === width) vectors.set(`${name}.content*interest`, width);
+      this.addWidth(vectors, `${name}.interest`, decoder.width);
+      if (decoder.width === width) this.addWidth(vectors, `${name}.content*interest`, width);
       const similarity = tier?.width ?? cosines?.outFeatures;
-      if (similarity !== undefined) vectors.set(`${name}.similarity`, similarity);
+      if (similarity !== undefined) this.addWidth(vectors, `${name}.similarity`, similarity);
     }
     const given = this.sequences.some(({ name }) => name === this.options.sequences.toRanker);
     return { histories: given ? [{ name: 'content', width }] : [] };

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Dataset } from '../../src/data/dataset.js';
 import { datasetFromShop, SHOP_FEATURES } from '../../src/data/load_dataset.js';
 import { ConfigError } from '../../src/errors.js';
+import { em3 } from '../../src/models/em3.js';
 import { tidy } from '../../src/tidy.js';
 import { predict } from '../../src/train/evaluate.js';
 import { batches, Steps, tinyData, tinyEm3, tinyShop } from './tiny_em3.js';
@@ -46,6 +47,16 @@ describe('EM3 takes data', () => {
       await trains(data, { ranker, features: ['user_id'], cic: { weight: 0.1 } });
     },
   );
+
+  it.each(['flags', 'content', 'cosines'])('but no feature called %s', async (name) => {
+    await using data = await tinyData();
+    const { features } = data.schema;
+    const schema = {
+      ...data.schema,
+      features: [...features, { ...features.find((f) => f.name === 'user_id')!, name }],
+    };
+    expect(() => em3(schema)).toThrow(`em3: expected another name of feature ${name}`);
+  });
 
   it('and says what it misses', async () => {
     await using noPictures = await without('picture');
