@@ -254,13 +254,13 @@ export class FeatureEmbedder extends Module {
     return makeHistory({ name, target, rows: concat(rows, { axis: 1 }), offsets, ...known });
   }
 
-  /** (T) 1 where the id of the feature is the target's, else 0. */
+  /** (T) 1 where the id of the feature is the target's, else 0: of ids that are unknown (row 0) nobody knows whether they are the same. */
   private sameAsTarget(batch: Batch, { name, of }: PastFeature): Tensor {
     const { values, offsets } = valueOf(batch.sequences, name);
     const target = valueOf(batch.categorical, of);
     const host = this.#dtype === 'float64' ? new Float64Array(values.length) : new Float32Array(values.length);
     target.forEach((id, b) => {
-      for (let at = offsets[b]!; at < offsets[b + 1]!; at++) host[at] = values[at] === id ? 1 : 0;
+      for (let at = offsets[b]!; at < offsets[b + 1]!; at++) host[at] = id !== 0 && values[at] === id ? 1 : 0;
     });
     return this.place(host);
   }

@@ -193,14 +193,15 @@ export class TraceTranslation {
     return g.node('Reshape', [whole, g.integers([-1])]);
   }
 
-  /** (B · length) float32: 1 where the entry is the target's id. */
+  /** (B · length) float32: 1 where the entry is the target's id, and not the unknown one. */
   private same(list: string, feature: string): OnnxValue {
     const g = this.#graph;
     const { length, same: known } = this.#pair[0].view.lists.get(list)!;
     const dense = [...this.#pair[0].view.dense].find(([, { values }]) => values === known.get(feature)!.target)![0];
     const target = g.node('Unsqueeze', [this.denseInput(dense), g.integers([1])]);
     const rows = g.node('Reshape', [this.listRows(list, feature), g.integers([-1, length])]);
-    return g.node('Reshape', [g.node('Cast', [g.node('Equal', [rows, target])], { to: 1 }), g.integers([-1])]);
+    const alike = g.node('And', [g.node('Equal', [rows, target]), g.node('Greater', [target, g.integers([0])])]);
+    return g.node('Reshape', [g.node('Cast', [alike], { to: 1 }), g.integers([-1])]);
   }
 
   // ---- tensors of the traces
@@ -346,7 +347,7 @@ function recency(offsets: Int32Array): Int32Array {
 function same(view: RankerView, list: string, feature: string): Float32Array {
   const { offsets, same: known } = view.lists.get(list)!;
   const { values, target } = known.get(feature)!;
-  return Float32Array.from(segments(offsets), (b, at) => (values[at] === target[b] ? 1 : 0));
+  return Float32Array.from(segments(offsets), (b, at) => (target[b] !== 0 && values[at] === target[b] ? 1 : 0));
 }
 
 /** n of 0, n, 2n, ...; null for any other list. */

@@ -82,6 +82,13 @@ describe('FeatureEmbedder', () => {
     expect([...(await valuesOf(clicks!.same!('clicks')))]).toEqual(same);
   });
 
+  it('calls no unknown id the same as another', async () => {
+    using embedder = new FeatureEmbedder(init, columnSchema, { embeddingDim: 2 });
+    const [row] = rowsWith([3]);
+    const { histories } = embedder.forward(batchOf([{ ...row!, item: 0, items: [0, 1, 0] }]));
+    expect([...(await valuesOf(histories[0]!.same!('clicks')))]).toEqual([0, 0, 0]);
+  });
+
   it('gives such histories beside those of events', () => {
     const schema = schemaOf([...smallSchema.features, ...columnSchema.features.slice(-2)]);
     using embedder = new FeatureEmbedder(init, schema, { embeddingDim: 2 });
