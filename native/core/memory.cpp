@@ -125,7 +125,8 @@ std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t fi
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail();
   constexpr int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
-  const void* const mapped = mmap(block, std::max<size_t>(before + file_bytes, 1), PROT_READ | PROT_WRITE, flags, file, off_t(offset - before));
+  const void* const mapped =
+      mmap(block, std::max<size_t>(before + file_bytes, 1), PROT_READ | PROT_WRITE, flags, file, off_t(offset - before));
   const int error = errno;
   close(file);
   errno = error;

@@ -13,8 +13,8 @@ void deallocate(void* block, size_t bytes);
 MemoryStatistics memory_statistics();
 void reset_peak();
 
-// `bytes` of memory that begins with `file_bytes` of a file from `offset` on; behind the file's last page it is zero. Pages come from the system's cache of the
-// file, shared by all who map it; a write here is a copy of ours, the file stays as it is. Throws Error("STORAGE").
+// `bytes` of memory that begins with `file_bytes` of a file from `offset` on; behind the file's last page it is zero. Pages come from the
+// system's cache of the file, shared by all who map it; a write here is a copy of ours, the file stays as it is. Throws Error("STORAGE").
 std::shared_ptr<void> map_file(const std::string& path, size_t offset, size_t file_bytes, size_t bytes);
 
 // Test modes. Poison fills fresh blocks with bytes that read as NaN. The k-th coming request fails (0 = never).
