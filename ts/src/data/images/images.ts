@@ -117,13 +117,13 @@ export async function decodeImages(
     const settle = (row: number, buffer: Buffer | undefined): Promise<Settled> =>
       settled(
         paths[row] ?? '',
-        { source, pipeline, decode: { ...decode, size: side }, disk, buffer },
+        { source, pipeline: paged || disk !== null ? pipeline : null, decode: { ...decode, size: side }, disk, buffer },
         (key, pixels, digest) => {
           store.digests.set(digest, 32 * row);
           store.present[row] = 1;
           if (reader === null) store.pixels.set(pixels, row * pictureBytes(side));
           else {
-            keys.set(key, 32 * row);
+            keys.set(key!, 32 * row);
             reader.keep(row, pixels);
           }
         },
@@ -183,25 +183,26 @@ async function settled(
     buffer,
   }: {
     readonly source: ImageSource;
-    readonly pipeline: string;
+    /** Null where nobody asks for the key of the picture. */
+    readonly pipeline: string | null;
     readonly decode: DecodeImageOptions & { readonly maxDecodeBytes: number };
     readonly disk: ImageCache | null;
     readonly buffer: Buffer | undefined;
   },
-  put: (key: Uint8Array, pixels: Uint8Array, digest: Uint8Array) => void,
+  put: (key: Uint8Array | null, pixels: Uint8Array, digest: Uint8Array) => void,
 ): Promise<Settled> {
   if (name === '') return 'missing';
   try {
     const file = await source.read(name, decode.maxDecodeBytes);
-    const key = await imageKey(pipeline, file);
-    const cached = (await disk?.read(key.toString('hex'), buffer)) ?? null;
+    const key = pipeline === null ? null : await imageKey(pipeline, file);
+    const cached = key === null ? null : ((await disk?.read(key.toString('hex'), buffer)) ?? null);
     if (cached !== null) {
       put(key, cached.pixels, cached.digest);
       return 'fromCache';
     }
     const { pixels } = await decodeImage(file, decode);
     const digest = await sha256(pixels);
-    await disk?.write(key.toString('hex'), { pixels, digest });
+    if (key !== null) await disk?.write(key.toString('hex'), { pixels, digest });
     put(key, pixels, digest);
     return 'decoded';
   } catch (error) {
