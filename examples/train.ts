@@ -1,4 +1,5 @@
 // Trains EM3 on the generated shop, the library's way: an async iterator of events, nothing printed by the library.
+// Compile it with tsc (target ES2022); Node 24, which knows `using`, reads it as it is.
 import { em3, loadDataset, Trainer } from 'galago';
 
 await using data = await loadDataset({ shop: { items: 400, users: 200, sessions: 3000 } });
