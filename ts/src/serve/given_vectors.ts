@@ -5,6 +5,7 @@ import type { EmbeddingFeature } from '../data/schema.js';
 import { ArgumentError } from '../errors.js';
 import { type HostTensor, hostTensor, viewAs } from '../io/safetensors.js';
 import type { IdValue } from './feature_values.js';
+import { pickRows } from './vector_store.js';
 
 /** Given vectors of n items by feature name. */
 export type VectorBatches = Readonly<Record<string, VectorBatch>>;
@@ -19,10 +20,8 @@ export function givenTensors(
   for (const { name, values, present, dim } of columns.itemVectors ?? []) {
     if (!names.includes(name)) continue;
     const held = keys.filter((key) => present[key] === 1);
-    const vectors = new Float32Array(held.length * dim);
-    held.forEach((key, i) => vectors.set(values.subarray(key * dim, (key + 1) * dim), i * dim));
     tensors.set(`${name}.items`, hostTensor('I32', [held.length], held));
-    tensors.set(`${name}.vectors`, hostTensor('F32', [held.length, dim], vectors));
+    tensors.set(`${name}.vectors`, hostTensor('F32', [held.length, dim], pickRows(values, held, dim)));
   }
   return tensors;
 }

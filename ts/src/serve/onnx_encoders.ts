@@ -13,6 +13,7 @@ import { tidy } from '../tidy.js';
 import { type GraphCheck, onnxFiles, PARITY_ROWS } from './onnx_check.js';
 import { ModuleTranslation, type Tokens } from './onnx_modules.js';
 import type { ViewSource } from './ranker_view.js';
+import { pickRows } from './vector_store.js';
 
 type Weights = ReadonlyMap<string, HostTensor>;
 
@@ -99,18 +100,11 @@ async function itemCheck(source: ViewSource, data: Dataset, weights: Weights, it
   const vectors = model instanceof Em3 ? em3Vectors(translation, model) : lemurVectors(translation, model as Lemur);
   graph.output('item_vector', vectors.target, 'float32', ['batch', width]);
   graph.output('history_vector', vectors.history, 'float32', ['batch', width]);
-  const of = (all: Float32Array): Float32Array => {
-    const values = new Float32Array(rows.length * width);
-    rows.forEach((item, i) => {
-      values.set(all.subarray(item * width, (item + 1) * width), i * width);
-    });
-    return values;
-  };
   // LEMUR's evaluation reads what training stored; the graph gives what its encoder gives now.
   const fresh = model instanceof Lemur ? await encoded(model, content) : null;
   const expected = new Map([
-    ['item_vector', fresh ?? of(targets)],
-    ['history_vector', fresh ?? of(history)],
+    ['item_vector', fresh ?? pickRows(targets, rows, width)],
+    ['history_vector', fresh ?? pickRows(history, rows, width)],
   ]);
   const all = contentFeeds(content);
   const feeds = new Map(graph.inputs.map(({ name }) => [name, all.get(name)!]));

@@ -1,6 +1,7 @@
 /** Folders of tiny encoders with random weights, and a vocab.txt that knows the words of the generated shop. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { afterAll, beforeAll } from 'vitest';
 import { FILLERS, MATERIALS, NOUNS, QUALITY_WORDS, SYLLABLES, TAGS } from '../../src/data/shop/shop_words.js';
 import { openHuggingFaceFolder } from '../../src/io/hugging_face.js';
 import { type HostTensor, hostTensor, safetensorsBytes } from '../../src/io/safetensors.js';
@@ -9,6 +10,7 @@ import { shapeInFolder, spellings, tensorPlace } from '../../src/models/pretrain
 import { Initializer, type Module } from '../../src/nn/module.js';
 import { PretrainedImageEncoder } from '../../src/nn/pretrained_image_encoder.js';
 import { PretrainedTextEncoder } from '../../src/nn/pretrained_text_encoder.js';
+import { temporaryFolder } from '../train/tiny_shop.js';
 
 /** The shop's words (and its brands, by syllable); [SEP] ends a text. */
 const words = [NOUNS, QUALITY_WORDS, FILLERS, MATERIALS, TAGS].flatMap((list) => list.flat());
@@ -40,6 +42,18 @@ const preprocessor = {
   image_mean: [0.5, 0.4, 0.5],
   image_std: [0.3, 0.25, 0.3],
 };
+
+/** A folder of each kind, under its name, below a temporary one, for the tests of one file; returns the path of a name in it. */
+export function randomEncoderFolders(): (name: string) => string {
+  let root: ReturnType<typeof temporaryFolder>;
+  const path = (name: string): string => join(root.path, name);
+  beforeAll(async () => {
+    root = temporaryFolder();
+    for (const kind of Object.keys(configs) as (keyof typeof configs)[]) await randomEncoderFolder(path(kind), kind);
+  });
+  afterAll(() => root[Symbol.dispose]());
+  return path;
+}
 
 /** Writes the folder and returns its path. */
 export async function randomEncoderFolder(path: string, kind: keyof typeof configs): Promise<string> {

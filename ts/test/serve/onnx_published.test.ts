@@ -1,7 +1,7 @@
 /** Published encoders as ONNX graphs, one export per architecture and per option that changes what they compute. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openOnnxRuntime, type RuntimeTensor } from '../../src/io/onnx_runtime.js';
 import type { ItemContent } from '../../src/models/content.js';
 import { uniforms } from '../../src/random.js';
@@ -11,8 +11,7 @@ import { tidy } from '../../src/tidy.js';
 import { type ConfigInput, resolveConfig } from '../../src/train/config.js';
 import { openRun } from '../../src/train/open_run.js';
 import { trainRun } from '../../src/train/run.js';
-import { randomEncoderFolder } from '../models/random_encoder_folder.js';
-import { temporaryFolder } from '../train/tiny_shop.js';
+import { randomEncoderFolders } from '../models/random_encoder_folder.js';
 import { valuesOf } from '../values.js';
 
 const runtime = await openOnnxRuntime();
@@ -21,14 +20,7 @@ const why = runtime === null ? ' (skipped: the package onnxruntime-node is not i
 type ModelInput = NonNullable<ConfigInput['model']>;
 type EncoderInput = NonNullable<ModelInput['encoder']>;
 
-let root: ReturnType<typeof temporaryFolder>;
-const folder = (kind: string): string => join(root.path, kind);
-beforeAll(async () => {
-  root = temporaryFolder();
-  for (const kind of ['bert', 'roberta', 'vit', 'clip', 'siglip'] as const)
-    await randomEncoderFolder(folder(kind), kind);
-});
-afterAll(() => root[Symbol.dispose]());
+const folder = randomEncoderFolders();
 
 const shop = { seed: 1, items: 40, users: 12, sessions: 100 };
 let runs = 0;

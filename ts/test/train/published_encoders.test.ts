@@ -1,7 +1,7 @@
 /** Published encoders in models, by configuration: `model.encoder.weights` and `model.encoder.image.weights`. */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { backward } from '../../src/autograd.js';
 import { datasetFromShop } from '../../src/data/load_dataset.js';
 import { generateShop } from '../../src/data/shop/shop.js';
@@ -18,20 +18,13 @@ import { initialModel } from '../../src/train/build_model.js';
 import { type ConfigInput, resolveConfig } from '../../src/train/config.js';
 import { layoutFor } from '../../src/train/published_encoders.js';
 import { runData, trainRun } from '../../src/train/run.js';
-import { randomEncoderFolder, vocabulary } from '../models/random_encoder_folder.js';
+import { randomEncoderFolder, randomEncoderFolders, vocabulary } from '../models/random_encoder_folder.js';
 import { batches, Steps } from '../models/tiny_em3.js';
 import { testDevices } from '../test_devices.js';
 import { valuesOf } from '../values.js';
-import { temporaryFolder, tinyShop } from './tiny_shop.js';
+import { tinyShop } from './tiny_shop.js';
 
-let root: ReturnType<typeof temporaryFolder>;
-const folder = (kind: string): string => join(root.path, kind);
-beforeAll(async () => {
-  root = temporaryFolder();
-  for (const kind of ['bert', 'roberta', 'vit', 'clip', 'siglip'] as const)
-    await randomEncoderFolder(folder(kind), kind);
-});
-afterAll(() => root[Symbol.dispose]());
+const folder = randomEncoderFolders();
 
 type ModelInput = NonNullable<ConfigInput['model']>;
 
@@ -205,14 +198,14 @@ describe('as a library', () => {
 describe('a run with published encoders', () => {
   it('is exported with what they are made of, encodes new items without the folder, and is written back as a folder', async () => {
     const source = await randomEncoderFolder(folder('moved'), 'clip');
-    const run = join(root.path, 'run');
-    const out = join(root.path, 'export');
+    const run = folder('run');
+    const out = folder('export');
     const resolved = config({ encoder: { weights: source } });
     const result = await trainRun(resolved, { runDir: run });
     const weights = await readPretrained(source);
-    await exportRun({ run, out: join(root.path, 'tuned'), to: ['hf'] });
-    const tuned = await readSafetensors(join(root.path, 'tuned', 'encoder', 'model.safetensors'));
-    const again = await openPretrained(join(root.path, 'tuned', 'encoder'));
+    await exportRun({ run, out: folder('tuned'), to: ['hf'] });
+    const tuned = await readSafetensors(folder('tuned/encoder/model.safetensors'));
+    const again = await openPretrained(folder('tuned/encoder'));
     for (const [path, x] of again.text!.state()) {
       if (path.startsWith('head.')) continue;
       expect(await valuesOf(x), path).toEqual(await valuesOf(result.model.pretrained!.text!.state().get(path)!));
@@ -244,9 +237,9 @@ describe('a run with published encoders', () => {
 
 describe('a run with a tokenizer in a file', () => {
   it('whose name is none of a folder is exported so that it opens', async () => {
-    const tokenizer = join(root.path, 'words-2.json');
+    const tokenizer = folder('words-2.json');
     writeFileSync(tokenizer, JSON.stringify(wordPieceFromVocabulary(vocabulary.join('\n'), true, tokenizer)));
-    const run = join(root.path, 'tokenized');
+    const run = folder('tokenized');
     const out = `${run}.export`;
     (await trainRun(config({ modalities: ['text'] }, { text: { tokenizer } }), { runDir: run })).model.dispose();
     await exportRun({ run, out });
@@ -274,9 +267,9 @@ describe('a frozen run', () => {
       result.model.dispose();
       return { digest: result.checkpoint!.digest, text };
     };
-    const whole = await stopped(null, join(root.path, 'whole'));
-    await stopped(2, join(root.path, 'parts'));
-    const resumed = await stopped(null, join(root.path, 'parts'), true);
+    const whole = await stopped(null, folder('whole'));
+    await stopped(2, folder('parts'));
+    const resumed = await stopped(null, folder('parts'), true);
     expect(resumed.digest).toBe(whole.digest);
     const opened = await openPretrained(folder('clip'), { towers: ['text'] });
     expect(whole.text).toEqual(await valuesOf(opened.text!.state().get('blocks.1.down.weight')!));
@@ -284,9 +277,9 @@ describe('a frozen run', () => {
   });
 
   it('a model without published encoders has none to write', async () => {
-    const run = join(root.path, 'own');
+    const run = folder('own');
     (await trainRun(config({ modalities: ['text'] }), { runDir: run })).model.dispose();
-    await expect(exportRun({ run, out: join(root.path, 'none'), to: ['hf'] })).rejects.toThrow(
+    await expect(exportRun({ run, out: folder('none'), to: ['hf'] })).rejects.toThrow(
       /expected a model with encoders of a Hugging Face folder/,
     );
   });
@@ -300,7 +293,7 @@ describe('what does not fit is refused', () => {
     expect(() => config({ encoder: { image: { weights: folder('bert') } } })).toThrow(
       /model\.encoder\.image\.weights: expected a folder with a picture encoder/,
     );
-    expect(() => config({ encoder: { weights: join(root.path, 'nowhere') } })).toThrow(ModelFileError);
+    expect(() => config({ encoder: { weights: folder('nowhere') } })).toThrow(ModelFileError);
     expect(() => config({ encoder: { weights: folder('bert') } }, { text: { positions: 'per_field' } })).toThrow(
       /text\.positions.*expected global with model\.encoder\.weights/,
     );
